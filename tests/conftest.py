@@ -1,0 +1,151 @@
+"""
+Fixtures that every ring may use, the rings themselves, and the rule that nothing is skipped in CI.
+
+Rings: `fast` (no servers, seconds), `system` (databases, S3, FTP, ffmpeg, browser), `cluster`
+and `kill`. A folder decides; a test of the fast ring that asks for a server belongs to `system`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.broker import Broker, ask
+from tests.servers.cache import cache_root
+from tests.servers.database import Database, DatabaseServer
+from tests.servers.mariadb import mariadb_server as run_mariadb
+from tests.servers.mysql import mysql_server as run_mysql
+
+TESTS = Path(__file__).parent
+RINGS = ("fast", "system", "cluster", "kill")
+SHARED_SERVERS = {"mysql": run_mysql, "mariadb": run_mariadb}
+SERVER_FIXTURES = {"mysql_server", "mariadb_server"}
+
+BROKER: pytest.StashKey[Broker] = pytest.StashKey()
+
+
+# --- Rings -----------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for ring in RINGS:
+        config.addinivalue_line("markers", f"{ring}: the {ring} ring")
+    if not hasattr(config, "workerinput"):
+        config.stash[BROKER] = Broker(SHARED_SERVERS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(ring_of(item))
+
+
+def ring_of(item: pytest.Item) -> str:
+    folder = item.path.relative_to(TESTS).parts[0]
+    if folder in RINGS:
+        return folder
+    return "system" if needs_server(item) else "fast"
+
+
+def needs_server(item: pytest.Item) -> bool:
+    if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        return True
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("database_url") == "mysql"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In CI a test that could not run is a failure: nobody reads the reasons of a green run."""
+    if report.skipped and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+# --- Servers shared by all test processes of a run -------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    # `node` is a WorkerController of xdist, which has no types.
+    broker = node.config.stash[BROKER]
+    if not Path(broker.address).exists():
+        broker.listen()
+    node.workerinput["broker"] = broker.address
+
+
+def pytest_report_header() -> str:
+    return f"test servers: built once in {cache_root()}"
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    started = config.stash[BROKER].started.values()
+    if started:
+        names = ", ".join(server.version for server in started)
+        terminalreporter.write_line(f"test servers: {names}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if BROKER in config.stash:
+        config.stash[BROKER].close()
+
+
+def shared_server(config: pytest.Config, kind: str) -> Any:
+    if BROKER in config.stash:
+        return config.stash[BROKER].get(kind)
+    return ask(config.workerinput["broker"], kind)  # type: ignore[attr-defined]  # set by xdist
+
+
+@pytest.fixture(scope="session")
+def mysql_server(pytestconfig: pytest.Config) -> DatabaseServer:
+    """MySQL 9, the database of record. One a run; tests use `mysql_database`."""
+    server: DatabaseServer = shared_server(pytestconfig, "mysql")
+    return server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(pytestconfig: pytest.Config) -> DatabaseServer:
+    server: DatabaseServer = shared_server(pytestconfig, "mariadb")
+    return server
+
+
+# --- Databases -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mysql_database(mysql_server: DatabaseServer) -> Iterator[Database]:
+    """An empty database on MySQL 9, dropped after the test."""
+    with mysql_server.fresh_database() as database:
+        yield database
+
+
+@pytest.fixture
+def mariadb_database(mariadb_server: DatabaseServer) -> Iterator[Database]:
+    with mariadb_server.fresh_database() as database:
+        yield database
+
+
+@pytest.fixture
+def mariadb_url(mariadb_database: Database) -> str:
+    return mariadb_database.url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'encoder.db'}"
+
+
+@pytest.fixture
+def mysql_url(mysql_database: Database) -> str:
+    return mysql_database.url
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database as SQLAlchemy names it: the test runs once per kind of database."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url

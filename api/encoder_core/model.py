@@ -1,0 +1,131 @@
+"""The base of every model on the wire, and the types that keep secrets from being printed."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    SecretStr,
+    SerializationInfo,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+
+REVEAL: Final = {"reveal": True}
+"""Serialisation context that writes secrets in clear. Only sealing and work orders may use it."""
+
+SECRET_QUERY_PARAMETERS: Final = re.compile(
+    r"(?i)^(x-amz-(signature|credential|security-token)|x-goog-(signature|credential)|sig|signature|"
+    r"token|access_token|api_?key|key|password|passwd|secret|auth|policy|key-pair-id)$"
+)
+
+
+class Model(BaseModel):
+    """camelCase on the wire, frozen, unknown fields refused, values never echoed in errors."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        str_max_length=65_536,
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """The public form: without nulls, secrets shown as `{"set": true}`, URLs redacted."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_json_with_secrets(self) -> dict[str, Any]:
+        """The same with secrets in clear, for sealing and for the worker that needs them."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, context=REVEAL)
+
+
+def is_revealing(info: SerializationInfo) -> bool:
+    return bool(info.context and info.context.get("reveal"))
+
+
+def redact_url(url: str) -> str:
+    """The URL without its password and with the values of signing parameters replaced."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"***@{host}" if "@" in parts.netloc else host
+    if not parts.query:
+        return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+    query = "&".join(
+        f"{quote(name)}=***"
+        if SECRET_QUERY_PARAMETERS.match(name)
+        else f"{quote(name)}={quote(value)}"
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+    )
+    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def _dump_secret(value: SecretStr, info: SerializationInfo) -> str | dict[str, bool]:
+    return value.get_secret_value() if is_revealing(info) else {"set": True}
+
+
+def _dump_url(value: SecretStr, info: SerializationInfo) -> str:
+    url = value.get_secret_value()
+    return url if is_revealing(info) else redact_url(url)
+
+
+def _check_secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or len(text) > 4096 or any(ord(char) < 32 for char in text):
+        raise ValueError("must have 1 to 4096 characters and no control characters")
+    return value
+
+
+def check_url(value: SecretStr, *, schemes: tuple[str, ...]) -> SecretStr:
+    """Refuse what two parsers could read differently; the dialler checks the address later."""
+    url = value.get_secret_value()
+    if len(url) > 8192:
+        raise ValueError("must have at most 8192 characters")
+    if any(ord(char) <= 32 or ord(char) == 127 for char in url) or "\\" in url:
+        raise ValueError("must not contain spaces, control characters or backslashes")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme.lower() not in schemes:
+        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    if not host:
+        raise ValueError("must name a host")
+    if port == 0:
+        raise ValueError("must not name port 0")
+    return value
+
+
+Secret = Annotated[
+    SecretStr,
+    AfterValidator(_check_secret),
+    PlainSerializer(_dump_secret),
+    WithJsonSchema({"type": "string", "writeOnly": True, "minLength": 1, "maxLength": 4096}),
+]
+"""A credential: prints as `***`, is shown as `{"set": true}`, is stored only sealed."""
+
+_URL_SCHEMA = {"type": "string", "format": "uri", "maxLength": 8192}
+
+HttpUrl = Annotated[
+    SecretStr,
+    AfterValidator(lambda url: check_url(url, schemes=("http", "https"))),
+    PlainSerializer(_dump_url),
+    WithJsonSchema(_URL_SCHEMA),
+]
+"""An http or https URL. Signed URLs are secrets, so each is shown redacted and stored sealed."""
+
+FtpUrl = Annotated[
+    SecretStr,
+    AfterValidator(lambda url: check_url(url, schemes=("ftp", "ftps"))),
+    PlainSerializer(_dump_url),
+    WithJsonSchema(_URL_SCHEMA),
+]
+"""An ftp or ftps URL, possibly with a user and a password in it."""

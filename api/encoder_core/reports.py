@@ -1,0 +1,217 @@
+"""
+The protocol between a worker and the record: a work order in, reports out, an answer to each.
+
+A local child gets the order as the first line of its standard input, writes one report a line to
+its standard output and reads one answer a line; when its standard input closes, its parent is gone
+and it ends. In a Pod the order is a mounted file and each report is posted to `report_url`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from encoder_core.failures import Failure, Warned
+from encoder_core.model import Model, Secret
+from encoder_core.specs import OutputSpec, Source
+from encoder_core.states import OutputStatus
+
+REPORT_INTERVAL_S: Final = (
+    2.0  # a progress report is one UPDATE of a tiny row; people look no faster
+)
+PUBLISH_LEASE_S: Final = 120.0
+"""How long an accepted report allows a worker to publish. See DESIGN "Publish lease"."""
+
+
+class Phase(StrEnum):
+    """What a worker is doing, in the order it happens."""
+
+    FETCHING = "fetching"
+    PROBING = "probing"
+    ENCODING = "encoding"
+    VERIFYING = "verifying"
+    UPLOADING = "uploading"
+    DONE = "done"
+
+
+class OrderedOutput(Model):
+    """An output that this attempt has to make, under its index in the job."""
+
+    index: Annotated[int, Field(ge=0)]
+    spec: OutputSpec
+    encoded_path: str | None = None
+    """A file that an earlier attempt encoded and verified: only its delivery is missing."""
+
+
+class AmbientCredentials(Model):
+    """What the installation lends to requests without credentials of their own."""
+
+    access_key_id: Secret | None = None
+    access_key_secret: Secret | None = None
+    session_token: Secret | None = None
+    region: str | None = None
+    buckets: list[str] | None = None
+    """`ENCODER_S3_AMBIENT_BUCKETS`: the only buckets they may be used for; None is all."""
+    use_chain: bool = True
+    """Go on to the credentials file and the machine's role, as boto3 does by itself."""
+
+
+class WorkerLimits(Model):
+    """What one attempt may use. Enforced by the worker; a Pod's limits come on top."""
+
+    source_bytes: int = 100 * 1024**3
+    source_min_bytes_per_s: int = 1024
+    """Slower than this for `stall_s` and the source counts as dead."""
+    stall_s: float = 60.0
+    """ffmpeg without progress for this long is killed."""
+    deadline_s: float = 24 * 3600.0
+    threads: int | None = None
+    """None: by the cgroup's CPU limit."""
+
+
+class WorkOrder(Model):
+    """Everything one attempt needs. Holds secrets in clear: never logged, never stored as it is."""
+
+    job_id: int
+    job_uuid: UUID
+    attempt: Annotated[int, Field(ge=1)]
+    token: Secret
+    source: Source
+    outputs: list[OrderedOutput]
+    """Only those that are not uploaded yet. Empty: probe the source and report what it is."""
+    inline_path: str | None = None
+    """Where an inline source's bytes are, for a local child."""
+    scratch_dir: str
+    files_root: str | None = None
+    """None: `kind: file` is refused."""
+    report_url: str | None = None
+    """None: reports go to the standard output."""
+    allowed_cidrs: list[str] = []
+    """Private networks that sources and destinations may be in."""
+    ambient: AmbientCredentials = AmbientCredentials()
+    limits: WorkerLimits = WorkerLimits()
+
+
+class OutputFile(Model):
+    """One delivered file."""
+
+    url: str
+    """Where it is, without credentials."""
+    size_bytes: int
+    sha256: str
+    content_type: str
+
+
+class OutputResult(Model):
+    """What an uploaded output really is, as ffprobe measured it before delivery."""
+
+    files: list[OutputFile]
+    """The main file first; a set (HLS, thumbnails) has more."""
+    size_bytes: int
+    duration_s: float | None = None
+    container: str | None = None
+    video_codec: str | None = None
+    width: int | None = None
+    height: int | None = None
+    frame_rate: float | None = None
+    frames: int | None = None
+    video_bitrate: int | None = None
+    audio_codec: str | None = None
+    audio_channels: int | None = None
+    audio_sample_rate: int | None = None
+
+
+class SourceInfo(Model):
+    """What the source turned out to be."""
+
+    size_bytes: int | None = None
+    duration_s: float | None = None
+    container: str | None = None
+    streams: list[dict[str, Any]] = []
+
+
+class Started(Model):
+    """The first report: the worker is alive. Moves the job to running."""
+
+    type: Literal["started"] = "started"
+    sandbox: list[str] = []
+    """Which layers round ffmpeg are active."""
+
+
+class ProgressReport(Model):
+    """How far it is. The last one wins; a lost one is not missed."""
+
+    type: Literal["progress"] = "progress"
+    phase: Phase
+    percent: Annotated[float, Field(ge=0, le=100)]
+    """Of the whole attempt, never decreasing."""
+    speed: float | None = None
+    """Seconds of media a second."""
+    frame: int | None = None
+    fps: float | None = None
+    eta_s: float | None = None
+
+
+class SourceReport(Model):
+    """What the source is, once probed."""
+
+    type: Literal["source"] = "source"
+    source: SourceInfo
+    warnings: list[Warned] = []
+
+
+class OutputReport(Model):
+    """One output changed its status. `uploaded` is final and true: verified and confirmed."""
+
+    type: Literal["output"] = "output"
+    index: int
+    status: OutputStatus
+    result: OutputResult | None = None
+    failure: Failure | None = None
+    warnings: list[Warned] = []
+
+
+class Outcome(StrEnum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+class FinalReport(Model):
+    """The worker's last word. Gives the details; the exit code decides."""
+
+    type: Literal["final"] = "final"
+    outcome: Outcome
+    failure: Failure | None = None
+    retry_after_s: float | None = None
+    """What the other side asked for, as with HTTP's Retry-After."""
+    outputs: list[OutputReport] = []
+
+
+Report = Annotated[
+    Started | ProgressReport | SourceReport | OutputReport | FinalReport,
+    Field(discriminator="type"),
+]
+
+
+class Envelope(Model):
+    """A report with what proves that it comes from the current attempt."""
+
+    job_uuid: UUID
+    attempt: int
+    token: Secret
+    report: Report
+
+
+class Answer(Model):
+    """What the record says to a report."""
+
+    accepted: bool
+    """False: the attempt is not current any more. The worker ends without publishing."""
+    cancel: bool = False
+    """The job is being canceled: stop, and say so."""
+    publish_lease_s: float = 0.0
+    """From now on, for how long outputs may be published without another answer."""

@@ -1,0 +1,353 @@
+"""What a caller may ask for: the job request, its source, its outputs and their destinations."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+
+from encoder_core.model import FtpUrl, HttpUrl, Model, Secret
+
+MAX_OUTPUTS: Final = 32  # one ffmpeg process makes all of them; more would not fit its memory
+MAX_INLINE_BYTES: Final = 16 * 1024 * 1024  # inline is for clips and tests; larger files have a URL
+MAX_METADATA: Final = 32
+DEFAULT_POOL: Final = "default"
+DEFAULT_OWNER: Final = "default"
+
+
+class Priority(StrEnum):
+    """Which of a pool's three queues a job waits in."""
+
+    HIGH = "high"  #: Taken first.
+    NORMAL = "normal"
+    LOW = "low"  #: Taken when nothing else waits, and now and then so that it never starves.
+
+
+class Container(StrEnum):
+    """What an output file is. Decides the muxer, the extension and the content type."""
+
+    MP4 = "mp4"
+    MOV = "mov"
+    MKV = "mkv"
+    WEBM = "webm"
+    TS = "ts"
+    HLS = "hls"
+    DASH = "dash"
+    MP3 = "mp3"
+    M4A = "m4a"
+    OGG = "ogg"
+    OPUS = "opus"
+    FLAC = "flac"
+    WAV = "wav"
+    GIF = "gif"
+    JPG = "jpg"
+    PNG = "png"
+
+
+_BITRATE = re.compile(r"^(\d{1,9})(?:\.(\d{1,3}))?([kKmM]?)$")
+
+
+def parse_bitrate(text: str) -> int:
+    """Bits per second of `2500k`, `2.5M` or `2500000`. Raises ValueError."""
+    match = _BITRATE.match(text)
+    if match is None:
+        raise ValueError('must be a bit rate such as "2500k", "2.5M" or 2500000 (bits per second)')
+    whole, fraction, suffix = match.groups()
+    factor = {"": 1, "k": 1000, "m": 1_000_000}[suffix.lower()]
+    bits = int(whole) * factor + (int(fraction.ljust(3, "0")) * factor // 1000 if fraction else 0)
+    if not 1_000 <= bits <= 1_000_000_000:
+        raise ValueError("must be between 1k and 1000M")
+    return bits
+
+
+def _accept_bitrate(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return value
+    text = str(value)
+    parse_bitrate(text)
+    return text
+
+
+def _check_path(path: str) -> str:
+    if any(ord(char) < 32 or ord(char) == 127 for char in path):
+        raise ValueError("must not contain control characters")
+    if ".." in path.split("/"):
+        raise ValueError("must not contain '..'")
+    if not path.strip("/"):
+        raise ValueError("must name a file")
+    if len(path.encode()) > 1024:
+        raise ValueError("must have at most 1024 bytes")
+    return path
+
+
+def _check_header(headers: dict[str, Secret]) -> dict[str, Secret]:
+    for name in headers:
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", name):
+            raise ValueError("header names must be HTTP tokens")
+        if name.lower() in {"host", "content-length", "transfer-encoding", "connection", "range"}:
+            raise ValueError(f"{name} is set by the service")
+    return headers
+
+
+def _check_base64(data: str) -> str:
+    if len(data) > MAX_INLINE_BYTES * 4 // 3 + 4:
+        raise ValueError(
+            f"must decode to at most {MAX_INLINE_BYTES} bytes; give larger files by URL"
+        )
+    try:
+        base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("must be standard base64 without line breaks") from None
+    return data
+
+
+Bitrate = Annotated[str, BeforeValidator(_accept_bitrate), Field(examples=["2500k"])]
+Path = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_path)]
+Headers = Annotated[dict[str, Secret], Field(max_length=32), AfterValidator(_check_header)]
+Codec = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$", to_lower=True)]
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Dimension = Annotated[int, Field(ge=16, le=16384)]
+
+
+class S3Location(Model):
+    """An object in S3 or in a store that speaks S3. Field names are the original service's."""
+
+    kind: Literal["s3"]
+    bucket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
+    path: Path
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    access_key_id: Annotated[Secret | None, Field(alias="access_key_id")] = None
+    access_key_secret: Annotated[Secret | None, Field(alias="access_key_secret")] = None
+    session_token: Annotated[Secret | None, Field(alias="session_token")] = None
+    endpoint: HttpUrl | None = None
+    force_path_style: Annotated[bool | None, Field(alias="force_path_style")] = None
+    """Default: true when an `endpoint` is given, which is what stores other than AWS expect."""
+
+    @model_validator(mode="after")
+    def _keys_come_in_pairs(self) -> Self:
+        if (self.access_key_id is None) != (self.access_key_secret is None):
+            raise ValueError("access_key_id and access_key_secret must be given together")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ValueError("session_token needs access_key_id and access_key_secret")
+        return self
+
+
+class FtpLocation(Model):
+    """A file on an FTP server, as host and path or as one URL."""
+
+    kind: Literal["ftp"]
+    url: FtpUrl | None = None
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:\[\]-]{1,253}$")] | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    user: Secret | None = None
+    password: Secret | None = None
+    path: Path | None = None
+    tls: bool | None = None
+    """Explicit TLS (AUTH TLS) on the control and the data connection."""
+
+    @model_validator(mode="after")
+    def _url_or_parts(self) -> Self:
+        parts = (self.host, self.port, self.user, self.password, self.path)
+        if self.url is not None and any(part is not None for part in parts):
+            raise ValueError("give either url, or host and path, not both")
+        if self.url is None and (self.host is None or self.path is None):
+            raise ValueError("give url, or host and path")
+        return self
+
+
+class FileLocation(Model):
+    """A file under `ENCODER_FILES_ROOT`; only the one-machine engine can see it."""
+
+    kind: Literal["file"]
+    path: Path
+
+
+class HttpSource(Model):
+    kind: Literal["http", "https"]
+    url: HttpUrl
+    headers: Headers | None = None
+
+
+class InlineSource(Model):
+    """Bytes in the request itself. Stored as a blob; the job keeps only their number."""
+
+    kind: Literal["inline"]
+    data: Annotated[str, AfterValidator(_check_base64)] | None = None
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Set by the service once the bytes are stored. Not for callers."""
+
+
+class S3Source(S3Location):
+    pass
+
+
+class FtpSource(FtpLocation):
+    pass
+
+
+class FileSource(FileLocation):
+    pass
+
+
+Source = Annotated[
+    S3Source | HttpSource | FtpSource | InlineSource | FileSource, Field(discriminator="kind")
+]
+
+
+class S3Destination(S3Location):
+    acl: (
+        Literal[
+            "private",
+            "public-read",
+            "public-read-write",
+            "authenticated-read",
+            "aws-exec-read",
+            "bucket-owner-read",
+            "bucket-owner-full-control",
+        ]
+        | None
+    ) = None
+    content_type: Annotated[str, StringConstraints(pattern=r"^[\w.+-]+/[\w.+-]+$")] | None = None
+    """Default: by the container."""
+
+
+class HttpDestination(Model):
+    kind: Literal["http", "https"]
+    url: HttpUrl
+    method: Literal["POST", "PUT"] = "PUT"
+    headers: Headers | None = None
+
+
+class FtpDestination(FtpLocation):
+    pass
+
+
+class FileDestination(FileLocation):
+    pass
+
+
+Destination = Annotated[
+    S3Destination | HttpDestination | FtpDestination | FileDestination, Field(discriminator="kind")
+]
+
+
+class Clip(Model):
+    """The part of the source to encode, in seconds of its timeline."""
+
+    start: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    duration: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+
+class VideoSettings(Model):
+    """How a picture is encoded. Whatever is left out follows the source or a documented default."""
+
+    video_codec: Codec | None = None
+    """An ffmpeg encoder or a common name: h264, hevc, vp9, av1, copy, none."""
+    video_bitrate: Bitrate | None = None
+    max_bitrate: Bitrate | None = None
+    crf: Annotated[float, Field(ge=0, le=63)] | None = None
+    """Constant quality; lower is better. Not together with videoBitrate."""
+    width: Dimension | None = None
+    height: Dimension | None = None
+    frame_rate: Annotated[float, Field(gt=0, le=240)] | None = None
+    profile: Codec | None = None
+    preset: Codec | None = None
+    """The encoder's own speed preset, such as veryfast."""
+    gop_seconds: Annotated[float, Field(gt=0, le=60)] | None = None
+    """Seconds between keyframes."""
+    fit: Literal["contain", "cover", "stretch", "none"] | None = None
+    """What happens when width and height have another shape than the source. Default: contain."""
+    upscale: bool | None = None
+    """Allow an output larger than the source. Default: no."""
+
+    @model_validator(mode="after")
+    def _one_rate_control(self) -> Self:
+        if self.crf is not None and self.video_bitrate is not None:
+            raise ValueError("give crf or videoBitrate, not both; cap a crf with maxBitrate")
+        return self
+
+
+class AudioSettings(Model):
+    audio_codec: Codec | None = None
+    """An ffmpeg encoder or a common name: aac, opus, mp3, flac, copy, none."""
+    audio_bitrate: Bitrate | None = None
+    audio_channels: Annotated[int, Field(ge=1, le=8)] | None = None
+    audio_sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] | None = None
+
+
+class Rendition(VideoSettings):
+    """One rung of an HLS or DASH ladder."""
+
+
+class Thumbnails(Model):
+    """Which pictures a jpg or png output takes: exactly one of the three."""
+
+    count: Annotated[int, Field(ge=1, le=1000)] | None = None
+    interval_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    at: (
+        Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1, max_length=1000)] | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [self.count, self.interval_seconds, self.at]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of count, intervalSeconds and at")
+        return self
+
+
+class OutputSpec(VideoSettings, AudioSettings):
+    """One file, or one set of files for hls, dash and thumbnails."""
+
+    container: Container = Container.MP4
+    clip: Clip | None = None
+    renditions: Annotated[list[Rendition], Field(min_length=1, max_length=12)] | None = None
+    thumbnails: Thumbnails | None = None
+    destination: Destination
+
+    @model_validator(mode="after")
+    def _shapes_fit_container(self) -> Self:
+        if self.renditions is not None and self.container not in (Container.HLS, Container.DASH):
+            raise ValueError("renditions are for hls and dash")
+        if self.thumbnails is not None and self.container not in (Container.JPG, Container.PNG):
+            raise ValueError("thumbnails are for jpg and png")
+        return self
+
+
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class JobSpec(Model):
+    """A job as it is stored. Without outputs it is a probe of its source."""
+
+    source: Source
+    outputs: Annotated[list[OutputSpec], Field(max_length=MAX_OUTPUTS)]
+    notification_url: HttpUrl | None = None
+    pool: Label = DEFAULT_POOL
+    priority: Priority = Priority.NORMAL
+    external_id: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    """The caller's own name for the job, unique per owner."""
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)] | None = (
+        None
+    )
+    """Kept with the job and sent with every webhook."""
+
+
+class JobRequest(JobSpec):
+    """The body of `POST /jobs`."""
+
+    outputs: Annotated[list[OutputSpec], Field(min_length=1, max_length=MAX_OUTPUTS)]
+
+    @model_validator(mode="after")
+    def _inline_has_data(self) -> Self:
+        if isinstance(self.source, InlineSource):
+            if self.source.data is None:
+                raise ValueError("an inline source needs data")
+            if self.source.size_bytes is not None:
+                raise ValueError("sizeBytes is set by the service")
+        return self

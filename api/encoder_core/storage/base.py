@@ -1,0 +1,81 @@
+"""What a storage connector promises. One contract-test suite runs over every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from encoder_core.egress import Dialler
+from encoder_core.reports import AmbientCredentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What connectors may use: the way out, files they may see, credentials they may borrow."""
+
+    dialler: Dialler
+    files_root: Path | None = None
+    """None: `kind: file` is refused."""
+    inline_path: Path | None = None
+    ambient: AmbientCredentials = field(default_factory=AmbientCredentials)
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStat:
+    """What a server says of a source before its bytes."""
+
+    size_bytes: int | None
+    """None: the server does not say."""
+    validator: str | None
+    """A strong ETag or its like: changes when the bytes change. None: the server gives none."""
+    ranges: bool
+    """Whether parts of it can be asked for."""
+
+
+class SourceConnector(Protocol):
+    """Reads one source. Raises JobError with `source_…` or `address_not_allowed`."""
+
+    def stat(self) -> SourceStat: ...
+
+    def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
+        """
+        The bytes from `offset` to the end, in chunks of at most 1 MiB.
+
+        Ends early only by raising: a connection that closes before the announced length is a
+        `source_truncated`. With a validator, a source that changed raises `source_changed`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """One file to deliver."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    content_type: str
+    name: str | None = None
+    """In a set of files: its name relative to the destination. None: the destination is it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    url: str
+    """Where the file is now, without credentials."""
+
+
+class DestinationConnector(Protocol):
+    """Delivers files to one destination. Raises JobError with `destination_…`."""
+
+    def put(self, upload: Upload) -> Delivered:
+        """
+        Deliver one file, whole or not at all, and return when the destination confirmed it.
+
+        May be called again for the same upload: the result is the same file.
+        """
+        ...

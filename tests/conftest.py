@@ -19,11 +19,13 @@ from tests.servers.cache import cache_root
 from tests.servers.database import Database, DatabaseServer
 from tests.servers.mariadb import mariadb_server as run_mariadb
 from tests.servers.mysql import mysql_server as run_mysql
+from tests.servers.s3 import S3Bucket, S3Server
+from tests.servers.s3 import s3_server as run_s3
 
 TESTS = Path(__file__).parent
 RINGS = ("fast", "system", "cluster", "kill")
-SHARED_SERVERS = {"mysql": run_mysql, "mariadb": run_mariadb}
-SERVER_FIXTURES = {"mysql_server", "mariadb_server"}
+SHARED_SERVERS = {"mysql": run_mysql, "mariadb": run_mariadb, "s3": run_s3}
+SERVER_FIXTURES = {"mysql_server", "mariadb_server", "s3_server"}
 
 BROKER: pytest.StashKey[Broker] = pytest.StashKey()
 
@@ -149,3 +151,19 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """An empty database as SQLAlchemy names it: the test runs once per kind of database."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+# --- Places to fetch from and to deliver to --------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def s3_server(pytestconfig: pytest.Config) -> S3Server:
+    """One a run; tests use `s3_bucket`."""
+    server: S3Server = shared_server(pytestconfig, "s3")
+    return server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> S3Bucket:
+    """An empty bucket that honours ACLs."""
+    return s3_server.make_bucket()

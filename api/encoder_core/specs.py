@@ -8,13 +8,24 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from encoder_core.model import FtpUrl, HttpUrl, Model, Secret
 
 MAX_OUTPUTS: Final = 32  # one ffmpeg process makes all of them; more would not fit its memory
 MAX_INLINE_BYTES: Final = 16 * 1024 * 1024  # inline is for clips and tests; larger files have a URL
+MAX_INLINE_CHARACTERS: Final = (MAX_INLINE_BYTES + 2) // 3 * 4
 MAX_METADATA: Final = 32
+MAX_PATH_BYTES: Final = 1024  # S3's own limit for a key
+MIN_BITRATE: Final = 1_000
+MAX_BITRATE: Final = 1_000_000_000
 DEFAULT_POOL: Final = "default"
 DEFAULT_OWNER: Final = "default"
 
@@ -48,18 +59,18 @@ class Container(StrEnum):
     PNG = "png"
 
 
-_BITRATE = re.compile(r"^(\d{1,9})(?:\.(\d{1,3}))?([kKmM]?)$")
+BITRATE_PATTERN: Final = r"^([0-9]{1,10})(?:\.([0-9]{1,3}))?([kKmM]?)$"
 
 
 def parse_bitrate(text: str) -> int:
     """Bits per second of `2500k`, `2.5M` or `2500000`. Raises ValueError."""
-    match = _BITRATE.match(text)
+    match = re.fullmatch(BITRATE_PATTERN, text)
     if match is None:
         raise ValueError('must be a bit rate such as "2500k", "2.5M" or 2500000 (bits per second)')
     whole, fraction, suffix = match.groups()
     factor = {"": 1, "k": 1000, "m": 1_000_000}[suffix.lower()]
     bits = int(whole) * factor + (int(fraction.ljust(3, "0")) * factor // 1000 if fraction else 0)
-    if not 1_000 <= bits <= 1_000_000_000:
+    if not MIN_BITRATE <= bits <= MAX_BITRATE:
         raise ValueError("must be between 1k and 1000M")
     return bits
 
@@ -79,8 +90,8 @@ def _check_path(path: str) -> str:
         raise ValueError("must not contain '..'")
     if not path.strip("/"):
         raise ValueError("must name a file")
-    if len(path.encode()) > 1024:
-        raise ValueError("must have at most 1024 bytes")
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise ValueError(f"must have at most {MAX_PATH_BYTES} bytes")
     return path
 
 
@@ -94,7 +105,7 @@ def _check_header(headers: dict[str, Secret]) -> dict[str, Secret]:
 
 
 def _check_base64(data: str) -> str:
-    if len(data) > MAX_INLINE_BYTES * 4 // 3 + 4:
+    if len(data) > MAX_INLINE_CHARACTERS:
         raise ValueError(
             f"must decode to at most {MAX_INLINE_BYTES} bytes; give larger files by URL"
         )
@@ -105,10 +116,29 @@ def _check_base64(data: str) -> str:
     return data
 
 
-Bitrate = Annotated[str, BeforeValidator(_accept_bitrate), Field(examples=["2500k"])]
-Path = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_path)]
+Bitrate = Annotated[
+    str,
+    BeforeValidator(_accept_bitrate),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": BITRATE_PATTERN},
+                {"type": "integer", "minimum": MIN_BITRATE, "maximum": MAX_BITRATE},
+            ],
+            "examples": ["2500k"],
+        }
+    ),
+]
+Path = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_PATH_BYTES), AfterValidator(_check_path)
+]
 Headers = Annotated[dict[str, Secret], Field(max_length=32), AfterValidator(_check_header)]
-Codec = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,32}$", to_lower=True)]
+Codec = Annotated[
+    str,
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$"),
+]
+"""A name that ffmpeg may know. Never begins with a dash: it becomes an argument."""
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Dimension = Annotated[int, Field(ge=16, le=16384)]
 
@@ -176,7 +206,10 @@ class InlineSource(Model):
     """Bytes in the request itself. Stored as a blob; the job keeps only their number."""
 
     kind: Literal["inline"]
-    data: Annotated[str, AfterValidator(_check_base64)] | None = None
+    data: (
+        Annotated[str, StringConstraints(max_length=MAX_INLINE_CHARACTERS), AfterValidator(_check_base64)]
+        | None
+    ) = None
     size_bytes: Annotated[int, Field(ge=0)] | None = None
     """Set by the service once the bytes are stored. Not for callers."""
 
@@ -211,7 +244,7 @@ class S3Destination(S3Location):
         ]
         | None
     ) = None
-    content_type: Annotated[str, StringConstraints(pattern=r"^[\w.+-]+/[\w.+-]+$")] | None = None
+    content_type: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}$")] | None = None
     """Default: by the container."""
 
 

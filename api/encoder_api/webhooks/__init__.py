@@ -1,0 +1,3 @@
+"""Webhooks: what the outbox holds is signed, sent, retried and logged."""
+
+from __future__ import annotations

@@ -1,0 +1,89 @@
+"""When a webhook is tried again, and when it is over."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from encoder_api.webhooks.outcomes import Outcome, outcome_of_status
+from encoder_api.webhooks.schedule import PLANNED_S, next_delay_s, read_retry_after
+
+RETRIED = [outcome for outcome in Outcome if outcome not in (Outcome.DELIVERED, Outcome.GONE)]
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def test_the_schedule_is_that_of_standard_webhooks() -> None:
+    minutes = [round(pause / 60, 2) for pause in PLANNED_S]
+    assert minutes == [0, 0.08, 5, 30, 120, 300, 600, 840, 1200, 1440]
+    assert 75 * 3600 < sum(PLANNED_S) < 76 * 3600
+
+
+@pytest.mark.parametrize("outcome", RETRIED)
+def test_whatever_is_not_accepted_is_tried_ten_times(outcome: Outcome) -> None:
+    delays = [
+        next_delay_s(attempts, outcome, retry_after_s=None, jitter=0)
+        for attempts in range(1, len(PLANNED_S) + 1)
+    ]
+    assert delays == [*PLANNED_S[1:], None]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.GONE])
+def test_an_accepted_one_and_a_gone_receiver_end_it(outcome: Outcome) -> None:
+    assert next_delay_s(1, outcome, retry_after_s=None, jitter=0) is None
+
+
+@pytest.mark.parametrize(
+    ("jitter", "retry_after_s", "want"),
+    [
+        pytest.param(-1, None, 240, id="a fifth earlier"),
+        pytest.param(1, None, 360, id="a fifth later"),
+        pytest.param(0, 0, 300, id="Retry-After never shortens"),
+        pytest.param(0, 420, 420, id="Retry-After stretches"),
+        pytest.param(-1, 420, 420, id="jitter never comes before Retry-After"),
+        pytest.param(1, 86_400, 600, id="Retry-After is capped at twice the plan"),
+    ],
+)
+def test_the_pause_before_the_third_attempt(
+    jitter: float, retry_after_s: float | None, want: float
+) -> None:
+    delay = next_delay_s(2, Outcome.CLIENT_ERROR, retry_after_s=retry_after_s, jitter=jitter)
+    assert delay == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        pytest.param(None, None, id="no header"),
+        pytest.param("120", 120, id="seconds"),
+        pytest.param(" 7 ", 7, id="seconds with spaces"),
+        pytest.param("Sun, 01 Mar 2026 12:10:00 GMT", 600, id="a date"),
+        pytest.param("Sun, 01 Mar 2026 11:00:00 GMT", 0, id="a date that has passed"),
+        pytest.param("soon", None, id="a word"),
+        pytest.param("-5", None, id="a negative number"),
+        pytest.param("٣", None, id="a digit that is not ASCII"),
+        pytest.param("9" * 5000, 999_999_999_999, id="an absurd number"),
+    ],
+)
+def test_read_retry_after(text: str | None, want: float | None) -> None:
+    assert read_retry_after(text, now=NOW) == want
+
+
+@pytest.mark.parametrize(
+    ("status", "want"),
+    [
+        (200, Outcome.DELIVERED),
+        (204, Outcome.DELIVERED),
+        (299, Outcome.DELIVERED),
+        (103, Outcome.SERVER_ERROR),
+        (301, Outcome.REDIRECT_REFUSED),
+        (304, Outcome.REDIRECT_REFUSED),
+        (400, Outcome.CLIENT_ERROR),
+        (410, Outcome.GONE),
+        (429, Outcome.CLIENT_ERROR),
+        (500, Outcome.SERVER_ERROR),
+        (999, Outcome.SERVER_ERROR),
+    ],
+)
+def test_what_a_status_means(status: int, want: Outcome) -> None:
+    assert outcome_of_status(status) is want

@@ -8,24 +8,30 @@ and `kill`. A folder decides; a test of the fast ring that asks for a server bel
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.servers import clips
 from tests.servers.broker import Broker, ask
 from tests.servers.cache import cache_root
 from tests.servers.database import Database, DatabaseServer
+from tests.servers.ftp import FtpServer
+from tests.servers.ftp import ftp_server as run_ftp
+from tests.servers.http import HttpServer
 from tests.servers.mariadb import mariadb_server as run_mariadb
 from tests.servers.mysql import mysql_server as run_mysql
 from tests.servers.s3 import S3Bucket, S3Server
 from tests.servers.s3 import s3_server as run_s3
+from tests.servers.tls import TlsFiles, make_certificates
+from tests.servers.webhooks import WebhookReceiver
 
 TESTS = Path(__file__).parent
 RINGS = ("fast", "system", "cluster", "kill")
 SHARED_SERVERS = {"mysql": run_mysql, "mariadb": run_mariadb, "s3": run_s3}
-SERVER_FIXTURES = {"mysql_server", "mariadb_server", "s3_server"}
+SERVER_FIXTURES = {"mysql_server", "mariadb_server", "s3_server", "clip"}
 
 BROKER: pytest.StashKey[Broker] = pytest.StashKey()
 
@@ -167,3 +173,50 @@ def s3_server(pytestconfig: pytest.Config) -> S3Server:
 def s3_bucket(s3_server: S3Server) -> S3Bucket:
     """An empty bucket that honours ACLs."""
     return s3_server.make_bucket()
+
+
+@pytest.fixture(scope="session")
+def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
+    """Certificates for servers on loopback; clients trust `tls_files.authority`."""
+    return make_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def ftp_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FtpServer]:
+    """Plain FTP over an empty folder."""
+    with run_ftp(tmp_path_factory.mktemp("ftp")) as server:
+        yield server
+
+
+@pytest.fixture
+def ftps_server(
+    tmp_path_factory: pytest.TempPathFactory, tls_files: TlsFiles
+) -> Iterator[FtpServer]:
+    """Explicit FTPS over an empty folder."""
+    with run_ftp(tmp_path_factory.mktemp("ftps"), tls=tls_files) as server:
+        yield server
+
+
+@pytest.fixture
+def http_server() -> Iterator[HttpServer]:
+    """Serves and stores what it is told, and misbehaves as told."""
+    with HttpServer() as server:
+        yield server
+
+
+@pytest.fixture
+def https_server(tls_files: TlsFiles) -> Iterator[HttpServer]:
+    with HttpServer(tls_files.server_context()) as server:
+        yield server
+
+
+@pytest.fixture
+def webhook_receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def clip() -> Callable[[str], Path]:
+    """Path of a named clip of tests/servers/clips.py; made by ffmpeg at its first use."""
+    return clips.clip

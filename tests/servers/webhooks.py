@@ -1,0 +1,130 @@
+"""A receiver of webhooks that verifies their signatures with the public library, and misbehaves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from tests.servers.loopback import LoopbackHttp, QuietHandler
+
+SECRET = "whsec_dGhpcyBpcyBvbmx5IGZvciB0aGUgdGVzdHM="  # base64 of a sentence that says so
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How to answer one delivery."""
+
+    status: int = 204
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: bool = False
+    """Take the delivery, never answer."""
+    drip_s: float | None = None
+    """Answer with a byte of the body each so many seconds, for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One attempt to deliver, as it arrived."""
+
+    path: str
+    id: str
+    headers: dict[str, str]
+    """Names in lower case."""
+    raw: bytes
+    body: Any
+    refused: str
+    """Why the signature does not hold; empty when it does."""
+    at: float
+    """time.monotonic() at its arrival."""
+
+
+class WebhookReceiver(LoopbackHttp):
+    """Answers 204 unless told otherwise. Any path is a receiver of its own."""
+
+    def __init__(self, secret: str = SECRET) -> None:
+        super().__init__()
+        self.secret = secret
+        self._deliveries: list[Delivery] = []
+        self._answers: dict[str, deque[Answer]] = {}
+        self._changed = threading.Condition()
+
+    def answer(self, path: str, *answers: Answer) -> str:
+        """Answer the next deliveries to `path` so, then 204 again; returns the URL."""
+        with self._changed:
+            self._answers[path] = deque(answers)
+        return self.url + path
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        with self._changed:
+            return list(self._deliveries)
+
+    def wait_for(
+        self, enough: int | Callable[[list[Delivery]], bool], *, timeout_s: float = 30
+    ) -> list[Delivery]:
+        """Wait until that many deliveries came, or until they satisfy the condition."""
+
+        def satisfied() -> bool:
+            if isinstance(enough, int):
+                return len(self._deliveries) >= enough
+            return enough(self._deliveries)
+
+        with self._changed:
+            if not self._changed.wait_for(satisfied, timeout_s):
+                seen = [(delivery.path, delivery.body) for delivery in self._deliveries]
+                raise AssertionError(f"not in {timeout_s} s; deliveries: {seen}")
+            return list(self._deliveries)
+
+    def handler(self) -> type[QuietHandler]:
+        return type("Handler", (_Handler,), {"receiver": self})
+
+    def take(self, path: str, headers: dict[str, str], raw: bytes) -> Answer:
+        """Note a delivery down and say how to answer it."""
+        refused = ""
+        try:
+            Webhook(self.secret).verify(raw, headers)
+        except WebhookVerificationError as error:
+            refused = str(error) or type(error).__name__
+        except json.JSONDecodeError as error:
+            refused = f"signed, but not JSON: {error}"
+        body = json.loads(raw) if not refused else None
+        delivery = Delivery(
+            path, headers.get("webhook-id", ""), headers, raw, body, refused, time.monotonic()
+        )
+        with self._changed:
+            self._deliveries.append(delivery)
+            self._changed.notify_all()
+            waiting = self._answers.get(path)
+            return waiting.popleft() if waiting else Answer()
+
+
+class _Handler(QuietHandler):
+    receiver: WebhookReceiver
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        answer = self.receiver.take(self.path, headers, raw)
+        if answer.hang:
+            self.close_connection = True
+            self.receiver.closing.wait()
+            return
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if answer.drip_s is None:
+            if answer.status != 204:
+                self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.close_connection = True
+        self.end_headers()
+        while not self.receiver.closing.wait(answer.drip_s):
+            self.wfile.write(b".")

@@ -1,0 +1,205 @@
+"""The only module that knows what MySQL, MariaDB and SQLite do differently."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pymysql
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    create_engine,
+    event,
+    literal,
+)
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+from encoder_db.types import Timestamp
+
+Dialect = Literal["mysql", "sqlite"]
+
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 30  # a half-open connection would hold its thread for 15 minutes
+RECYCLE_S = 1800  # well below MySQL's wait_timeout of 8 hours and most proxies' limits
+LOCK_WAIT_S = 5  # longer waits are better spent by rolling back and trying again
+POOL_SIZE, POOL_OVERFLOW = 10, 20
+
+SESSION_SQL = (
+    "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
+    f"innodb_lock_wait_timeout = {LOCK_WAIT_S}"
+)
+SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",  # readers do not wait for the writer
+    "PRAGMA synchronous = FULL",  # what was answered 202 survives a power cut
+    f"PRAGMA busy_timeout = {LOCK_WAIT_S * 1000}",
+)
+
+# Lock wait, deadlock, and MariaDB's "record has changed since last read": roll back, try again.
+_RETRYABLE_MYSQL = frozenset({1205, 1213, 1020})
+_RETRYABLE_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+# --- Time ------------------------------------------------------------------------------------
+
+
+class db_now(FunctionElement[Any]):
+    """The database's clock, in UTC. No other clock is ever written or compared."""
+
+    type = Timestamp()
+    inherit_cache = True
+    name = "db_now"
+
+
+class _in_seconds(FunctionElement[Any]):
+    type = Timestamp()
+    inherit_cache = True
+    name = "in_seconds"
+
+
+def in_seconds(seconds: float) -> ColumnElement[Any]:
+    """The database's clock, so many seconds from now; negative for the past."""
+    return _in_seconds(literal(float(seconds)))
+
+
+@compiles(db_now, "mysql")
+def _now_mysql(element: Any, compiler: Any, **kw: Any) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(db_now, "sqlite")
+def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    # Padded to microseconds: times are compared as text, so all must have the same width.
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+@compiles(_in_seconds, "mysql")
+def _in_seconds_mysql(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"(UTC_TIMESTAMP(6) + INTERVAL {compiler.process(element.clauses, **kw)} SECOND)"
+
+
+@compiles(_in_seconds, "sqlite")
+def _in_seconds_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
+
+
+# --- Engines ---------------------------------------------------------------------------------
+
+
+def make_engines(url: URL) -> tuple[Engine, Engine]:
+    """
+    An engine for transactions and one for plain reads.
+
+    Reads are their own engine so that no idle connection keeps a read view open: an old view
+    makes every claim slower. Both have their own pool, so neither switches modes per use.
+    """
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, reads=False), _sqlite_engine(url, reads=True)
+    return _mysql_engine(url, "READ COMMITTED"), _mysql_engine(url, "AUTOCOMMIT")
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _mysql_engine(url: URL, isolation: Literal["READ COMMITTED", "AUTOCOMMIT"]) -> Engine:
+    # MariaDB speaks the same SQL here; one dialect name keeps hints and variants in one place.
+    return create_engine(
+        url.set(drivername="mysql+pymysql"),
+        isolation_level=isolation,
+        pool_pre_ping=True,
+        pool_recycle=RECYCLE_S,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        json_serializer=to_json,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": STATEMENT_TIMEOUT_S,
+            "write_timeout": STATEMENT_TIMEOUT_S,
+            "charset": "utf8mb4",
+            "init_command": SESSION_SQL,
+        },
+    )
+
+
+def _sqlite_engine(url: URL, *, reads: bool) -> Engine:
+    engine = create_engine(
+        url,
+        json_serializer=to_json,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        **({"isolation_level": "AUTOCOMMIT"} if reads else {}),
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # or Python's driver begins transactions of its own
+        for pragma in SQLITE_PRAGMAS:
+            connection.execute(pragma).close()
+
+    if not reads:
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            # A deferred transaction that reads before it writes fails without waiting.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def is_retryable(error: DBAPIError) -> bool:
+    """Whether the whole transaction may simply be tried again."""
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _RETRYABLE_SQLITE
+    if isinstance(cause, pymysql.MySQLError):
+        return bool(cause.args) and cause.args[0] in _RETRYABLE_MYSQL
+    return False
+
+
+# --- Statements ------------------------------------------------------------------------------
+
+
+def claimable(statement: Select[Any], table: Table, index: str) -> Select[Any]:
+    """
+    Lock what the statement finds and pass over what others have locked, reading by this index.
+
+    SQLite has one writer at a time and needs neither. The index is forced because an index that
+    does not give the order makes the server sort, and a sorting locking read locks every row.
+    """
+    return statement.with_hint(table, f"FORCE INDEX ({index})", "mysql").with_for_update(
+        skip_locked=True
+    )
+
+
+def upsert(tx: Connection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Insert the row, or give these values to the one with this key."""
+    row = {**key, **values}
+    if tx.dialect.name == "sqlite":
+        insert = sqlite.insert(table).values(row)
+        tx.execute(insert.on_conflict_do_update(index_elements=list(key), set_=dict(values)))
+        return
+    tx.execute(mysql.insert(table).values(row).on_duplicate_key_update(dict(values)))
+
+
+def insert_missing(tx: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert the row unless one with its key exists."""
+    if tx.dialect.name == "sqlite":
+        tx.execute(sqlite.insert(table).values(row).on_conflict_do_nothing())
+        return
+    tx.execute(mysql.insert(table).prefix_with("IGNORE").values(row))
+
+
+def inserted_id(result: Any) -> int:
+    key: Sequence[Any] = result.inserted_primary_key
+    return int(key[0])

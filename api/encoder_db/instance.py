@@ -1,0 +1,48 @@
+"""Secrets of the whole installation that nobody configured: made once, kept in the database."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+
+from sqlalchemy import Connection, select
+
+from encoder_core.sealing import KeyRing
+from encoder_db.dialect import db_now, insert_missing
+from encoder_db.tables import instance_secrets
+
+log = logging.getLogger(__name__)
+
+_KEY, _WEBHOOK = "secret_key", "webhook_secret"
+_WEBHOOK_PURPOSE = "instance:webhook_secret"
+
+
+def generated_key(tx: Connection) -> bytes:
+    """
+    The key-encryption key for installations that set no ENCODER_SECRET_KEY.
+
+    It lies beside what it seals, so it protects nothing from who reads the database: a warning
+    says so at each start.
+    """
+    log.warning(
+        "secret_key_generated",
+        extra={"hint": "set ENCODER_SECRET_KEY so that the database alone opens no credential"},
+    )
+    return _kept(tx, _KEY, os.urandom(32))
+
+
+def generated_webhook_secret(tx: Connection, keys: KeyRing) -> str:
+    fresh = f"whsec_{base64.b64encode(os.urandom(32)).decode()}"
+    sealed = _kept(tx, _WEBHOOK, keys.seal(fresh.encode(), purpose=_WEBHOOK_PURPOSE))
+    return keys.open(sealed, purpose=_WEBHOOK_PURPOSE).decode()
+
+
+def _kept(tx: Connection, name: str, fresh: bytes) -> bytes:
+    """The stored value; `fresh` becomes it when there is none. Two processes agree on one."""
+    stored = select(instance_secrets.c.value).where(instance_secrets.c.name == name)
+    value = tx.execute(stored).scalar_one_or_none()
+    if value is None:
+        insert_missing(tx, instance_secrets, {"name": name, "value": fresh, "created_at": db_now()})
+        value = tx.execute(stored).scalar_one()
+    return bytes(value)

@@ -1,0 +1,86 @@
+"""What the record's processes read from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/encoder`, which is `~/.local/share/encoder` when that is not set."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "encoder"
+
+
+class Settings(BaseSettings):
+    """Frozen; read once, where a process starts. Empty variables count as not set."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+
+def _env(name: str) -> AliasChoices:
+    return AliasChoices(name)
+
+
+class DatabaseSettings(Settings):
+    """Where jobs are recorded: MySQL when `MYSQL_HOST` is set, otherwise a SQLite file."""
+
+    mysql_host: str | None = Field(None, validation_alias=_env("MYSQL_HOST"))
+    """Needed as soon as more than one process works on the same jobs."""
+    mysql_port: int = Field(3306, ge=1, le=65535, validation_alias=_env("MYSQL_PORT"))
+    mysql_user: str = Field("encoder", validation_alias=_env("MYSQL_USER"))
+    """May create tables: the schema is made and upgraded on boot."""
+    mysql_password: SecretStr = Field(SecretStr(""), validation_alias=_env("MYSQL_PASSWORD"))
+    mysql_database: str = Field("encoder", validation_alias=_env("MYSQL_DATABASE"))
+    """Must exist; its tables are created in it."""
+    data_dir: Path = Field(
+        default_factory=default_data_dir, validation_alias=_env("ENCODER_DATA_DIR")
+    )
+    """Holds the SQLite file and scratch space; give it room for a few sources and outputs."""
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.mysql_host is None
+
+    @property
+    def url(self) -> URL:
+        if self.mysql_host is None:
+            return URL.create("sqlite", database=str(self.data_dir / "encoder.db"))
+        return URL.create(
+            "mysql+pymysql",
+            username=self.mysql_user,
+            password=self.mysql_password.get_secret_value(),
+            host=self.mysql_host,
+            port=self.mysql_port,
+            database=self.mysql_database,
+        )
+
+
+class QueueSettings(Settings):
+    """How jobs are handed out, tried again and forgotten."""
+
+    poll_interval_ms: int = Field(1000, ge=50, validation_alias=_env("QUEUE_POLL_INTERVAL_MS"))
+    """The longest wait between two looks at an empty queue."""
+    visibility_timeout_ms: int = Field(
+        600_000, ge=5_000, validation_alias=_env("QUEUE_VISIBILITY_TIMEOUT_MS")
+    )
+    """How long a job stays with a worker that stopped extending its lease."""
+    max_attempts: int = Field(3, ge=1, le=100, validation_alias=_env("QUEUE_MAX_ATTEMPTS"))
+    """Attempts charged to the job itself; 3 means two retries. Lost machines are not charged."""
+    retention_hours: int = Field(168, ge=1, validation_alias=_env("RETENTION_HOURS"))
+    """How long finished jobs are kept."""
+
+
+class SecretSettings(Settings):
+    """The keys of this installation. Without them, generated ones are kept in the database."""
+
+    secret_key: SecretStr | None = Field(None, validation_alias=_env("ENCODER_SECRET_KEY"))
+    """Base64 of 32 bytes; seals stored credentials. Several by commas, newest first."""
+    webhook_secret: SecretStr | None = Field(None, validation_alias=_env("ENCODER_WEBHOOK_SECRET"))
+    """`whsec_` and base64; signs webhooks. Receivers verify with the same text."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
 
@@ -84,3 +86,33 @@ class SecretSettings(Settings):
     """Base64 of 32 bytes; seals stored credentials. Several by commas, newest first."""
     webhook_secret: SecretStr | None = Field(None, validation_alias=_env("ENCODER_WEBHOOK_SECRET"))
     """`whsec_` and base64; signs webhooks. Receivers verify with the same text."""
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _split_networks(value: Any) -> Any:
+    for network in (parts := _split(value)):
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError(f"{network} is not a network such as 10.0.0.0/8") from None
+    return parts
+
+
+class TransferSettings(Settings):
+    """What sources, destinations and webhooks may be, beside public addresses."""
+
+    allowed_cidrs: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_networks)] = Field(
+        (), validation_alias=_env("ENCODER_EGRESS_ALLOWED_CIDRS")
+    )
+    """Private networks that may be reached, comma-separated, such as those of an own S3 store."""
+    files_root: Path | None = Field(None, validation_alias=_env("ENCODER_FILES_ROOT"))
+    """The folder that `kind: file` may read and write. Without it `kind: file` is refused."""
+    s3_ambient_buckets: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = (
+        Field(None, validation_alias=_env("ENCODER_S3_AMBIENT_BUCKETS"))
+    )
+    """The only buckets that this installation's own AWS credentials may be used for."""

@@ -1,0 +1,170 @@
+"""What the operator remembers of the cluster's objects: projections, never whole objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL, job_of_resource
+
+
+class PodPhase(StrEnum):
+    PENDING = "Pending"  #: Not scheduled, or its containers do not run yet.
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSeen:
+    """One worker Pod."""
+
+    name: str
+    uid: str
+    resource: str
+    """The TranscodeJob it belongs to."""
+    attempt: int
+    phase: PodPhase
+    reason: str | None = None
+    """The Pod's own, such as Evicted or DeadlineExceeded."""
+    message: str | None = None
+    scheduled: bool = False
+    unschedulable: str | None = None
+    """The scheduler's words."""
+    disruption: str | None = None
+    """The reason of DisruptionTarget=True."""
+    waiting: str | None = None
+    """Why its container does not run, such as ImagePullBackOff."""
+    waiting_message: str | None = None
+    running: bool = False
+    exit_code: int | None = None
+    container_reason: str | None = None
+    """Why its container ended, such as OOMKilled."""
+    termination_message: str | None = None
+    node: str | None = None
+    deleting: bool = False
+    created_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSeen:
+    """One TranscodeJob."""
+
+    name: str
+    uid: str
+    generation: int
+    resource_version: str
+    job_uid: UUID | None
+    """`spec.jobUID`, or what its name says: set when it came through the API."""
+    pool: str
+    cancel: bool
+    deleting: bool
+    spec: Mapping[str, Any]
+    conditions: Mapping[str, Mapping[str, Any]]
+    """By type."""
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSeen:
+    """One TranscodePool."""
+
+    name: str
+    generation: int
+    max_concurrency: int
+    stop_policy: str
+    spec: Mapping[str, Any]
+    status: Mapping[str, Any]
+
+
+def parse_time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
+    """A Pod of ours; None when its labels do not say whose it is."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    labels = metadata.get("labels") or {}
+    if JOB_LABEL not in labels or not str(labels.get(ATTEMPT_LABEL, "")).isdigit():
+        return None
+    conditions = {c["type"]: c for c in status.get("conditions") or []}
+    scheduled = conditions.get("PodScheduled", {})
+    disrupted = conditions.get("DisruptionTarget", {})
+    # The first container that failed or waits says why: init containers come before the main one.
+    state, waiting, ended = _container_state(status)
+    return PodSeen(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource=labels[JOB_LABEL],
+        attempt=int(labels[ATTEMPT_LABEL]),
+        phase=PodPhase(status.get("phase") or "Pending"),
+        reason=status.get("reason"),
+        message=status.get("message"),
+        scheduled=scheduled.get("status") == "True",
+        unschedulable=(
+            scheduled.get("message") if scheduled.get("reason") == "Unschedulable" else None
+        ),
+        disruption=disrupted.get("reason") if disrupted.get("status") == "True" else None,
+        waiting=waiting.get("reason"),
+        waiting_message=waiting.get("message"),
+        running="running" in state,
+        exit_code=ended.get("exitCode"),
+        container_reason=ended.get("reason"),
+        termination_message=ended.get("message"),
+        node=(body.get("spec") or {}).get("nodeName"),
+        deleting=metadata.get("deletionTimestamp") is not None,
+        created_at=parse_time(metadata.get("creationTimestamp")),
+    )
+
+
+def _container_state(
+    status: Mapping[str, Any],
+) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
+    states = [
+        container.get("state") or {}
+        for kind in ("initContainerStatuses", "containerStatuses")
+        for container in status.get(kind) or []
+    ]
+    failed = [s for s in states if (s.get("terminated") or {}).get("exitCode") not in (None, 0)]
+    main = failed[0] if failed else (states[-1] if states else {})
+    waiting: Mapping[str, Any] = next((s["waiting"] for s in states if s.get("waiting")), {})
+    return main, waiting, main.get("terminated") or {}
+
+
+def parse_job(body: Mapping[str, Any]) -> JobSeen:
+    metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    uid = spec.get("jobUID")
+    return JobSeen(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 1),
+        resource_version=metadata.get("resourceVersion", ""),
+        job_uid=UUID(uid) if uid else job_of_resource(metadata["name"]),
+        pool=(spec.get("poolRef") or {}).get("name", "default"),
+        cancel=spec.get("desiredState") == "Cancel",
+        deleting=metadata.get("deletionTimestamp") is not None,
+        spec=spec,
+        conditions={c["type"]: c for c in status.get("conditions") or []},
+        status=status,
+    )
+
+
+def parse_pool(body: Mapping[str, Any]) -> PoolSeen:
+    metadata, spec = body["metadata"], body.get("spec") or {}
+    return PoolSeen(
+        name=metadata["name"],
+        generation=metadata.get("generation", 1),
+        max_concurrency=spec.get("maxConcurrency", 1),
+        stop_policy=spec.get("stopPolicy", "None"),
+        spec=spec,
+        status=body.get("status") or {},
+    )

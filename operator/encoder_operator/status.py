@@ -1,0 +1,191 @@
+"""The status of a TranscodeJob: conditions with machine reasons and sentences for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from encoder_core.documents import AttemptDocument, JobDocument
+from encoder_core.failures import Failure
+from encoder_core.states import JobStatus
+from encoder_operator.exits import classify_waiting
+from encoder_operator.seen import JobSeen, PodSeen
+
+PROGRESS_STEP: Final = 5  # percent: the API server is no place for a progress bar
+ATTEMPTS_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    type: str
+    status: str
+    """True, False or Unknown."""
+    reason: str
+    message: str = ""
+
+
+def reason_of(code: str) -> str:
+    """A failure's code as Kubernetes writes reasons: `source_not_found` → `SourceNotFound`."""
+    return "".join(word.capitalize() for word in code.split("_"))
+
+
+def build_conditions(
+    document: JobDocument, pod: PodSeen | None, *, waiting_for: str | None
+) -> list[Condition]:
+    """`waiting_for` says why a queued job is not admitted, such as "pool hd is full (4 of 4)"."""
+    return [
+        _succeeded(document, pod, waiting_for),
+        _admitted(document, waiting_for),
+        _pod_ready(document, pod),
+        _result_recorded(document),
+    ]
+
+
+def _succeeded(document: JobDocument, pod: PodSeen | None, waiting_for: str | None) -> Condition:
+    match document.status:
+        case JobStatus.COMPLETED:
+            count = len(document.outputs)
+            return Condition("Succeeded", "True", "Completed", f"{count} of {count} uploaded")
+        case JobStatus.FAILED:
+            return Condition("Succeeded", "False", *_failure(document.failure))
+        case JobStatus.CANCELED:
+            return Condition("Succeeded", "False", "Canceled", "Canceled by request")
+        case JobStatus.CANCELING:
+            return Condition("Succeeded", "Unknown", "Canceling", "Stopping the worker")
+        case JobStatus.RUNNING:
+            phase = document.progress.phase.value if document.progress else "starting"
+            return Condition("Succeeded", "Unknown", "Running", f"The worker is {phase}")
+        case JobStatus.STARTING:
+            return Condition("Succeeded", "Unknown", *_starting(pod))
+        case JobStatus.QUEUED if document.attempt:
+            return Condition("Succeeded", "Unknown", "Retrying", _retrying(document))
+    return Condition("Succeeded", "Unknown", "Pending", waiting_for or "Waiting for a place")
+
+
+def _failure(failure: Failure | None) -> tuple[str, str]:
+    if failure is None:
+        return "Failed", "The job failed"
+    return reason_of(failure.code), f"{failure.message} {failure.hint}"
+
+
+def _starting(pod: PodSeen | None) -> tuple[str, str]:
+    if pod is None:
+        return "Starting", "Creating the Pod"
+    stuck = classify_waiting(pod)
+    if stuck is not None:
+        return reason_of(stuck.code), stuck.message
+    if not pod.scheduled:
+        return "Scheduling", "Waiting for a node"
+    if pod.running:
+        return "Starting", "The worker is starting"
+    return "PullingImage", "Preparing the container"
+
+
+def _retrying(document: JobDocument) -> str:
+    last = document.attempts[-1].failure if document.attempts else None
+    why = f" after {last.code}: {last.message}" if last else ""
+    due = f", due {_stamp(document.due_at)}" if document.due_at else ""
+    return f"Attempt {document.attempt + 1} follows{why}{due}"
+
+
+def _admitted(document: JobDocument, waiting_for: str | None) -> Condition:
+    if document.status is not JobStatus.QUEUED:
+        return Condition("Admitted", "True", "SlotGranted")
+    if document.attempt:
+        return Condition("Admitted", "False", "Retrying", _retrying(document))
+    return Condition("Admitted", "False", "Pending", waiting_for or "Waiting for a place")
+
+
+def _pod_ready(document: JobDocument, pod: PodSeen | None) -> Condition:
+    if pod is None:
+        return Condition("PodReady", "False", "NoPod")
+    if pod.ended:
+        return Condition("PodReady", "False", "PodEnded", f"{pod.name} {pod.phase.value}")
+    if pod.running:
+        return Condition("PodReady", "True", "Running", f"{pod.name} on {pod.node}")
+    stuck = classify_waiting(pod)
+    if stuck is not None:
+        return Condition("PodReady", "False", reason_of(stuck.code), stuck.message)
+    return Condition("PodReady", "False", "Starting", pod.name)
+
+
+def _result_recorded(document: JobDocument) -> Condition:
+    # The document was read from the record: if it is final there, the record has it.
+    if document.finished_at is not None:
+        return Condition("ResultRecorded", "True", "Recorded")
+    return Condition("ResultRecorded", "False", "NotFinal")
+
+
+def build_status(
+    job: JobSeen,
+    document: JobDocument,
+    conditions: Sequence[Condition],
+    *,
+    pod: PodSeen | None,
+    now: datetime,
+) -> dict[str, Any]:
+    """The whole status that the operator owns, for server-side apply."""
+    status: dict[str, Any] = {
+        "observedGeneration": job.generation,
+        "jobId": document.id,
+        "attempt": document.attempt,
+        "attempts": [_attempt(a) for a in document.attempts[-ATTEMPTS_SHOWN:]],
+        "progress": progress_text(document),
+        "startTime": _stamp(document.started_at),
+        "completionTime": _stamp(document.finished_at),
+        "retryAt": _stamp(document.due_at) if document.attempt else None,
+        "podName": pod.name if pod else None,
+        "nodeName": pod.node if pod else None,
+        "conditions": [_with_time(c, job.conditions.get(c.type), job, now) for c in conditions],
+    }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def progress_text(document: JobDocument) -> str:
+    if document.status is JobStatus.COMPLETED:
+        return "100%"
+    percent = document.progress.percent if document.progress else 0
+    return f"{int(percent // PROGRESS_STEP * PROGRESS_STEP)}%"
+
+
+def is_changed(job: JobSeen, status: Mapping[str, Any]) -> bool:
+    """Whether applying `status` would change what the resource shows."""
+    current = {key: value for key, value in job.status.items() if key in status}
+    conditions = {c["type"]: c for c in status["conditions"]}
+    return dict(job.conditions) != conditions or {**current, "conditions": None} != {
+        **status,
+        "conditions": None,
+    }
+
+
+def _attempt(attempt: AttemptDocument) -> dict[str, Any]:
+    shown = {
+        "number": attempt.number,
+        "status": attempt.status.value,
+        "podName": attempt.worker,
+        "startTime": _stamp(attempt.started_at),
+        "finishTime": _stamp(attempt.finished_at),
+        "reason": reason_of(attempt.failure.code) if attempt.failure else None,
+    }
+    return {key: value for key, value in shown.items() if value is not None}
+
+
+def _with_time(
+    condition: Condition, before: Mapping[str, Any] | None, job: JobSeen, now: datetime
+) -> dict[str, Any]:
+    unchanged = before is not None and before.get("status") == condition.status
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message[:1024],
+        "observedGeneration": job.generation,
+        # The moment of the last change of status, as the API conventions want it.
+        "lastTransitionTime": before["lastTransitionTime"] if unchanged and before else _stamp(now),
+    }
+
+
+def _stamp(time: datetime | None) -> str | None:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ") if time else None

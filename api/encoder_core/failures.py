@@ -57,7 +57,10 @@ class FailureKind:
 
 
 def _kinds(*rows: tuple[str, Fault, Budget, str, str]) -> dict[str, FailureKind]:
-    return {row[0]: FailureKind(*row) for row in rows}
+    kinds = {row[0]: FailureKind(*row) for row in rows}
+    if len(kinds) != len(rows):
+        raise ValueError("a failure code is in the catalogue twice")
+    return kinds
 
 
 F, B = Fault, Budget
@@ -156,6 +159,14 @@ FAILURES: Final = _kinds(
     ("canceled", F.CALLER, B.NONE, "The job was canceled",
      "Nothing to do."),
 )  # fmt: skip
+
+
+def kind_of(code: str) -> FailureKind:
+    """
+    The row of a code that came from elsewhere. One that this version does not know is treated as
+    `worker_failed`: while an upgrade rolls out, workers of two versions report.
+    """
+    return FAILURES.get(code, FAILURES["worker_failed"])
 
 
 class Failure(Model):

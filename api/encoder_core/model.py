@@ -21,9 +21,11 @@ REVEAL: Final = {"reveal": True}
 """Serialisation context that writes secrets in clear. Only sealing and work orders may use it."""
 
 SECRET_QUERY_PARAMETERS: Final = re.compile(
-    r"(?i)^(x-amz-(signature|credential|security-token)|x-goog-(signature|credential)|sig|signature|"
-    r"token|access_token|api_?key|key|password|passwd|secret|auth|policy|key-pair-id)$"
+    r"(?i)(x-(amz|goog|oss)-(signature|credential|security-token)|sig|signature|"
+    r"((access|api|auth|client|id|refresh|secret|security|session)[_-]?)?(key|token|secret)|"
+    r"password|passwd|auth|authorization|jwt|policy|key-pair-id)"
 )
+"""Query parameters whose values open something: signed URLs of the large clouds, and the usual."""
 
 
 class Model(BaseModel):
@@ -36,6 +38,7 @@ class Model(BaseModel):
         frozen=True,
         hide_input_in_errors=True,
         str_max_length=65_536,
+        allow_inf_nan=False,  # neither JSON nor MySQL can say them, and no limit refuses NaN
     )
 
     def to_json(self) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def redact_url(url: str) -> str:
         return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
     query = "&".join(
         f"{quote(name)}=***"
-        if SECRET_QUERY_PARAMETERS.match(name)
+        if SECRET_QUERY_PARAMETERS.fullmatch(name)
         else f"{quote(name)}={quote(value)}"
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
     )

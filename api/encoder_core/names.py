@@ -14,7 +14,7 @@ POOL_LABEL: Final = f"{GROUP}/pool"
 CREDENTIALS_PREFIX: Final = "encoder-creds-"
 """A `credentialsSecretRef` must begin with it, so that no job can name a foreign Secret."""
 
-_RESOURCE = re.compile(r"^tj-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$")
+_RESOURCE = re.compile(r"tj-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 
 def resource_name(job: UUID) -> str:
@@ -24,7 +24,7 @@ def resource_name(job: UUID) -> str:
 
 def job_of_resource(name: str) -> UUID | None:
     """The job a resource's name speaks of; None for names that people chose."""
-    match = _RESOURCE.match(name)
+    match = _RESOURCE.fullmatch(name)
     return UUID(match.group(1)) if match else None
 
 

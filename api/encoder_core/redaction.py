@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 from encoder_core.model import Model
 
 MASK = "***"
+_SHORTEST = 4
 
 
 def split_secrets(model: Model) -> tuple[dict[str, Any], dict[str, str]]:
@@ -68,7 +70,8 @@ def unescape_pointer(part: str) -> str:
 
 class Redactor:
     """
-    Blanks known secrets in any text, also where they appear URL-quoted or in base64.
+    Blanks known secrets in any text: as they are, URL-quoted, escaped in JSON, and in base64 at
+    any alignment, which is how a password hides in a Basic authorization.
 
     Strings under four characters are left alone: blanking them would make text unreadable and
     hide nothing that cannot be guessed.
@@ -77,10 +80,9 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         forms: set[str] = set()
         for secret in secrets:
-            if len(secret) >= 4:
+            if len(secret) >= _SHORTEST:
                 forms |= {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}
-                encoded = base64.b64encode(secret.encode()).decode()
-                forms |= {encoded, encoded.rstrip("=")}
+                forms |= {json.dumps(secret)[1:-1], *_base64_forms(secret.encode())}
         # The longest first: a secret that contains another must not leave its tail behind.
         self._forms = sorted(forms, key=len, reverse=True)
 
@@ -90,8 +92,20 @@ class Redactor:
         return text
 
 
+def _base64_forms(secret: bytes) -> Iterator[str]:
+    for lead in range(3):
+        encoded = base64.b64encode(bytes(lead) + secret).decode()
+        # The first and the last characters also hold bits of the neighbours, whatever those are.
+        inner = encoded[(0, 2, 3)[lead] :].rstrip("=")
+        if (lead + len(secret)) % 3:
+            inner = inner[:-1]
+        if len(inner) >= _SHORTEST:
+            yield inner
+            yield inner.replace("+", "-").replace("/", "_")
+
+
 class RedactingFilter(logging.Filter):
-    """A logging filter that blanks known secrets in the finished message."""
+    """A logging filter that blanks known secrets in a record's message, fields and traceback."""
 
     def __init__(self, redact: Redactor) -> None:
         super().__init__()
@@ -100,4 +114,9 @@ class RedactingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = self._redact(record.getMessage())
         record.args = ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        for name, value in vars(record).items():
+            if isinstance(value, str):
+                setattr(record, name, self._redact(value))
         return True

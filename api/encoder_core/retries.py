@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from encoder_core.failures import FAILURES, Budget
+from encoder_core.failures import Budget, kind_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ _FIRST_S: Mapping[Budget, float] = {
 }
 _FACTOR = 3.0
 _LONGEST_S = 300.0
+_LONGEST_ASKED_S = 3600.0  # a server that says Retry-After: 1 year must not park a job that long
 
 
 def decide_retry(
@@ -53,7 +54,7 @@ def decide_retry(
     random number in [0, 1): the delay is stretched by up to half, so that jobs that failed
     together do not come back together. `retry_after_s` is what the other side asked for.
     """
-    budget = FAILURES[code].budget
+    budget = kind_of(code).budget
     if budget is Budget.NONE:
         return Stop()
     used = max(charged.get(budget, 0), 1)
@@ -62,4 +63,5 @@ def decide_retry(
         return Stop()
     # The exponent is capped before the power: a job may wait for room thousands of times.
     backoff_s = min(_FIRST_S[budget] * _FACTOR ** min(used - 1, 6), _LONGEST_S)
-    return Retry(after_s=max(backoff_s, retry_after_s or 0.0) * (1 + jitter / 2))
+    asked_s = min(retry_after_s or 0.0, _LONGEST_ASKED_S)
+    return Retry(after_s=max(backoff_s, asked_s) * (1 + jitter / 2))

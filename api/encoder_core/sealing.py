@@ -9,7 +9,6 @@ key-encryption keys can be loaded; the first seals, all of them open. The layout
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ class KeyRing:
         """Read `ENCODER_SECRET_KEY`: base64 of 32 bytes each, separated by commas, newest first."""
         try:
             keys = [base64.b64decode(part.strip(), validate=True) for part in text.split(",")]
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
             keys = []
         if not keys or any(len(key) != _KEY for key in keys):
             raise ConfigurationError(

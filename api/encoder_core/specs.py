@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
@@ -22,6 +21,7 @@ from encoder_core.model import FtpUrl, HttpUrl, Model, Secret
 MAX_OUTPUTS: Final = 32  # one ffmpeg process makes all of them; more would not fit its memory
 MAX_INLINE_BYTES: Final = 16 * 1024 * 1024  # inline is for clips and tests; larger files have a URL
 MAX_INLINE_CHARACTERS: Final = (MAX_INLINE_BYTES + 2) // 3 * 4
+_INLINE_TOO_LARGE = f"must decode to at most {MAX_INLINE_BYTES} bytes; give larger files by URL"
 MAX_METADATA: Final = 32
 MAX_PATH_BYTES: Final = 1024  # S3's own limit for a key
 MIN_BITRATE: Final = 1_000
@@ -104,15 +104,20 @@ def _check_header(headers: dict[str, Secret]) -> dict[str, Secret]:
     return headers
 
 
+def _check_inline_size(data: Any) -> Any:
+    # Before anything else, so that the sentence is ours and no large text is decoded for nothing.
+    if isinstance(data, str) and len(data) > MAX_INLINE_CHARACTERS:
+        raise ValueError(_INLINE_TOO_LARGE)
+    return data
+
+
 def _check_base64(data: str) -> str:
-    if len(data) > MAX_INLINE_CHARACTERS:
-        raise ValueError(
-            f"must decode to at most {MAX_INLINE_BYTES} bytes; give larger files by URL"
-        )
     try:
-        base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
+        decoded = base64.b64decode(data, validate=True)
+    except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
         raise ValueError("must be standard base64 without line breaks") from None
+    if len(decoded) > MAX_INLINE_BYTES:
+        raise ValueError(_INLINE_TOO_LARGE)
     return data
 
 
@@ -132,13 +137,22 @@ Bitrate = Annotated[
 Path = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_PATH_BYTES), AfterValidator(_check_path)
 ]
+InlineData = Annotated[
+    str,
+    StringConstraints(max_length=MAX_INLINE_CHARACTERS),
+    AfterValidator(_check_base64),
+    BeforeValidator(_check_inline_size),
+]
 Headers = Annotated[dict[str, Secret], Field(max_length=32), AfterValidator(_check_header)]
 Codec = Annotated[
     str,
-    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$"),
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
 ]
 """A name that ffmpeg may know. Never begins with a dash: it becomes an argument."""
+ContentType = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}$")
+]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Dimension = Annotated[int, Field(ge=16, le=16384)]
 
@@ -206,10 +220,7 @@ class InlineSource(Model):
     """Bytes in the request itself. Stored as a blob; the job keeps only their number."""
 
     kind: Literal["inline"]
-    data: (
-        Annotated[str, StringConstraints(max_length=MAX_INLINE_CHARACTERS), AfterValidator(_check_base64)]
-        | None
-    ) = None
+    data: InlineData | None = None
     size_bytes: Annotated[int, Field(ge=0)] | None = None
     """Set by the service once the bytes are stored. Not for callers."""
 
@@ -244,7 +255,10 @@ class S3Destination(S3Location):
         ]
         | None
     ) = None
-    content_type: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}$")] | None = None
+    content_type: (
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}$")]
+        | None
+    ) = None
     """Default: by the container."""
 
 

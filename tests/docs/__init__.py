@@ -1,0 +1,3 @@
+"""What is written down agrees with the code."""
+
+from __future__ import annotations

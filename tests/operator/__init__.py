@@ -1,0 +1,3 @@
+"""The operator, module by module."""
+
+from __future__ import annotations

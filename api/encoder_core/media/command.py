@@ -1,0 +1,292 @@
+"""
+Turn plans into argument lists: one ffmpeg for all outputs of a job, decoding the source once.
+
+Nothing of the request reaches an argument but numbers and names out of our own tables, and every
+file is one that we named, behind `file:`, so that no name can be taken for an option or a protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Final
+
+from encoder_core.media.codecs import VideoEncoder
+from encoder_core.media.containers import SOURCE_DEMUXERS, Kind
+from encoder_core.media.plan import AudioPlan, OutputPlan, VideoPlan
+from encoder_core.specs import Container
+
+MAX_PIXELS: Final = 16384 * 8704  # above 16K; a 62 kB file can claim more and take 433 MB a frame
+MUXING_QUEUE: Final = 4096  # packets that wait for a late stream; the default of 128 is too few
+PROGRESS_PERIOD_S: Final = 0.5  # as ffmpeg's own default; below 1 % of its time even at 0.05
+
+_READ_SAFELY: Final = (
+    *("-protocol_whitelist", "file,pipe"),
+    *("-format_whitelist", ",".join(SOURCE_DEMUXERS)),
+    *("-max_pixels", str(MAX_PIXELS)),
+)
+
+# Scale first: the light is then mapped on as few pixels as there will be.
+_TONE_MAP: Final = (
+    "zscale=t=linear:npl=100",
+    "format=gbrpf32le",
+    "zscale=p=bt709",
+    "tonemap=tonemap=hable:desat=0",
+    "zscale=t=bt709:m=bt709:r=tv",
+)
+
+
+def build_probe_command(source: str, *, count_packets: bool = False) -> list[str]:
+    """Arguments of ffprobe for a file's format and streams, as JSON."""
+    return [
+        *("-hide_banner", "-loglevel", "error", *_READ_SAFELY),
+        *(["-count_packets"] if count_packets else []),
+        *("-show_format", "-show_streams", "-of", "json", f"file:{source}"),
+    ]
+
+
+def build_measure_command(source: str) -> list[str]:
+    """Arguments of ffprobe that list every packet's time, for `measure_packets`."""
+    return [
+        *("-hide_banner", "-loglevel", "error", *_READ_SAFELY),
+        *("-show_entries", "packet=stream_index,pts_time,duration_time", "-of", "csv=p=0"),
+        f"file:{source}",
+    ]
+
+
+def build_encode_command(
+    plans: Sequence[OutputPlan], *, source: str, folder: str, threads: int
+) -> list[str]:
+    """
+    Arguments of ffmpeg for all plans together; files go to `folder` under each plan's `file_name`.
+
+    `threads` bounds the decoder, each filter graph and each encoder: ffmpeg sees the machine's
+    cores, not the limit of its container.
+    """
+    clips = {(plan.start_s, plan.length_s) for plan in plans}
+    # A clip that all outputs share is sought in the source; others are cut out of the one decode.
+    shared = clips.pop() if len(clips) == 1 and not any(_picks(plan) for plan in plans) else None
+    graph = _build_graph(plans, cut=shared is None)
+    return [
+        *("-hide_banner", "-nostdin", "-y", "-loglevel", "warning", "-nostats"),
+        *("-progress", "pipe:1", "-stats_period", f"{PROGRESS_PERIOD_S:g}"),
+        *("-filter_threads", str(threads), "-filter_complex_threads", str(threads)),
+        *_READ_SAFELY,
+        *("-threads", str(threads)),
+        *(_clip_arguments(*shared) if shared else []),
+        *("-i", f"file:{source}"),
+        *(["-filter_complex", graph] if graph else []),
+        *(
+            argument
+            for plan in plans
+            for argument in _output_arguments(plan, folder, threads, cut=shared is None)
+        ),
+    ]
+
+
+def _picks(plan: OutputPlan) -> bool:
+    """Whether it selects instants by the source's own clock, which a sought source has lost."""
+    return bool(plan.pictures)
+
+
+def _clip_arguments(start: float, length: float | None) -> list[str]:
+    return [
+        *(["-ss", f"{start:g}"] if start else []),
+        *(["-t", f"{length:g}"] if length is not None else []),
+    ]
+
+
+# --- Filters ---------------------------------------------------------------------------------
+
+
+def _build_graph(plans: Sequence[OutputPlan], *, cut: bool) -> str:
+    """One decode, split to every encoded output; a copied stream needs no filter."""
+    encoded = [(plan, plan.video) for plan in plans if plan.video and plan.video.encoder]
+    if not encoded:
+        return ""
+    first = encoded[0][1]
+    before = ["yadif=mode=send_frame:deint=interlaced"] if first.deinterlace else []
+    labels = [f"[v{plan.index}]" for plan, _ in encoded]
+    head = [*before, f"split={len(encoded)}"] if len(encoded) > 1 else (before or ["null"])
+    chains = [f"[0:{first.stream}]{','.join(head)}{''.join(labels)}"]
+    for (plan, video), label in zip(encoded, labels, strict=True):
+        chains.append(f"{label}{_build_branch(plan, video, cut=cut)}[o{plan.index}]")
+    return ";".join(chains)
+
+
+def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
+    assert video.encoder is not None
+    steps = []
+    if plan.pictures:
+        steps.append(_select(plan))
+    elif cut and (plan.start_s or plan.length_s is not None):
+        steps += [_trim(plan), f"setpts=PTS-{plan.start_s:g}/TB"]
+    if video.frame_rate is not None:
+        steps.append(f"fps={video.frame_rate}")
+    if video.scale is not None:
+        steps.append(f"scale={video.scale[0]}:{video.scale[1]}:flags=bicubic")
+    if video.crop is not None:
+        steps.append(f"crop={video.crop[0]}:{video.crop[1]}")
+    if video.tone_map:
+        steps += _TONE_MAP
+    steps.append("setsar=1")
+    if plan.kind.kind is Kind.ANIMATION:
+        # A palette a frame needs no second look at the clip, so memory stays flat.
+        palette = f"[g{plan.index}]"
+        paint = f"[h{plan.index}]"
+        return (
+            f"{','.join(steps)},split{palette}{paint};"
+            f"{palette}palettegen=stats_mode=single[p{plan.index}];"
+            f"{paint}[p{plan.index}]paletteuse=new=1"
+        )
+    steps.append(f"format={video.encoder.pixel_format}")
+    return ",".join(steps)
+
+
+def _trim(plan: OutputPlan) -> str:
+    options = [f"start={plan.start_s:g}"]
+    if plan.length_s is not None:
+        options.append(f"duration={plan.length_s:g}")
+    return f"trim={':'.join(options)}"
+
+
+def _select(plan: OutputPlan) -> str:
+    """The first frame at or after each instant. Commas are escaped for the graph's own syntax."""
+    terms = [
+        rf"gte(t\,{instant:.6f})*(isnan(prev_t)+lt(prev_t\,{instant:.6f}))"
+        for instant in plan.pictures
+    ]
+    return f"select={'+'.join(terms)}"
+
+
+# --- Outputs ---------------------------------------------------------------------------------
+
+
+def _output_arguments(plan: OutputPlan, folder: str, threads: int, *, cut: bool) -> list[str]:
+    arguments: list[str] = []
+    if plan.video is not None:
+        label = f"[o{plan.index}]" if plan.video.encoder else f"0:{plan.video.stream}"
+        arguments += ["-map", label]
+    if plan.audio is not None:
+        arguments += ["-map", f"0:{plan.audio.stream}"]
+    if plan.video is not None:
+        arguments += _video_arguments(plan, plan.video, threads, cut=cut)
+    if plan.audio is not None:
+        arguments += _audio_arguments(plan, plan.audio, cut=cut)
+    copies = (plan.video and not plan.video.encoder) or (plan.audio and not plan.audio.encoder)
+    if cut and copies:
+        arguments += _clip_arguments(plan.start_s, plan.length_s)
+    path = PurePath(folder) / plan.file_name
+    return [
+        *arguments,
+        *("-max_muxing_queue_size", str(MUXING_QUEUE)),
+        *plan.kind.options,
+        *_set_arguments(plan),
+        *("-f", plan.kind.muxer, f"file:{path}"),
+    ]
+
+
+def _set_arguments(plan: OutputPlan) -> list[str]:
+    if plan.kind.kind is not Kind.PICTURE:
+        return []
+    if plan.is_set:
+        return ["-start_number", "1"]
+    return ["-frames:v", "1", "-update", "1"]
+
+
+def _video_arguments(plan: OutputPlan, video: VideoPlan, threads: int, *, cut: bool) -> list[str]:
+    encoder = video.encoder
+    if encoder is None:
+        return ["-c:v", "copy", *_copy_tag(plan, video)]
+    if plan.kind.kind is Kind.PICTURE:
+        quality = ["-q:v", "3"] if plan.container is Container.JPG else []
+        return ["-c:v", encoder.name, "-threads", "1", *quality, "-fps_mode", "passthrough"]
+    if plan.kind.kind is Kind.ANIMATION:
+        return ["-c:v", encoder.name, "-fps_mode", "passthrough"]
+    return [
+        *("-c:v", encoder.name, *_rate_arguments(encoder, video)),
+        *_preset_arguments(encoder, video),
+        *(["-profile:v", video.profile] if video.profile else []),
+        *_gop_arguments(encoder, video, threads),
+        *("-threads", str(threads), "-fps_mode", "vfr"),
+        *(_BT709 if video.tone_map else []),
+        *_copy_tag(plan, video),
+    ]
+
+
+_BT709: Final = ("-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709")
+
+
+def _copy_tag(plan: OutputPlan, video: VideoPlan) -> list[str]:
+    """Apple's players open HEVC in MP4 only under this tag."""
+    if video.family == "hevc" and plan.container in (Container.MP4, Container.MOV):
+        return ["-tag:v", "hvc1"]
+    return []
+
+
+def _rate_arguments(encoder: VideoEncoder, video: VideoPlan) -> list[str]:
+    arguments: list[str] = []
+    if video.bitrate is not None:
+        arguments += ["-b:v", str(video.bitrate)]
+    elif video.crf is not None:
+        arguments += ["-crf", f"{video.crf:g}"]
+        if encoder.name in ("libvpx-vp9", "libaom-av1"):
+            arguments += ["-b:v", "0"]  # or else the default bit rate caps the quality
+        if encoder.name == "libvpx":
+            arguments += ["-b:v", str(video.max_bitrate or 2_000_000)]  # VP8 has no pure quality
+    elif encoder.name in ("mpeg4", "mpeg2video"):
+        arguments += ["-q:v", "4"]
+    # SVT-AV1 takes a peak only with constant quality.
+    peak_allowed = encoder.name != "libsvtav1" or video.bitrate is None
+    if video.max_bitrate is not None and peak_allowed and encoder.name != "prores_ks":
+        arguments += ["-maxrate", str(video.max_bitrate), "-bufsize", str(2 * video.max_bitrate)]
+    return arguments
+
+
+def _preset_arguments(encoder: VideoEncoder, video: VideoPlan) -> list[str]:
+    if video.preset is None:
+        return []
+    if encoder.name in ("libvpx", "libvpx-vp9"):
+        # 4 halves the time of 1 for a few per cent of size; row-mt lets narrow pictures use cores.
+        row_mt = ["-row-mt", "1"] if encoder.name == "libvpx-vp9" else []
+        return ["-deadline", video.preset, "-cpu-used", "4", *row_mt]
+    if encoder.name == "libaom-av1":
+        return ["-cpu-used", video.preset, "-row-mt", "1"]
+    return ["-preset", video.preset]
+
+
+def _gop_arguments(encoder: VideoEncoder, video: VideoPlan, threads: int) -> list[str]:
+    """Fixed keyframes: every rendition must cut at the same instants, or players stall."""
+    if video.gop_frames is None or encoder.name == "prores_ks":
+        return _own_threads(encoder, threads, "")
+    gop = str(video.gop_frames)
+    if encoder.name == "libx264":
+        return ["-g", gop, "-keyint_min", gop, "-sc_threshold", "0"]
+    if encoder.name == "libx265":
+        return _own_threads(encoder, threads, f"keyint={gop}:min-keyint={gop}:scenecut=0:")
+    if encoder.name == "libsvtav1":
+        return ["-g", gop, *_own_threads(encoder, threads, "scd=0:")]
+    return ["-g", gop, "-keyint_min", gop]
+
+
+def _own_threads(encoder: VideoEncoder, threads: int, before: str) -> list[str]:
+    """x265 and SVT-AV1 keep pools of their own that `-threads` does not bound."""
+    if encoder.name == "libx265":
+        return ["-x265-params", f"{before}pools={threads}:log-level=error"]
+    if encoder.name == "libsvtav1":
+        return ["-svtav1-params", f"{before}lp={threads}"]
+    return []
+
+
+def _audio_arguments(plan: OutputPlan, audio: AudioPlan, *, cut: bool) -> list[str]:
+    if audio.encoder is None:
+        return ["-c:a", "copy"]
+    filters = []
+    if cut and (plan.start_s or plan.length_s is not None):
+        filters = [f"a{_trim(plan)}", f"asetpts=PTS-{plan.start_s:g}/TB"]
+    return [
+        *(["-filter:a", ",".join(filters)] if filters else []),
+        *("-c:a", audio.encoder.name),
+        *(["-b:a", str(audio.bitrate)] if audio.bitrate is not None else []),
+        *("-ac", str(audio.channels), "-ar", str(audio.sample_rate)),
+    ]

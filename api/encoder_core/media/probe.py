@@ -1,0 +1,303 @@
+"""What ffprobe says of a file, as values. Pure: the worker runs ffprobe, this reads its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Final
+
+HDR_TRANSFERS: Final = frozenset({"smpte2084", "arib-std-b67"})  # PQ and HLG
+VFR_TOLERANCE: Final = 0.02  # a constant rate's average differs by a frame or two on short clips
+STILL_FORMATS: Final = frozenset({"image2", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe",
+                                  "tiff_pipe"})  # fmt: skip
+DECLARING_FORMATS: Final = frozenset({"mov", "matroska", "wav", "w64", "flac"})
+"""Formats whose header has the real duration: a file that ends before it was cut off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoStream:
+    index: int
+    codec: str
+    width: int
+    height: int
+    rotation: int = 0
+    """Degrees clockwise that a player turns the picture: 0, 90, 180 or 270."""
+    pixel_aspect: Fraction = Fraction(1)
+    average_fps: Fraction | None = None
+    nominal_fps: Fraction | None = None
+    """The lowest rate that all time stamps fit, as ffprobe's `r_frame_rate`."""
+    pixel_format: str | None = None
+    bit_depth: int = 8
+    transfer: str | None = None
+    primaries: str | None = None
+    interlaced: bool = False
+    duration_s: float | None = None
+    frames: int | None = None
+    """Frames by the header; packets when they were counted."""
+    bit_rate: int | None = None
+
+    @property
+    def hdr(self) -> bool:
+        return self.transfer in HDR_TRANSFERS
+
+    @property
+    def variable_rate(self) -> bool:
+        if self.average_fps is None or self.nominal_fps is None or self.interlaced:
+            return False
+        return abs(self.average_fps / self.nominal_fps - 1) > VFR_TOLERANCE
+
+    @property
+    def display_size(self) -> tuple[float, float]:
+        """Width and height in square pixels as a viewer sees them: turned and stretched."""
+        width, height = float(self.width * self.pixel_aspect), float(self.height)
+        return (height, width) if self.rotation in (90, 270) else (width, height)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioStream:
+    index: int
+    codec: str
+    channels: int
+    sample_rate: int
+    layout: str | None = None
+    language: str | None = None
+    default: bool = False
+    duration_s: float | None = None
+    packets: int | None = None
+    bit_rate: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A media file. Cover art is not video; what is neither video nor audio is only counted."""
+
+    formats: tuple[str, ...]
+    """ffprobe's names of the container, such as ("mov", "mp4", …)."""
+    duration_s: float | None
+    size_bytes: int | None = None
+    video: VideoStream | None = None
+    audio: tuple[AudioStream, ...] = ()
+    video_streams: int = 0
+    subtitle_streams: int = 0
+    has_cover: bool = False
+
+    @property
+    def container(self) -> str:
+        return self.formats[0] if self.formats else "unknown"
+
+    @property
+    def still(self) -> bool:
+        """Whether the file is one picture."""
+        return self.container in STILL_FORMATS
+
+    @property
+    def main_audio(self) -> AudioStream | None:
+        """The stream that its author marked as the default, or else the first."""
+        return next((a for a in self.audio if a.default), self.audio[0] if self.audio else None)
+
+    @property
+    def declares_duration(self) -> bool:
+        return not DECLARING_FORMATS.isdisjoint(self.formats)
+
+    @property
+    def needs_measuring(self) -> bool:
+        """Whether what the header says of durations is not enough to check an output by."""
+        known = all(stream.duration_s for stream in self.audio)
+        if self.video is not None:
+            known = known and self.video.duration_s is not None
+        return not self.still and not ("mov" in self.formats and known)
+
+
+def parse_probe(document: Mapping[str, Any]) -> Probe:
+    """Read the output of `ffprobe -show_format -show_streams -of json`."""
+    container = document.get("format", {})
+    streams: Sequence[Mapping[str, Any]] = document.get("streams", [])
+    videos = [s for s in streams if s.get("codec_type") == "video" and _is_usable(s)]
+    moving = [s for s in videos if not s.get("disposition", {}).get("attached_pic")]
+    audio = [s for s in streams if s.get("codec_type") == "audio" and _is_usable(s)]
+    return Probe(
+        formats=tuple(str(container.get("format_name", "")).split(",")),
+        duration_s=_positive(container.get("duration")),
+        size_bytes=_whole(container.get("size")),
+        video=_parse_video(_best(moving)) if moving else None,
+        audio=tuple(_parse_audio(stream) for stream in audio),
+        video_streams=len(moving),
+        subtitle_streams=sum(s.get("codec_type") == "subtitle" for s in streams),
+        has_cover=len(moving) < len(videos),
+    )
+
+
+def _is_usable(stream: Mapping[str, Any]) -> bool:
+    """Phones write streams that ffmpeg cannot name; they are left out, never fatal."""
+    if stream.get("codec_name") in (None, "none", "unknown"):
+        return False
+    if stream["codec_type"] == "video":
+        return bool(stream.get("width") and stream.get("height"))
+    return bool(stream.get("channels") and _whole(stream.get("sample_rate")))
+
+
+def _best(videos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    default = [s for s in videos if s.get("disposition", {}).get("default")]
+    return (default or videos)[0]
+
+
+def _parse_video(stream: Mapping[str, Any]) -> VideoStream:
+    pixel_format = stream.get("pix_fmt")
+    return VideoStream(
+        index=int(stream["index"]),
+        codec=str(stream["codec_name"]),
+        width=int(stream["width"]),
+        height=int(stream["height"]),
+        rotation=_rotation(stream),
+        pixel_aspect=_ratio(stream.get("sample_aspect_ratio"), ":") or Fraction(1),
+        average_fps=_ratio(stream.get("avg_frame_rate"), "/"),
+        nominal_fps=_ratio(stream.get("r_frame_rate"), "/"),
+        pixel_format=pixel_format,
+        bit_depth=_bit_depth(stream, pixel_format),
+        transfer=stream.get("color_transfer"),
+        primaries=stream.get("color_primaries"),
+        interlaced=stream.get("field_order") in ("tt", "bb", "tb", "bt"),
+        duration_s=_positive(stream.get("duration")),
+        frames=_whole(stream.get("nb_read_packets")) or _whole(stream.get("nb_frames")),
+        bit_rate=_whole(stream.get("bit_rate")),
+    )
+
+
+def _parse_audio(stream: Mapping[str, Any]) -> AudioStream:
+    return AudioStream(
+        index=int(stream["index"]),
+        codec=str(stream["codec_name"]),
+        channels=int(stream["channels"]),
+        sample_rate=int(stream["sample_rate"]),
+        layout=stream.get("channel_layout"),
+        language=stream.get("tags", {}).get("language"),
+        default=bool(stream.get("disposition", {}).get("default")),
+        duration_s=_positive(stream.get("duration")),
+        packets=_whole(stream.get("nb_read_packets")),
+        bit_rate=_whole(stream.get("bit_rate")),
+    )
+
+
+def _rotation(stream: Mapping[str, Any]) -> int:
+    """From the display matrix, which turns counter-clockwise, or from the older tag."""
+    for data in stream.get("side_data_list", []):
+        if "rotation" in data:
+            return round(-float(data["rotation"]) / 90) * 90 % 360
+    tag = stream.get("tags", {}).get("rotate")
+    return round(float(tag) / 90) * 90 % 360 if tag else 0
+
+
+def _bit_depth(stream: Mapping[str, Any], pixel_format: str | None) -> int:
+    raw = _whole(stream.get("bits_per_raw_sample"))
+    if raw:
+        return raw
+    for depth in (16, 14, 12, 10, 9):
+        if pixel_format and pixel_format.removesuffix("le").removesuffix("be").endswith(
+            (f"p{depth}", f"p0{depth}")
+        ):
+            return depth
+    return 8
+
+
+def _ratio(text: Any, separator: str) -> Fraction | None:
+    above, _, below = str(text or "").partition(separator)
+    try:
+        value = Fraction(int(above), int(below or "1"))
+    except (ValueError, ZeroDivisionError):
+        return None
+    return value if value > 0 else None
+
+
+def _positive(text: Any) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if value > 0 else None
+
+
+def _whole(text: Any) -> int | None:
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What the packets of one stream cover, in seconds."""
+
+    start_s: float
+    end_s: float
+    packets: int
+
+
+def measure_packets(lines: Iterable[str]) -> dict[int, Span]:
+    """
+    Read what ffprobe prints for `build_measure_command`: stream, time and duration a line.
+
+    Packets without a time stamp count and cover nothing.
+    """
+    spans: dict[int, Span] = {}
+    for line in lines:
+        stream, *times = line.strip().split(",")
+        if not stream.isdigit():
+            continue
+        index = int(stream)
+        start = _number(times[0]) if times else None
+        length = (_number(times[1]) if len(times) > 1 else None) or 0.0
+        old = spans.get(index)
+        if start is None:
+            spans[index] = replace(old, packets=old.packets + 1) if old else Span(0.0, 0.0, 1)
+            continue
+        if old is None:
+            spans[index] = Span(start, start + length, 1)
+            continue
+        spans[index] = Span(
+            min(old.start_s, start), max(old.end_s, start + length), old.packets + 1
+        )
+    return spans
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def apply_measurements(probe: Probe, spans: Mapping[int, Span]) -> Probe:
+    """
+    The probe with the durations that its packets really cover.
+
+    The container's own duration stays where its format declares one, so that a file that was cut
+    off is seen: its packets end before it.
+    """
+    video = probe.video
+    if video is not None and video.index in spans:
+        span = spans[video.index]
+        video = replace(video, duration_s=span.end_s - span.start_s, frames=span.packets)
+    audio = tuple(
+        replace(
+            stream,
+            duration_s=spans[stream.index].end_s - spans[stream.index].start_s,
+            packets=spans[stream.index].packets,
+        )
+        if stream.index in spans
+        else stream
+        for stream in probe.audio
+    )
+    begin = min((span.start_s for span in spans.values()), default=0.0)
+    end = max((span.end_s for span in spans.values()), default=0.0)
+    declared = probe.duration_s if probe.declares_duration else None
+    return replace(probe, video=video, audio=audio, duration_s=declared or (end - begin) or None)
+
+
+def missing_seconds(probe: Probe, spans: Mapping[int, Span]) -> float:
+    """How much earlier the packets end than the container declares; 0 where nothing is declared."""
+    if not probe.declares_duration or probe.duration_s is None or not spans:
+        return 0.0
+    begin = min(0.0, *(span.start_s for span in spans.values()))
+    end = max(span.end_s for span in spans.values())
+    return max(0.0, probe.duration_s - (end - begin))

@@ -71,7 +71,7 @@ def unpacked() -> Path:
 
 
 def _build(folder: Path) -> None:
-    source = f"deb [signed-by={KEYRING}] {_debian_mirror()} {SUITE} main"
+    source = f"deb [signed-by={KEYRING}] {debian_mirror()} {SUITE} main"
     _run([*BOOTSTRAP, SUITE, str(folder), source])
     for unused in UNUSED:
         shutil.rmtree(folder / unused, ignore_errors=True)
@@ -91,7 +91,7 @@ def _mysqld(root: Path) -> list[str]:
     ]
 
 
-def _debian_mirror() -> str:
+def debian_mirror() -> str:
     """The mirror that this machine's apt uses: it is the one that is known to be reachable."""
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     if sources.exists():

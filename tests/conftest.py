@@ -1,5 +1,5 @@
 """
-Fixtures that every ring may use, the rings themselves, and the rule that nothing is skipped in CI.
+Fixtures that every ring may use, the rings, and the rule that nothing is skipped in CI.
 
 Rings: `fast` (no servers, seconds), `system` (databases, S3, FTP, ffmpeg, browser), `cluster`
 and `kill`. A folder decides; a test of the fast ring that asks for a server belongs to `system`.
@@ -7,13 +7,13 @@ and `kill`. A folder decides; a test of the fast ring that asks for a server bel
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.honesty import pytest_make_collect_report, pytest_runtest_makereport
 from tests.servers import clips
 from tests.servers.broker import Broker, ask
 from tests.servers.cache import cache_root
@@ -27,6 +27,9 @@ from tests.servers.s3 import S3Bucket, S3Server
 from tests.servers.s3 import s3_server as run_s3
 from tests.servers.tls import TlsFiles, make_certificates
 from tests.servers.webhooks import WebhookReceiver
+
+# Hooks count when conftest has their names.
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 TESTS = Path(__file__).parent
 RINGS = ("fast", "system", "cluster", "kill")
@@ -63,13 +66,6 @@ def needs_server(item: pytest.Item) -> bool:
         return True
     callspec = getattr(item, "callspec", None)
     return callspec is not None and callspec.params.get("database_url") == "mysql"
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """In CI a test that could not run is a failure: nobody reads the reasons of a green run."""
-    if report.skipped and os.environ.get("CI") == "true":
-        report.outcome = "failed"
-        report.longrepr = f"skipped in CI: {report.longrepr}"
 
 
 # --- Servers shared by all test processes of a run -------------------------------------------

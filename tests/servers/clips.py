@@ -61,6 +61,11 @@ def clip(name: str) -> Path:
     return built("clip", "\n".join((name, recipe, version)), build) / name
 
 
+def all_clips() -> None:
+    for name in (*RECIPES, ROTATED):
+        clip(name)
+
+
 def _rotate(upright: Path, target: Path) -> None:
     copy = ("-c", "copy", "-y", str(target))
     try:

@@ -27,7 +27,7 @@ INITIALIZE = (
 @contextmanager
 def mariadb_server(folder: Path, *, host: str = "127.0.0.1") -> Iterator[DatabaseServer]:
     """Run a server with its data in `folder` (new or empty) as long as the block."""
-    shutil.copytree(_initialised() / "data", folder / "data")
+    shutil.copytree(initialised() / "data", folder / "data")
     init = folder / "init.sql"
     init.write_text(INIT_SQL)
     port = free_port()
@@ -50,7 +50,7 @@ def mariadb_server(folder: Path, *, host: str = "127.0.0.1") -> Iterator[Databas
         yield DatabaseServer(host=host, port=port, version=f"MariaDB {version_of(host, port)}")
 
 
-def _initialised() -> Path:
+def initialised() -> Path:
     version = subprocess.run([SERVER, "--version"], capture_output=True, text=True, check=True)
     return built("mariadb", repr((version.stdout, INITIALIZE)), _build)
 

@@ -116,26 +116,31 @@ class S3Bucket:
 @contextmanager
 def s3_server(folder: Path, *, host: str = "127.0.0.1") -> Iterator[S3Server]:
     """Run a gateway over `folder` (new or empty) as long as the block."""
-    gateway = go_tool("s3", PACKAGE)
+    program = gateway()
     buckets, users = folder / "buckets", folder / "users"
     buckets.mkdir()
     users.mkdir()
     port = free_port()
     argv: list[str | Path] = [
-        *(gateway, "--port", f"{host}:{port}", "--region", REGION),
+        *(program, "--port", f"{host}:{port}", "--region", REGION),
         *("--iam-dir", users.resolve(), "posix", buckets),
     ]
     env = {"ROOT_ACCESS_KEY": ROOT.access_key, "ROOT_SECRET_KEY": ROOT.secret_key}
     with ServerProcess(argv, log=folder / "versitygw.log", env=env) as process:
         process.wait_until(lambda: listening(port, host))
         server = S3Server(f"http://{host}:{port}", f"versitygw {_pinned_version()}")
-        _add_user(gateway, server, STRANGER)
+        _add_user(program, server, STRANGER)
         yield server
 
 
-def _add_user(gateway: Path, server: S3Server, user: Credentials) -> None:
+def gateway() -> Path:
+    """The program, built once per machine."""
+    return go_tool("s3", PACKAGE)
+
+
+def _add_user(program: Path, server: S3Server, user: Credentials) -> None:
     argv: list[str | Path] = [
-        *(gateway, "admin", "--endpoint-url", server.endpoint),
+        *(program, "admin", "--endpoint-url", server.endpoint),
         *("--access", ROOT.access_key, "--secret", ROOT.secret_key, "create-user"),
         *("--access", user.access_key, "--secret", user.secret_key, "--role", "user"),
     ]

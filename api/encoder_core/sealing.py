@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 
@@ -75,6 +76,17 @@ class KeyRing:
         wrap_nonce = os.urandom(_NONCE)
         wrapped = AESGCM(self._keys[self._current]).encrypt(wrap_nonce, key, aad)
         return b"".join([_VERSION, self._current, wrap_nonce, wrapped, nonce, ciphertext])
+
+    def fingerprint(self, message: bytes, *, purpose: str) -> bytes:
+        """
+        32 bytes by which to recognise a message that holds secrets, without keeping it.
+
+        Keyed, so that nobody who reads them can try likely messages; under the current key, so
+        that a new key makes every message look new.
+        """
+        current = self._keys[self._current]
+        subkey = hmac.digest(current, b"encoder-fingerprint:" + purpose.encode(), "sha256")
+        return hmac.digest(subkey, message, "sha256")
 
     def _unwrap(self, key_id: bytes, nonce: bytes, wrapped: bytes, aad: bytes) -> bytes:
         if key_id not in self._keys:

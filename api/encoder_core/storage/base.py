@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from encoder_core.clock import Clock, SystemClock
 from encoder_core.egress import Dialler
 from encoder_core.reports import AmbientCredentials
 
@@ -22,6 +23,12 @@ class Access:
     ambient: AmbientCredentials = field(default_factory=AmbientCredentials)
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 60.0
+    clock: Clock = field(default_factory=SystemClock)
+    before_publish: Callable[[], None] = lambda: None
+    """
+    Called right before the step that makes a file visible: a PUT, a completed multipart, a rename.
+    Returns once this attempt may publish, or raises what ends it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,9 @@ class SourceStat:
 
 class SourceConnector(Protocol):
     """Reads one source. Raises JobError with `source_…` or `address_not_allowed`."""
+
+    local_path: Path | None
+    """Where the source already is on this machine; nothing has to be fetched then."""
 
     def stat(self) -> SourceStat: ...
 
@@ -60,7 +70,7 @@ class Upload:
     sha256: str
     content_type: str
     name: str | None = None
-    """In a set of files: its name relative to the destination. None: the destination is it."""
+    """In a set of files: its name beside the destination's own. None: the destination is it."""
 
 
 @dataclass(frozen=True, slots=True)

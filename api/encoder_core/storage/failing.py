@@ -1,0 +1,90 @@
+"""Failures of the far side in one vocabulary, and the one way to try again what may pass."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from encoder_core.clock import Clock
+from encoder_core.errors import JobError
+
+T = TypeVar("T")
+
+TRIES: Final = 4
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 8.0
+LONGEST_ASKED_S: Final = 30.0
+"""A server that asks for more patience than this gets another attempt of the job, not a worker
+that sleeps."""
+
+
+class Side(StrEnum):
+    """Which end of the job a failure is about; begins its code and its sentence."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+    def fail(self, what: str, message: str, *, retry_after_s: float | None = None) -> JobError:
+        return JobError(f"{self.value}_{what}", message, retry_after_s=retry_after_s)
+
+
+def failure_of_status(
+    side: Side, host: str, status: int, *, reason: str = "", retry_after: str | None = None
+) -> JobError:
+    """What an HTTP status of a source or destination means for the job."""
+    said = f"{host} answered {status}{f' ({reason})' if reason else ''}"
+    if status in (404, 410):
+        return side.fail("not_found", f"{said}: the {side.value} does not exist.")
+    if status in (401, 403, 407):
+        return side.fail("denied", f"{said}: access to the {side.value} was refused.")
+    if status == 507 and side is Side.DESTINATION:
+        return side.fail("full", f"{said}: there is no room.")
+    if status in (408, 425, 429) or status >= 500:
+        return side.fail(
+            "unreachable", f"{said} for the {side.value}.", retry_after_s=parse_wait(retry_after)
+        )
+    return side.fail("rejected", f"{said} for the {side.value}.")
+
+
+def parse_wait(header: str | None) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date."""
+    if not header:
+        return None
+    if header.strip().isdigit():
+        return float(header)
+    try:
+        until = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+def is_transient(error: JobError) -> bool:
+    """Whether the same request may succeed in a moment."""
+    return error.code in ("source_unreachable", "destination_unreachable")
+
+
+def with_retries(operation: Callable[[], T], *, clock: Clock, tries: int = TRIES) -> T:
+    """
+    Call `operation` until it succeeds, fails for good or `tries` are used up.
+
+    Pauses grow with full jitter, so that workers which failed together do not come back together;
+    a pause that the server asked for is kept as it is.
+    """
+    for number in range(tries):
+        try:
+            return operation()
+        except JobError as error:
+            asked = error.retry_after_s
+            too_long = asked is not None and asked > LONGEST_ASKED_S
+            if not is_transient(error) or number == tries - 1 or too_long:
+                raise
+            longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**number)
+            clock.sleep(asked if asked is not None else random.uniform(0, longest))
+    raise AssertionError("the last try returns or raises")

@@ -1,0 +1,167 @@
+"""The `encoder` command: every process of the service, and what an admin does by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from encoder_core.errors import EncoderError
+
+app = typer.Typer(
+    help="Encoder: one HTTP request in, transcoded files and a webhook out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+# The parts are imported where they are used: `encoder --help` need not load a database driver.
+
+
+@app.command()
+def up(
+    host: Annotated[str | None, typer.Option(help="Default: ENCODER_HOST, or 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: PORT, or 8080. 0: any.")] = None,
+) -> None:
+    """API, dashboard, webhooks and workers in one process. The whole service on one machine."""
+    from encoder_cli.processes import run_up
+
+    run_up(host=host, port=port)
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="Default: ENCODER_HOST, or 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: PORT, or 8080. 0: any.")] = None,
+) -> None:
+    """The HTTP API and the dashboard alone. Needs MySQL."""
+    from encoder_cli.processes import run_api
+
+    run_api(host=host, port=port)
+
+
+@app.command()
+def worker() -> None:
+    """Takes jobs and runs them as child processes; also sends webhooks. Needs MySQL."""
+    from encoder_cli.processes import run_worker
+
+    run_worker()
+
+
+@app.command()
+def webhooks() -> None:
+    """Sends what the outbox holds. Needs MySQL."""
+    from encoder_cli.processes import run_webhooks
+
+    run_webhooks()
+
+
+@app.command()
+def retention(
+    hours: Annotated[int | None, typer.Option(help="Default: RETENTION_HOURS, or 168.")] = None,
+) -> None:
+    """Deletes finished jobs older than the retention time, then ends. For a CronJob."""
+    from encoder_cli.processes import run_retention
+
+    deleted = run_retention(hours=hours)
+    typer.echo(f"{deleted} {'job' if deleted == 1 else 'jobs'} deleted")
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        str | None, typer.Option(help="A file or an http, https or ftp URL. Default: a made clip.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Where everything of the demo is kept.")
+    ] = Path("var/demo"),
+) -> None:
+    """Runs one job from end to end on this machine and shows what happens."""
+    from encoder_cli.demo import DemoFailed, check_demo_folder, run_demo
+
+    console = Console(highlight=False)
+    try:
+        run_demo(source=source, folder=check_demo_folder(folder), console=console)
+    except DemoFailed as error:
+        console.print(f"[bold red]The demo failed.[/] {error}", markup=True)
+        raise typer.Exit(1) from error
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="What the key is for.")],
+    owner: Annotated[str, typer.Option(help="Whose jobs it sees.")] = "default",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="jobs:read, jobs:write, admin. May be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Makes a key and prints it. It is shown this once."""
+    from encoder_cli.keys import make_key
+
+    key = make_key(name=name, owner=owner, scopes=scope or ["jobs:read", "jobs:write"])
+    typer.echo(json.dumps({"key": key, "name": name, "owner": owner}) if as_json else key)
+
+
+@keys.command("list")
+def list_keys(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Lists keys, never their secrets."""
+    from encoder_cli.keys import print_keys
+
+    print_keys(as_json=as_json)
+
+
+@keys.command("revoke")
+def revoke_key(prefix: Annotated[str, typer.Argument(help="The key's public part.")]) -> None:
+    """Revokes a key at once."""
+    from encoder_cli.keys import revoke
+
+    if not revoke(prefix):
+        typer.echo(f"No live key begins with {prefix}", err=True)
+        raise typer.Exit(1)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"encoder {version('encoder')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Encoder: one HTTP request in, transcoded files and a webhook out."""
+
+
+def main() -> None:
+    """Run the command; a setting that is wrong ends it with a sentence and exit code 2."""
+    try:
+        app()
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            name = problem["loc"][0] if problem["loc"] else error.title
+            print(
+                f"encoder: {name} {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr
+            )
+        sys.exit(2)
+    except EncoderError as error:
+        print(f"encoder: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

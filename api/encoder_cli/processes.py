@@ -1,0 +1,200 @@
+"""Put the parts of each process together: settings in, threads up, a clean end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from uuid import uuid4
+
+from encoder_api.app import create_app
+from encoder_api.auth import check_exposure
+from encoder_api.server import Server
+from encoder_api.settings import ApiSettings
+from encoder_api.webhooks.sender import Sender
+from encoder_core import logs
+from encoder_core.egress import Dialler
+from encoder_core.errors import ConfigurationError
+from encoder_core.reports import AmbientCredentials
+from encoder_db.migrations import migrate
+from encoder_db.retention import delete_old_jobs
+from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings, TransferSettings
+from encoder_db.store import Store, open_store, take_file_lock
+from encoder_local.housekeeping import Housekeeper
+from encoder_local.order import OrderContext
+from encoder_local.runner import LocalRunner
+from encoder_local.scratch import Scratch
+from encoder_local.settings import LocalSettings
+
+log = logging.getLogger("encoder")
+
+
+def run_up(*, host: str | None, port: int | None) -> None:
+    """The unified app: until SIGTERM or Ctrl-C."""
+    settings = api_settings(host, port)
+    with opened_store(alone=True) as store, ExitStack() as stack:
+        check_exposure(settings, store)
+        server = Server(create_app(settings, store), settings)
+        crew = Crew(on_crash=server.stop)
+        hire_runner(crew, store, stack)
+        hire_sender(crew, store)
+        with crew:
+            server.run()
+    crew.raise_if_crashed()
+
+
+def run_api(*, host: str | None, port: int | None) -> None:
+    settings = api_settings(host, port)
+    with opened_store(shared_by="encoder api") as store:
+        check_exposure(settings, store)
+        Server(create_app(settings, store), settings).run()
+
+
+def run_worker() -> None:
+    """The legacy worker: the local runner, and the webhook sender, which has no process there."""
+    with opened_store(shared_by="encoder worker") as store, ExitStack() as stack:
+        crew = Crew(on_crash=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        hire_runner(crew, store, stack)
+        hire_sender(crew, store)
+        crew.work_until_signal()
+
+
+def run_webhooks() -> None:
+    with opened_store(shared_by="encoder webhooks") as store:
+        crew = Crew(on_crash=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        hire_sender(crew, store)
+        crew.work_until_signal()
+
+
+def run_retention(*, hours: int | None) -> int:
+    with opened_store() as store:
+        return delete_old_jobs(store, older_than_h=hours or QueueSettings().retention_hours)
+
+
+# --- Parts -----------------------------------------------------------------------------------
+
+
+def api_settings(host: str | None, port: int | None) -> ApiSettings:
+    given = {"host": host, "port": port}
+    return ApiSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def opened_store(*, alone: bool = False, shared_by: str | None = None) -> Iterator[Store]:
+    """
+    The database of the settings, with its schema brought up to date.
+
+    `alone`: this process owns a SQLite file. `shared_by` names a process that needs MySQL, since
+    several processes work on the same jobs.
+    """
+    logs.configure()
+    database = DatabaseSettings()
+    if shared_by is not None and database.is_sqlite:
+        raise ConfigurationError(
+            f"`{shared_by}` shares its jobs with other processes and needs MySQL: set MYSQL_HOST "
+            "(and MYSQL_USER, MYSQL_PASSWORD, MYSQL_DATABASE), or run `encoder up` instead"
+        )
+    with open_store(database, SecretSettings(), exclusive=alone) as store:
+        migrate(store)
+        yield store
+
+
+def hire_runner(crew: Crew, store: Store, stack: ExitStack) -> None:
+    """The local runner and its housekeeper. The data folder is ours until `stack` is left."""
+    data_dir = DatabaseSettings().data_dir.resolve()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(take_file_lock(data_dir / "runner.lock"))
+    transfer, settings = TransferSettings(), QueueSettings()
+    runner = LocalRunner(
+        store,
+        worker=worker_name(data_dir / "worker-id"),
+        capacity=LocalSettings().concurrency,
+        settings=settings,
+        scratch=Scratch(data_dir / "scratch"),
+        context=OrderContext(
+            files_root=transfer.files_root.resolve() if transfer.files_root else None,
+            allowed_cidrs=transfer.allowed_cidrs,
+            ambient=AmbientCredentials(
+                buckets=list(transfer.s3_ambient_buckets)
+                if transfer.s3_ambient_buckets is not None
+                else None
+            ),
+        ),
+    )
+    crew.hire("runner", runner.run, runner.wake)
+    housekeeper = Housekeeper(store, retention_hours=settings.retention_hours)
+    crew.hire("housekeeper", housekeeper.run, lambda: None)
+
+
+def hire_sender(crew: Crew, store: Store) -> None:
+    sender = Sender(store, dialler=Dialler(TransferSettings().allowed_cidrs))
+    crew.hire("sender", sender.run, sender.wake)
+
+
+def worker_name(path: os.PathLike[str]) -> str:
+    """This installation's name as a worker: kept in its data folder, the same after a restart."""
+    try:
+        with open(path, "x", encoding="ascii") as file:
+            file.write(uuid4().hex[:12])
+    except FileExistsError:
+        pass
+    with open(path, encoding="ascii") as file:
+        return f"local-{file.read().strip()}"
+
+
+class Crew:
+    """Threads that work until they are told to stop. One that crashes stops the whole process."""
+
+    def __init__(self, *, on_crash: Callable[[], None]) -> None:
+        self._on_crash = on_crash
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._wakes: list[Callable[[], None]] = []
+        self._crash: Exception | None = None
+
+    def hire(
+        self, name: str, work: Callable[[threading.Event], None], wake: Callable[[], None]
+    ) -> None:
+        def run() -> None:
+            try:
+                work(self._stop)
+            except Exception as error:  # whatever it is: a process that limps must not look alive
+                log.exception("thread_crashed", extra={"thread_name": name})
+                self._crash = error
+                self._on_crash()
+
+        self._threads.append(threading.Thread(target=run, name=name))
+        self._wakes.append(wake)
+
+    def work_until_signal(self) -> None:
+        """Work until SIGTERM, Ctrl-C or a crash."""
+        signaled = threading.Event()
+
+        def note(_: int, __: FrameType | None) -> None:
+            signaled.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, note)
+        with self:
+            signaled.wait()
+        self.raise_if_crashed()
+
+    def raise_if_crashed(self) -> None:
+        if self._crash is not None:
+            raise SystemExit(1)
+
+    def __enter__(self) -> Crew:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for wake in self._wakes:
+            wake()
+        for thread in self._threads:
+            thread.join()

@@ -1,0 +1,328 @@
+"""Drain the queue into child processes: claim, start, follow, finish; one thread a running job."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from encoder_core.clock import Clock, SystemClock
+from encoder_core.errors import EncoderError
+from encoder_core.failures import failure
+from encoder_core.redaction import Redactor
+from encoder_core.reports import Answer, Envelope, ProgressReport
+from encoder_core.retries import RetryLimits
+from encoder_core.states import FINAL_JOB, JobStatus
+from encoder_db import attempts, blobs, jobs, queue, workers
+from encoder_db.attempts import Claimed
+from encoder_db.queue import QueueMessage
+from encoder_db.settings import QueueSettings
+from encoder_db.store import Store
+from encoder_local.child import Child
+from encoder_local.order import OrderContext, build_order
+from encoder_local.scratch import Scratch
+
+log = logging.getLogger("encoder.local")
+T = TypeVar("T")
+
+BEAT_S: Final = 10.0  # GET /workers takes a worker for gone after three of these
+KEEP_FAILED_S: Final = 24 * 3600.0  # as long as a failed job's credentials: what a retry needs
+CLEAN_S: Final = 3600.0
+BUSY_POLL_S: Final = 0.1
+STORE_PAUSE_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class Running:
+    """A job that this process runs."""
+
+    message: QueueMessage
+    claimed: Claimed
+    child: Child
+    lost: bool = False
+    """Its lease went to another worker: whatever it still says counts for nothing."""
+    thread: threading.Thread = field(init=False)
+
+
+class LocalRunner:
+    """
+    Runs jobs of the pools with the local engine, `capacity` at a time.
+
+    `worker` names this installation on this machine: at its start it takes back whatever a
+    predecessor of the same name held when it was killed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        worker: str,
+        capacity: int,
+        settings: QueueSettings,
+        scratch: Scratch,
+        context: OrderContext,
+        clock: Clock | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._capacity = capacity
+        self._lease_s = settings.visibility_timeout_ms / 1000
+        self._idle_poll_s = settings.poll_interval_ms / 1000
+        self._limits = RetryLimits(app=settings.max_attempts)
+        self._scratch = scratch
+        self._context = context
+        self._clock = clock or SystemClock()
+        self._jitter = jitter
+        self._running: dict[int, Running] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stop: threading.Event = threading.Event()
+        self._due: dict[str, float] = {}
+
+    def wake(self) -> None:
+        """Look at the queue now: somebody knows that there is something in it."""
+        self._wake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; then the running workers are asked to end, and waited for."""
+        self._stop = stop
+        self._persist(lambda: queue.release_leases_of(self._store, self._worker))
+        while not stop.is_set():
+            try:
+                took = self._tick()
+            except DBAPIError as error:
+                log.warning("store_unavailable", extra={"error": type(error.orig).__name__})
+                self._pause(STORE_PAUSE_S)
+                continue
+            self._pause(BUSY_POLL_S if took else self._idle_poll_s)
+        self._shut_down()
+
+    def _tick(self) -> int:
+        """One round; the number of jobs taken."""
+        if self._is_due("beat", BEAT_S):
+            self._beat()
+        if self._is_due("extend", self._lease_s / 3):
+            self._extend_leases()
+        if self._is_due("clean", CLEAN_S):
+            self._clean_scratch()
+        self._stop_canceled()
+        free = self._capacity - len(self._running)
+        if free <= 0:
+            return 0
+        messages = queue.claim(
+            self._store, engine="local", worker=self._worker, limit=free, lease_s=self._lease_s
+        )
+        for message in messages:
+            self._start(message)
+        return len(messages)
+
+    # --- One job -----------------------------------------------------------------------------
+
+    def _start(self, message: QueueMessage) -> None:
+        claimed = attempts.open_attempt(
+            self._store, message, executor="local", worker=self._worker, limit=None
+        )
+        if not isinstance(claimed, Claimed):
+            log.info("job_not_admitted", extra={"job": message.job_id, "why": str(claimed)})
+            return
+        try:
+            child, redact = self._spawn(claimed)
+        except (EncoderError, OSError) as error:
+            log.error("worker_not_started", extra={"job": claimed.job.id, "error": str(error)})
+            self._finish(claimed, exit_code=None, why="worker_failed", message=str(error))
+            return
+        running = Running(message, claimed, child)
+        running.thread = threading.Thread(
+            target=self._follow, args=(running, redact), name=f"job-{claimed.job.id}", daemon=True
+        )
+        with self._lock:
+            self._running[claimed.job.id] = running
+        attempts.mark_starting(self._store, claimed)
+        log.info(
+            "attempt_started",
+            extra={"job": claimed.job.id, "attempt": claimed.attempt, "pid": child.pid},
+        )
+        running.thread.start()
+
+    def _spawn(self, claimed: Claimed) -> tuple[Child, Redactor]:
+        job = claimed.job
+        work = attempts.read_work(self._store, job.id, claimed.attempt)
+        scratch = self._scratch.make(job.uuid, claimed.attempt)
+        inline_path = self._write_inline(job.id, scratch) if work.has_inline else None
+        order = build_order(
+            self._context,
+            job_id=job.id,
+            job_uuid=job.uuid,
+            attempt=claimed.attempt,
+            token=claimed.token,
+            spec=work.spec,
+            outputs=work.outputs,
+            scratch=scratch,
+            inline_path=inline_path,
+            encoded=self._scratch.encoded_by_earlier(job.uuid, claimed.attempt, work.spec),
+        )
+        return Child(order), Redactor([*work.secrets, claimed.token])
+
+    def _write_inline(self, job_id: int, scratch: Path) -> Path:
+        path = scratch / "inline"
+        with path.open("wb") as file, self._store.read() as tx:
+            for chunk in blobs.read_blob(tx, job_id):
+                file.write(chunk)
+        return path
+
+    def _follow(self, running: Running, redact: Redactor) -> None:
+        """Pass on the worker's reports until it ends, then record how it ended."""
+        claimed, child = running.claimed, running.child
+        extra = {"job": claimed.job.id, "attempt": claimed.attempt}
+
+        def forward_log() -> None:
+            for line in child.log_lines():
+                log.info("worker_says", extra={**extra, "line": redact(line)})
+
+        forwarder = threading.Thread(target=forward_log, daemon=True)
+        forwarder.start()
+        for envelope in child.reports():
+            answer = self._apply(envelope)
+            if answer is not None:
+                child.answer(answer)
+        code = child.wait()
+        forwarder.join()
+        log.info("worker_ended", extra={**extra, "exit_code": code})
+        if not running.lost:
+            self._finish(claimed, exit_code=code)
+        with self._lock:
+            del self._running[claimed.job.id]
+        self._wake.set()
+
+    def _apply(self, envelope: Envelope) -> Answer | None:
+        """None: the record cannot be reached. A worker without an answer stops publishing."""
+        if isinstance(envelope.report, ProgressReport):
+            try:
+                return attempts.apply_report(self._store, envelope)
+            except DBAPIError:
+                return None  # the next one is two seconds away
+        return self._persist(lambda: attempts.apply_report(self._store, envelope))
+
+    def _finish(
+        self,
+        claimed: Claimed,
+        *,
+        exit_code: int | None,
+        why: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        status = self._persist(
+            lambda: attempts.finish_attempt(
+                self._store,
+                claimed.job.id,
+                claimed.attempt,
+                exit_code=exit_code,
+                failure=failure(why, message) if why else None,
+                limits=self._limits,
+                jitter=self._jitter(),
+            )
+        )
+        log.info(
+            "attempt_finished",
+            extra={
+                "job": claimed.job.id,
+                "attempt": claimed.attempt,
+                "status": status.value if status else "not current",
+            },
+        )
+        if status in (JobStatus.COMPLETED, JobStatus.CANCELED):
+            self._scratch.remove(claimed.job.uuid)
+
+    # --- All jobs ----------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        with self._lock:
+            running = sorted(self._running)
+        workers.beat(
+            self._store,
+            self._worker,
+            kind="local",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            capacity=self._capacity,
+            running=running,
+        )
+
+    def _extend_leases(self) -> None:
+        for running in self._snapshot():
+            if not queue.extend(self._store, running.message, self._lease_s):
+                log.warning("lease_lost", extra={"job": running.claimed.job.id})
+                running.lost = True
+                running.child.kill()
+
+    def _stop_canceled(self) -> None:
+        by_id = {running.claimed.job.id: running for running in self._snapshot()}
+        if not by_id:
+            return
+        with self._store.read() as tx:
+            canceling = jobs.canceling_among(tx, list(by_id))
+        for job_id in canceling:
+            by_id[job_id].child.stop()
+
+    def _clean_scratch(self) -> None:
+        """Drop what no attempt will deliver any more."""
+        for uuid in self._scratch.jobs():
+            with self._store.read() as tx:
+                job = jobs.read_job(tx, uuid, owner=None)
+            kept = job is not None and (
+                job.status not in FINAL_JOB or self._scratch.age_s(uuid) < KEEP_FAILED_S
+            )
+            if not kept:
+                self._scratch.remove(uuid)
+
+    def _shut_down(self) -> None:
+        for running in self._snapshot():
+            running.child.stop()
+        for running in self._snapshot():
+            running.thread.join()
+        self._persist(lambda: workers.retire(self._store, self._worker), tries=1)
+
+    def _snapshot(self) -> list[Running]:
+        with self._lock:
+            return list(self._running.values())
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = self._clock.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def _pause(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _persist(self, work: Callable[[], T], *, tries: int | None = None) -> T | None:
+        """
+        Do it until the database has it. None after `tries`.
+
+        While we are stopping, a database that does not answer is waited for a little only: what
+        could not be recorded is found by whoever takes the lease over.
+        """
+        left = tries
+        while True:
+            try:
+                return work()
+            except DBAPIError as error:
+                log.warning("store_unavailable", extra={"error": type(error.orig).__name__})
+                if left is None and self._stop.is_set():
+                    left = 5
+                if left is not None:
+                    left -= 1
+                    if left <= 0:
+                        return None
+                self._clock.sleep(STORE_PAUSE_S)

@@ -1,0 +1,71 @@
+"""What the watches showed last, and what a fresh list says that they missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from encoder_operator.seen import JobSeen, PodSeen, PoolSeen
+
+
+@dataclass(slots=True)
+class Cache:
+    """Projections by name. Only what the watch says goes in; deletions come from it or a resync."""
+
+    jobs: dict[str, JobSeen] = field(default_factory=dict)
+    pods: dict[str, PodSeen] = field(default_factory=dict)
+    pools: dict[str, PoolSeen] = field(default_factory=dict)
+    _pods_of: dict[str, set[str]] = field(default_factory=dict)
+
+    def pods_of(self, resource: str) -> dict[int, PodSeen]:
+        """The Pods of a TranscodeJob, by attempt."""
+        names = self._pods_of.get(resource, ())
+        return {pod.attempt: pod for pod in (self.pods[name] for name in names)}
+
+    def put_pod(self, pod: PodSeen) -> None:
+        self.pods[pod.name] = pod
+        self._pods_of.setdefault(pod.resource, set()).add(pod.name)
+
+    def drop_pod(self, name: str, uid: str | None = None) -> None:
+        """Forget a Pod; not one that has taken its name meanwhile."""
+        pod = self.pods.get(name)
+        if pod is None or (uid is not None and pod.uid != uid):
+            return
+        del self.pods[name]
+        names = self._pods_of[pod.resource]
+        names.discard(name)
+        if not names:
+            del self._pods_of[pod.resource]
+
+    def drop_job(self, name: str, uid: str | None = None) -> None:
+        job = self.jobs.get(name)
+        if job is not None and (uid is None or job.uid == uid):
+            del self.jobs[name]
+
+    def replace(
+        self, *, jobs: Iterable[JobSeen], pods: Iterable[PodSeen], pools: Iterable[PoolSeen]
+    ) -> set[str]:
+        """
+        Take a fresh list as the truth; the TranscodeJobs for which something differed.
+
+        A watch that was interrupted never tells of what was deleted meanwhile: such ghosts are
+        found here, and nowhere else.
+        """
+        new_jobs = {job.name: job for job in jobs}
+        new_pods = {pod.name: pod for pod in pods}
+        changed = {
+            name
+            for name in self.jobs.keys() | new_jobs.keys()
+            if self.jobs.get(name) != new_jobs.get(name)
+        }
+        for name in self.pods.keys() | new_pods.keys():
+            before, after = self.pods.get(name), new_pods.get(name)
+            if before != after:
+                changed.update(pod.resource for pod in (before, after) if pod is not None)
+        self.jobs = new_jobs
+        self.pods = {}
+        self._pods_of = {}
+        for pod in new_pods.values():
+            self.put_pod(pod)
+        self.pools = {pool.name: pool for pool in pools}
+        return changed

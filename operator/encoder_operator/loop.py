@@ -1,0 +1,118 @@
+"""A deduplicating queue of keys and the workers that reconcile them, one key at a time each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+log = logging.getLogger("encoder.operator.loop")
+
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_LONGEST_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Key:
+    busy: bool = False
+    again: bool = False
+    """Woken while it was worked on: what was observed may be stale."""
+    failures: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+Reconcile = Callable[[str], Awaitable[float | None]]
+"""Bring one key closer to what it should be; the seconds after which to look again, if any."""
+
+
+class Loop:
+    """
+    Calls `reconcile(key)` for every key that was woken, never twice at once for the same key.
+
+    A key that raises is tried again with exponential back-off; waking it does not shorten that
+    for errors of the same streak, so that a broken job cannot take the place of the others.
+    """
+
+    def __init__(self, reconcile: Reconcile, *, workers: int) -> None:
+        self._reconcile = reconcile
+        self._workers = workers
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._queued: set[str] = set()
+        self._keys: dict[str, _Key] = {}
+
+    def wake(self, key: str) -> None:
+        """Look at this key soon. To be called on the event loop's thread."""
+        state = self._keys.setdefault(key, _Key())
+        if state.busy:
+            state.again = True
+        elif state.failures == 0 or state.timer is None:
+            self._put(key)
+
+    def wake_later(self, key: str, after_s: float) -> None:
+        state = self._keys.setdefault(key, _Key())
+        if state.timer is not None:
+            state.timer.cancel()
+        state.timer = asyncio.get_running_loop().call_later(after_s, self._fire, key)
+
+    def forget(self, key: str) -> None:
+        """Nothing is left of this key in the world."""
+        state = self._keys.get(key)
+        if state is not None and not state.busy and key not in self._queued:
+            if state.timer is not None:
+                state.timer.cancel()
+            del self._keys[key]
+
+    @property
+    def depth(self) -> int:
+        return len(self._queued)
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._work())
+
+    def _fire(self, key: str) -> None:
+        state = self._keys.get(key)
+        if state is None:
+            return
+        state.timer = None
+        if state.busy:
+            state.again = True
+        else:
+            self._put(key)
+
+    def _put(self, key: str) -> None:
+        if key not in self._queued:
+            self._queued.add(key)
+            self._queue.put_nowait(key)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            self._queued.discard(key)
+            state = self._keys.setdefault(key, _Key())
+            if state.busy:
+                state.again = True
+                continue
+            state.busy = True
+            try:
+                after_s = await self._reconcile(key)
+            except Exception as error:  # one broken job must not end the loop of all the others
+                delay_s = min(BACKOFF_FIRST_S * 2**state.failures, BACKOFF_LONGEST_S)
+                state.failures = min(state.failures + 1, 20)
+                state.busy = state.again = False
+                log.warning(
+                    "reconcile_failed",
+                    extra={"key": key, "error": str(error)[:500], "retry_s": delay_s},
+                )
+                self.wake_later(key, delay_s)
+                continue
+            state.busy, state.failures = False, 0
+            if state.again or after_s == 0:
+                state.again = False
+                self._put(key)
+            elif after_s is not None:
+                self.wake_later(key, after_s)

@@ -1,0 +1,79 @@
+"""Valid by default; one argument changes one thing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from encoder_core.names import resource_name
+from encoder_core.states import JobStatus
+from encoder_operator.decide import Observed, RowSeen
+from encoder_operator.seen import JobSeen, PodPhase, PodSeen
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+NAME = resource_name(JOB)
+
+
+def a_pod(**changes: Any) -> PodSeen:
+    values: dict[str, Any] = {
+        "name": f"{NAME}-a1",
+        "uid": "pod-1",
+        "resource": NAME,
+        "attempt": 1,
+        "phase": PodPhase.RUNNING,
+        "scheduled": True,
+        "running": True,
+        "node": "node-1",
+        "created_at": NOW,
+    }
+    return PodSeen(**{**values, **changes})
+
+
+def an_ended_pod(exit_code: int | None = 0, **changes: Any) -> PodSeen:
+    phase = PodPhase.SUCCEEDED if exit_code == 0 else PodPhase.FAILED
+    return a_pod(**{"phase": phase, "running": False, "exit_code": exit_code, **changes})
+
+
+def a_job(**changes: Any) -> JobSeen:
+    values: dict[str, Any] = {
+        "name": NAME,
+        "uid": "job-1",
+        "generation": 1,
+        "resource_version": "7",
+        "job_uid": JOB,
+        "pool": "default",
+        "cancel": False,
+        "deleting": False,
+        "spec": {},
+        "conditions": {},
+        "status": {},
+    }
+    return JobSeen(**{**values, **changes})
+
+
+def a_row(status: JobStatus = JobStatus.RUNNING, **changes: Any) -> RowSeen:
+    values: dict[str, Any] = {
+        "id": 1,
+        "uuid": JOB,
+        "status": status,
+        "attempt": 1,
+        "attempt_open": True,
+        "resource_uid": "job-1",
+        "pod_created": True,
+        "finished_at": None,
+    }
+    return RowSeen(**{**values, **changes})
+
+
+def observed(**changes: Any) -> Observed:
+    values: dict[str, Any] = {
+        "name": NAME,
+        "now": NOW,
+        "job": a_job(),
+        "row": a_row(),
+        "pods": {1: a_pod()},
+        "retention": timedelta(hours=1),
+    }
+    return Observed(**{**values, **changes})

@@ -1,0 +1,164 @@
+"""
+Read a request's body as strictly as JSON can be read, before any model sees it.
+
+What two parsers could read differently is refused: other encodings, duplicate names, NaN, numbers
+beyond floats, lone surrogates. So is what only costs: depth, huge objects, bodies over the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from encoder_api.problems import Problem
+
+MAX_DEPTH: Final = 24  # a job needs eight levels
+MAX_MEMBERS: Final = 1_000  # of one object; headers and metadata have their own, smaller limits
+MAX_NODES: Final = 50_000  # values in the whole body; 32 outputs with all fields have about 2,000
+ARRIVAL_S: Final = 120.0  # 23 MB at 1.5 Mbit/s; who drips bytes must not hold a connection for ever
+PARSE_ELSEWHERE_BYTES: Final = 64 * 1024  # larger bodies would hold up everybody else's requests
+
+
+async def read_json(request: Request, *, limit_bytes: int) -> Any:
+    """The body as Python values. Raises Problem: 400, 413 or 415."""
+    check_media_type(request.headers.get("content-type"))
+    body = await read_body(request, limit_bytes=limit_bytes)
+    if len(body) > PARSE_ELSEWHERE_BYTES:
+        return await run_in_threadpool(parse_json, body)
+    return parse_json(body)
+
+
+def check_media_type(content_type: str | None) -> None:
+    """Only `application/json`, in any case and with parameters, as long as it is UTF-8."""
+    media_type, *parameters = [part.strip() for part in (content_type or "").split(";")]
+    if media_type.lower() != "application/json":
+        raise Problem(
+            "unsupported_media_type", "Send the body as JSON with Content-Type: application/json."
+        )
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip(' "').lower() not in (
+            "utf-8",
+            "utf8",
+        ):
+            raise Problem("unsupported_media_type", "Send JSON in UTF-8; other charsets are not.")
+
+
+async def read_body(request: Request, *, limit_bytes: int) -> bytes:
+    """The whole body, given up as soon as it is announced or found to be over the limit."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(ARRIVAL_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise _too_large(limit_bytes)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem(
+            "request_timeout",
+            f"The body did not arrive within {ARRIVAL_S:.0f} s.",
+            headers={"Connection": "close"},
+        ) from None
+    return b"".join(chunks)
+
+
+def _too_large(limit_bytes: int) -> Problem:
+    # The rest of the body is not read, so the connection cannot be used for another request.
+    return Problem(
+        "body_too_large",
+        f"The body may have at most {limit_bytes} bytes; give large sources by URL.",
+        headers={"Connection": "close"},
+    )
+
+
+def parse_json(body: bytes) -> Any:
+    """Strict JSON. Raises Problem (400); the message has a position and no content."""
+    if not body:
+        raise _malformed("The body is empty; a JSON object is needed")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise _malformed(f"The body is not UTF-8 at byte {error.start}") from None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except RecursionError:
+        raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise _malformed(f"The body is not JSON: {error.msg} at {where}") from None
+    except ValueError:  # a whole number of more digits than Python converts
+        raise _malformed("The body has a number that is far too large") from None
+    _check_tree(value)
+    return value
+
+
+def _malformed(detail: str) -> Problem:
+    return Problem("malformed_body", f"{detail}.")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_MEMBERS:
+        raise _malformed(f"The body has an object with more than {MAX_MEMBERS} members")
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _malformed("The body has an object that names a member twice")
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise _malformed(f"The body has {name}, which is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise _malformed("The body has a number that is far too large")
+    return number
+
+
+def _check_tree(root: Any) -> None:
+    """Without recursion: depth is one of the things to check."""
+    level: list[Any] = [root]
+    depth = nodes = 0
+    while level:
+        nodes += len(level)
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels or too large")
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                _check_text(value)
+            elif isinstance(value, dict):
+                for name in value:
+                    _check_text(name)
+                below.extend(_inner(value.values()))
+            elif isinstance(value, list):
+                below.extend(_inner(value))
+        level, depth = below, depth + 1
+
+
+def _inner(values: Iterable[Any]) -> Iterable[Any]:
+    return (value for value in values if isinstance(value, (str, dict, list)))
+
+
+def _check_text(text: str) -> None:
+    if text.isascii():
+        if "\0" not in text:
+            return
+        raise _malformed("The body has the character U+0000")
+    if "\0" in text or any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+        raise _malformed("The body has the character U+0000 or half a surrogate pair")

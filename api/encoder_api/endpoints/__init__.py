@@ -1,0 +1,28 @@
+"""Every operation of the service, by topic."""
+
+from __future__ import annotations
+
+from encoder_api.contract import Operation
+from encoder_api.endpoints import health, jobs, pools, reports, sessions, workers
+
+OPERATIONS: tuple[Operation, ...] = (
+    jobs.submit_job,
+    jobs.list_jobs,
+    jobs.read_job,
+    jobs.delete_job,
+    jobs.cancel_job,
+    jobs.retry_job,
+    jobs.list_job_events,
+    pools.list_pools,
+    pools.change_pool,
+    workers.list_workers,
+    sessions.read_session,
+    sessions.open_session,
+    sessions.close_session,
+    health.check_health,
+    health.check_live,
+    health.check_ready,
+    health.read_metrics,
+    reports.take_report,
+    reports.read_inline_source,
+)

@@ -1,0 +1,258 @@
+"""Jobs: submit, look at, cancel, try again, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import Field
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from encoder_api.auth import visible_owner
+from encoder_api.conditional import answer_unless_known
+from encoder_api.contract import Call, Reply, Scope, answer, operation
+from encoder_api.cursors import make_cursor, read_cursor
+from encoder_api.idempotency import idempotency_of
+from encoder_api.intake import check_job, inline_bytes
+from encoder_api.problems import Problem
+from encoder_core.documents import Document, EventDocument, JobDocument, JobSummary
+from encoder_core.model import Model, Secret
+from encoder_core.specs import JobRequest, Label
+from encoder_core.states import JobStatus
+from encoder_db import intake as db_intake
+from encoder_db import jobs as db_jobs
+from encoder_db.idempotency import Replayed
+from encoder_db.rows import JobRow
+
+PAGE: Final = 200  # the original answered with its latest 200; also the largest page
+MAX_ID: Final = 2**63 - 1
+TAG: Final = "jobs"
+
+
+class Accepted(Document):
+    """A job that was taken in."""
+
+    id: int
+    uuid: UUID
+    status: JobStatus
+
+
+class JobList(Document):
+    """A page of jobs, the latest first."""
+
+    jobs: list[JobSummary]
+    next_cursor: str | None = None
+    """For `cursor`, to go on; null on the last page."""
+
+
+class JobQuery(Model):
+    limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
+    """How many jobs at most."""
+    cursor: str | None = None
+    """`nextCursor` of the page before, with the same filters."""
+    status: JobStatus | None = None
+    """Only jobs of this status."""
+    pool: Label | None = None
+    """Only jobs of this pool."""
+    external_id: str | None = None
+    """Only the job with this externalId."""
+
+
+class Deleted(Document):
+    """What is left of a deleted job."""
+
+    id: int
+    uuid: UUID
+    status: Literal["deleted"] = "deleted"
+
+
+class RetryRequest(Model):
+    credentials: dict[str, Secret] = {}
+    """New credentials by JSON pointer into the job's request, such as
+    `/source/access_key_secret`. Needed once the old ones have been destroyed."""
+
+
+class EventList(Document):
+    """A page of a job's changes, the earliest first."""
+
+    events: list[EventDocument]
+    next_after: int | None = None
+    """For `after`, to go on; null when there are no more yet."""
+
+
+class EventQuery(Model):
+    after: Annotated[int, Field(ge=0, le=MAX_ID)] = 0
+    """Only events with a larger sequence."""
+    limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
+    """How many events at most."""
+
+
+_EXAMPLE: Final = {
+    "source": {
+        "kind": "s3",
+        "access_key_id": "AKIAIOSFODNN7EXAMPLE",
+        "access_key_secret": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "region": "us-east-1",
+        "bucket": "my-bucket",
+        "path": "uploads/input/video.mp4",
+    },
+    "outputs": [
+        {
+            "container": "mp4",
+            "videoCodec": "libx264",
+            "videoBitrate": "2500k",
+            "audioCodec": "aac",
+            "audioBitrate": "128k",
+            "width": 1280,
+            "height": 720,
+            "destination": {
+                "kind": "s3",
+                "access_key_id": "AKIAIOSFODNN7EXAMPLE",
+                "access_key_secret": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+                "region": "us-east-1",
+                "bucket": "my-bucket",
+                "path": "processed/output/video_720p.mp4",
+                "acl": "public-read",
+            },
+        }
+    ],
+    "notificationUrl": "https://example.com/webhook",
+}
+
+
+@operation(
+    "POST",
+    "/jobs",
+    tag=TAG,
+    scope=Scope.JOBS_WRITE,
+    body=JobRequest,
+    body_limit=lambda services: services.settings.max_body_bytes,
+    headers={
+        "Idempotency-Key": "1 to 255 printable characters. The same key with the same body within "
+        "24 hours is answered with the first answer, and no second job is made."
+    },
+    replies={
+        202: Reply(
+            says="The job waits for its turn.",
+            model=Accepted,
+            headers={
+                "Location": "Where to look at the job.",
+                "Idempotency-Replayed": "`true` when this is the answer to an earlier request.",
+            },
+        )
+    },
+    refuses=(
+        "invalid_parameter",
+        "pool_unknown",
+        "idempotency_key_reused",
+        "idempotency_in_progress",
+        "external_id_taken",
+    ),
+    examples={"S3 to S3": _EXAMPLE},
+)
+def submit_job(call: Call[JobRequest, None]) -> Response:
+    """Submit a job."""
+    store, spec = call.services.store, call.body
+    check_job(spec, files_root=call.services.settings.files_root)
+    idempotency = idempotency_of(call.request, spec, keys=store.keys)
+    inline = inline_bytes(spec)
+
+    def create(tx: Connection) -> JobRow:
+        return db_intake.create_job(
+            tx,
+            spec=spec,
+            owner=call.principal.owner,
+            keys=store.keys,
+            inline=inline,
+            idempotency=idempotency,
+        )
+
+    try:
+        job = store.run(create)
+    except Replayed as earlier:
+        accepted = Accepted.model_validate(earlier.response)
+        return _accept(accepted, {"Idempotency-Replayed": "true"})
+    return _accept(Accepted(id=job.id, uuid=job.uuid, status=job.status))
+
+
+def _accept(job: Accepted, headers: Mapping[str, str] | None = None) -> Response:
+    return answer(job, 202, headers={"Location": f"/jobs/{job.uuid}", **(headers or {})})
+
+
+@operation(
+    "GET",
+    "/jobs",
+    tag=TAG,
+    scope=Scope.JOBS_READ,
+    query=JobQuery,
+    refuses=("invalid_cursor",),
+    headers={"If-None-Match": "The ETag of an earlier answer."},
+    replies={
+        200: Reply(says="A page of jobs.", model=JobList, headers={"ETag": "Of this answer."}),
+        304: Reply(says="Nothing has changed."),
+    },
+)
+def list_jobs(call: Call[None, JobQuery]) -> Response:
+    """List jobs, the latest first."""
+    query, keys = call.query, call.services.store.keys
+    owner = visible_owner(call.principal)
+    filters = query.model_dump(mode="json", exclude={"cursor", "limit"})
+    binding = repr((owner, sorted(filters.items())))
+    before = None if query.cursor is None else read_cursor(keys, query.cursor, binding=binding)
+    with call.services.store.read() as tx:
+        # One more than the page tells whether there is a next one.
+        found = db_jobs.list_jobs(
+            tx, owner=owner, limit=query.limit + 1, before_id=before, **_given(filters)
+        )
+    page, more = found[: query.limit], len(found) > query.limit
+    cursor = make_cursor(keys, page[-1].id, binding=binding) if more else None
+    return answer_unless_known(call.request, JobList(jobs=page, next_cursor=cursor))
+
+
+def _given(filters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in filters.items() if value is not None}
+
+
+@operation(
+    "GET",
+    "/jobs/{id}",
+    tag=TAG,
+    scope=Scope.JOBS_READ,
+    headers={"If-None-Match": "The ETag of an earlier answer."},
+    replies={
+        200: Reply(says="The job.", model=JobDocument, headers={"ETag": "Of this answer."}),
+        304: Reply(says="Nothing has changed."),
+    },
+)
+def read_job(call: Call[None, None]) -> Response:
+    """Look at a job, its outputs and its attempts."""
+    with call.services.store.read() as tx:
+        job = db_jobs.read_job(tx, job_ref(call.request), owner=visible_owner(call.principal))
+    return answer_unless_known(call.request, known(job))
+
+
+def job_ref(request: Request) -> int | UUID:
+    """The number or the uuid in the path. Raises Problem (404): anything else names no job."""
+    text = request.path_params["id"]
+    if text.isascii() and text.isdecimal() and len(text) <= 19 and 0 < int(text) <= MAX_ID:
+        return int(text)
+    if len(text) == 36:
+        try:
+            return UUID(text)
+        except ValueError:
+            pass
+    raise no_such_job()
+
+
+def known(job: JobDocument | None) -> JobDocument:
+    if job is None:
+        raise no_such_job()
+    return job
+
+
+def no_such_job() -> Problem:
+    # Also for jobs of other owners: nobody learns that they exist.
+    return Problem("not_found", "There is no such job; it may have been deleted.")

@@ -1,0 +1,153 @@
+"""
+Serve the API over HTTP until it is told to stop, and let nobody's request be cut off.
+
+    stop()  →  /readyz says 503 for `drain_s`  →  no new connections, requests end  →  run() returns
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+
+from encoder_api.app import services_of
+from encoder_core.errors import ConfigurationError
+
+BACKLOG: Final = 2048
+KEEP_ALIVE_S: Final = 75  # longer than the idle time-outs of common load balancers
+
+
+class ApiServer:
+    """
+    One listening socket and its event loop, in the thread that calls `run`.
+
+    `stop` may be called from any thread and from signal handlers.
+    """
+
+    def __init__(
+        self,
+        app: Starlette,
+        *,
+        host: str,
+        port: int,
+        drain_s: float = 0.0,
+        shutdown_s: float = 20.0,
+    ) -> None:
+        """Binds the socket, so that a taken port is an error here. Raises ConfigurationError."""
+        self._socket = _listen(host, port)
+        self._draining = services_of(app).draining
+        self._drain_s = drain_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.RLock()  # a signal handler may interrupt its own holder
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=max(1, round(shutdown_s)),
+            )
+        )
+
+    @property
+    def port(self) -> int:
+        """The real one, also when 0 was asked for."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds it."""
+        host: str = self._socket.getsockname()[0]
+        if host in ("0.0.0.0", "::"):
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def run(self, *, ready: Callable[[], None] | None = None) -> None:
+        """Serve until stopped. `ready` is called once requests are answered."""
+        try:
+            asyncio.run(self._serve(ready))
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """Begin to stop; returns at once. A second call does not wait for the drain."""
+        with self._lock:
+            again, loop = self._draining.is_set(), self._loop
+            self._draining.set()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+                loop.call_soon_threadsafe(self._end_after, 0.0 if again else self._drain_s)
+
+    async def _serve(self, ready: Callable[[], None] | None) -> None:
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            if self._draining.is_set():
+                return
+        self._server.when_started = ready
+        await self._server.serve(sockets=[self._socket])
+
+    def _end_after(self, delay_s: float) -> None:
+        assert self._loop is not None
+        self._loop.call_later(delay_s, self._server.end)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has one place for signals."""
+
+    when_started: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started and self.when_started is not None:
+            self.when_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def end(self) -> None:
+        self.should_exit = True
+
+
+def serve(
+    app: Starlette,
+    *,
+    host: str,
+    port: int,
+    drain_s: float = 0.0,
+    shutdown_s: float = 20.0,
+    ready: Callable[[ApiServer], None] | None = None,
+) -> None:
+    """Serve as a process of its own: until SIGTERM or SIGINT. Call it in the main thread."""
+    server = ApiServer(app, host=host, port=port, drain_s=drain_s, shutdown_s=shutdown_s)
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: server.stop()) for number in signals]
+    try:
+        server.run(ready=None if ready is None else lambda: ready(server))
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server(
+            (host.strip("[]"), port), family=family, backlog=BACKLOG, reuse_port=False
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host} port {port}: {error.strerror}; set ENCODER_HOST and PORT"
+        ) from error
+    listening.setblocking(False)
+    return listening

@@ -1,0 +1,29 @@
+"""What handlers work with: the database, the settings and a few objects that live as long."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from encoder_api.auth import Authenticator
+from encoder_api.metrics import Metrics
+from encoder_api.sessions import Sessions
+from encoder_api.settings import ApiSettings
+from encoder_db.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: ApiSettings
+    store: Store
+    authenticator: Authenticator
+    sessions: Sessions
+    metrics: Metrics
+    draining: threading.Event = field(default_factory=threading.Event)
+    """Set while the process is about to stop: /readyz says so to load balancers."""
+
+
+def make_services(settings: ApiSettings, store: Store) -> Services:
+    sessions = Sessions(store.keys, hours=settings.session_hours)
+    authenticator = Authenticator(settings, store, sessions)
+    return Services(settings, store, authenticator, sessions, Metrics())

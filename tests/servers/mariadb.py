@@ -17,6 +17,7 @@ SERVER = "/usr/sbin/mariadbd"  # sbin is not on every user's path
 INITIALIZE = (
     "mariadb-install-db",
     "--no-defaults",
+    "--force",  # or it looks the host name up, which not every container can
     "--auth-root-authentication-method=normal",
     "--skip-test-db",
     "--skip-name-resolve",

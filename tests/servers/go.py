@@ -57,7 +57,8 @@ def _go(needed: tuple[int, int]) -> Path:
     installed = shutil.which("go")
     if installed is not None and _version(installed) >= needed:
         return Path(installed)
-    return built("go", GO_LOCK.read_text(), _install) / "bin" / "go"
+    # Not the wheel's own `bin/go`: that is a script which looks for its package in site-packages.
+    return built("go", GO_LOCK.read_text(), _install) / "go" / "bin" / "go"
 
 
 def _install(folder: Path) -> None:

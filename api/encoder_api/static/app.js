@@ -15,6 +15,7 @@ const $ = (id) => document.getElementById(id);
 const state = {
   jobs: [],
   workers: null,
+  session: null, // who the service takes us for
   loaded: false,
   tab: "all",
   text: "",
@@ -37,6 +38,7 @@ async function refresh() {
   if (asking) return;
   asking = true;
   try {
+    await refreshSession();
     const answer = await poll(JOBS);
     if (answer) state.jobs = answer.jobs;
     state.loaded = true;
@@ -51,6 +53,14 @@ async function refresh() {
     refreshAges();
     if (!document.hidden && $("login").hidden) timer = setTimeout(refresh, POLL_MS);
   }
+}
+
+async function refreshSession() {
+  if (state.session) return;
+  forget("/session");
+  state.session = await poll("/session");
+  detail.mayChange = ["jobs:write", "admin"].some((one) => state.session.scopes.includes(one));
+  $("sign-out").hidden = !state.session.loginNeeded;
 }
 
 async function refreshDetail() {
@@ -153,14 +163,14 @@ function showHealth() {
     setText($("health"), "Live");
     return;
   }
-  const running = state.jobs.filter((job) => job.status === "running").length;
+  const sum = (field) => workers.reduce((total, worker) => total + worker[field], 0);
   const waiting = state.jobs.some((job) => job.status === "queued");
   const idle = workers.length === 0 && waiting;
   $("health").toggleAttribute("data-idle", idle);
   setText($("health"), idle
     ? "No worker is running: jobs wait"
-    : [workers.length ? plural(workers.length, "worker") : "Live",
-      running ? `${running} running` : null].filter(Boolean).join(" · "));
+    : workers.length
+      ? `${plural(workers.length, "worker")} · ${sum("busy")} of ${sum("capacity")} busy` : "Live");
 }
 
 let emptyFor = null;
@@ -184,7 +194,7 @@ function clearFilter() {
 }
 
 function firstJob() {
-  const key = signedIn() ? '  -H "Authorization: Bearer $ENCODER_API_KEY" \\\n' : "";
+  const key = state.session?.loginNeeded ? '  -H "Authorization: Bearer $ENCODER_API_KEY" \\\n' : "";
   const command = `curl ${location.origin}/jobs \\
 ${key}  -H "Content-Type: application/json" \\
   -d '{
@@ -335,9 +345,6 @@ function confirmed({ title, text, yes }, job) {
 
 // --- Signing in ------------------------------------------------------------------------------
 
-// Only that there is a session, so that "Sign out" is offered. The cookie itself is out of reach.
-const signedIn = () => sessionStorage.getItem("signed-in") === "yes";
-
 function showLogin() {
   clearTimeout(timer);
   $("page").hidden = true;
@@ -345,7 +352,7 @@ function showLogin() {
   $("sign-out").hidden = true;
   $("banner").hidden = true;
   setText($("health"), "");
-  sessionStorage.removeItem("signed-in");
+  state.session = null;
   $("key").focus();
 }
 
@@ -364,8 +371,6 @@ $("login-form").addEventListener("submit", async (event) => {
   $("key").value = "";
   $("login-error").hidden = true;
   $("login").hidden = true;
-  sessionStorage.setItem("signed-in", "yes");
-  $("sign-out").hidden = false;
   forget(JOBS);
   refresh();
 });
@@ -385,6 +390,5 @@ $("sign-out").addEventListener("click", async () => {
   showLogin();
 });
 
-$("sign-out").hidden = !signedIn();
 route();
 refresh();

@@ -13,6 +13,7 @@ export class Detail {
     this.element = element;
     this.act = act;
     this.say = say;
+    this.mayChange = true;
     this.job = null;
     this.events = null;
     this.meter = new Meter();
@@ -44,7 +45,7 @@ export class Detail {
     }
     this.job = job;
     this.events = events ?? this.events;
-    this.put("head", [job.id, job.status, job.uuid], () => this.title(job));
+    this.put("head", [job.id, job.status, job.uuid, this.mayChange], () => this.title(job));
     this.put("progress", [job.status], () => this.progress(job));
     if (job.status === "running" || job.status === "starting") this.meter.update(job.progress);
     this.put("failure", [job.failure], () => failureNote(job.failure));
@@ -89,6 +90,7 @@ export class Detail {
   }
 
   actions(job) {
+    if (!this.mayChange) return [];
     const button = (name, label, kind = "") =>
       h("button", { type: "button", class: kind, onclick: () => this.act(name, this.job) }, label);
     const all = [];

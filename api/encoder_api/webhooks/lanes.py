@@ -1,0 +1,77 @@
+"""Decide which claimed delivery may start: so many at once, so many to one host. No threads."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Generic, Protocol, TypeVar
+
+
+class ToHost(Protocol):
+    @property
+    def host_hash(self) -> bytes: ...
+
+
+D = TypeVar("D", bound=ToHost)
+
+
+class Lanes(Generic[D]):
+    """
+    One lane for each receiver's host, so that one that hangs holds up nobody else.
+
+    A host that did not answer in time is narrowed to one attempt at once until it answers again:
+    without that a handful of dead hosts would take every thread.
+    """
+
+    def __init__(self, *, total: int, per_host: int) -> None:
+        self._total = total
+        self._per_host = per_host
+        self._waiting: deque[tuple[D, float]] = deque()
+        self._running: Counter[bytes] = Counter()
+        self._narrow: set[bytes] = set()
+
+    @property
+    def running(self) -> int:
+        return self._running.total()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def room(self) -> int:
+        """How many more it makes sense to claim now."""
+        return max(0, self._total - self.running - self.waiting)
+
+    def full_hosts(self) -> frozenset[bytes]:
+        """Hosts for which nothing more should be claimed: it would only wait here."""
+        waiting = {delivery.host_hash for delivery, _ in self._waiting}
+        busy = {host for host, count in self._running.items() if count >= self._limit(host)}
+        return frozenset(waiting | busy)
+
+    def add(self, delivery: D, *, start_by: float) -> None:
+        """`start_by`: after that its lease would lapse under way, and another sender has it."""
+        self._waiting.append((delivery, start_by))
+
+    def take(self, *, now: float) -> D | None:
+        """The next delivery that may start, counted as running from now on."""
+        self._waiting = deque(item for item in self._waiting if item[1] > now)
+        if self.running >= self._total:
+            return None
+        for item in self._waiting:
+            host_hash = item[0].host_hash
+            if self._running[host_hash] < self._limit(host_hash):
+                self._waiting.remove(item)
+                self._running[host_hash] += 1
+                return item[0]
+        return None
+
+    def done(self, host_hash: bytes, *, in_time: bool) -> None:
+        self._running[host_hash] -= 1
+        self._running += Counter()  # drops the zeros, or the hosts of a lifetime would add up
+        if in_time:
+            self._narrow.discard(host_hash)
+        else:
+            self._narrow.add(host_hash)
+
+    def _limit(self, host_hash: bytes) -> int:
+        return 1 if host_hash in self._narrow else self._per_host

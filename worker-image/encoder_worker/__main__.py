@@ -1,0 +1,101 @@
+"""`python -m encoder_worker`: do the attempt that the order describes and exit by it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from encoder_core.clock import SystemClock
+from encoder_core.exits import Exit
+from encoder_core.failures import failure
+from encoder_core.redaction import RedactingFilter, Redactor, split_secrets
+from encoder_core.reports import FinalReport, Outcome, WorkOrder
+from encoder_worker.channels import HttpChannel, LineReader, PipeChannel
+from encoder_worker.control import Control
+from encoder_worker.progress import Progress
+from encoder_worker.reporter import Channel, Reporter
+from encoder_worker.run import Attempt, run
+from encoder_worker.summary import write_termination
+
+log = logging.getLogger("encoder_worker")
+
+
+def main() -> int:
+    arguments = _parse_arguments()
+    output = _take_standard_output()
+    lines = LineReader(0)
+    try:
+        text = Path(arguments.order).read_bytes() if arguments.order else lines.read_line() or b""
+        order = WorkOrder.model_validate_json(text)
+    except (OSError, ValidationError) as error:
+        # The error's own text never echoes what it validated; the order is full of secrets.
+        log.error("order_unreadable: %s", type(error).__name__)
+        return Exit.INTERNAL
+    redact = _prepare_log(order)
+    clock = SystemClock()
+    control = Control(clock)
+    control.install()
+    progress = Progress()
+    channel: Channel = (
+        HttpChannel(order.report_url, clock=clock)
+        if order.report_url
+        else PipeChannel(lines, output, control)
+    )
+    reporter = Reporter(order, channel, control, clock=clock, latest=lambda: progress.now)
+    reporter.start()
+    attempt = Attempt(order, reporter, control, progress, clock, redact)
+    code, final = _run_to_the_end(attempt)
+    if arguments.termination_log:
+        with contextlib.suppress(OSError):
+            write_termination(arguments.termination_log, final)
+    if code is not Exit.FENCED:
+        reporter.close(final)
+    return code
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="encoder_worker", description=__doc__)
+    parser.add_argument(
+        "--order", metavar="FILE", help="read the order from here, not standard input"
+    )
+    parser.add_argument("--termination-log", metavar="FILE", help="write the last word here too")
+    return parser.parse_args()
+
+
+def _take_standard_output() -> int:
+    """The real standard output, for reports alone; whatever else prints goes to standard error."""
+    output = os.dup(1)
+    os.dup2(2, 1)
+    return output
+
+
+def _prepare_log(order: WorkOrder) -> Redactor:
+    _, secrets = split_secrets(order)
+    redact = Redactor(secrets.values())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RedactingFilter(redact))
+    logging.basicConfig(handlers=[handler], level=logging.INFO, format="%(levelname)s %(message)s")
+    return redact
+
+
+def _run_to_the_end(attempt: Attempt) -> tuple[Exit, FinalReport]:
+    try:
+        return run(attempt)
+    except Exception as error:  # the last line of defence: a mistake of ours still ends the attempt
+        attempt.control.finish()
+        log.exception("worker_failed")
+        why = failure("worker_failed", f"The worker failed: {type(error).__name__}.")
+        final = FinalReport(
+            outcome=Outcome.FAILED, failure=why, outputs=list(attempt.reports.values())
+        )
+        return Exit.INTERNAL, final
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""
+Make the outputs: one ffmpeg for all of them, then each alone that did not come out right.
+
+The exit code is only a hint. What counts is what ffprobe finds in the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from encoder_core.clock import Clock
+from encoder_core.errors import JobError
+from encoder_core.failures import Failure
+from encoder_core.media.command import build_encode_command
+from encoder_core.media.containers import Kind
+from encoder_core.media.plan import OutputPlan
+from encoder_core.media.probe import Probe
+from encoder_core.media.verify import Finding, compare
+from encoder_core.reports import WorkerLimits
+from encoder_worker.examine import examine_output
+from encoder_worker.tools import Box, Ended, Tools, run_ffmpeg
+
+FULL = ("No space left on device", "Disk quota exceeded")
+PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One output that is what was planned."""
+
+    plan: OutputPlan
+    paths: tuple[Path, ...]
+    measured: Probe
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeProgress:
+    """Where ffmpeg is."""
+
+    out_time_s: float
+    speed: float | None
+    frame: int | None
+    fps: float | None
+
+
+class Encoder:
+    """Makes plans of one source come true in one folder."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        source: Path,
+        folder: Path,
+        threads: int,
+        limits: WorkerLimits,
+        clock: Clock,
+        on_progress: Callable[[EncodeProgress], None],
+        on_verify: Callable[[], None],
+    ) -> None:
+        self._tools = tools
+        self._source = source
+        self._folder = folder
+        self._threads = threads
+        self._limits = limits
+        self._clock = clock
+        self._on_progress = on_progress
+        self._on_verify = on_verify
+
+    def make(
+        self,
+        plans: Sequence[OutputPlan],
+        *,
+        made: Callable[[Made], None],
+        failed: Callable[[OutputPlan, Failure], None],
+    ) -> None:
+        """Call `made` or `failed` for each plan, as soon as it is known."""
+        if not plans:
+            return
+        left = []
+        ended = self._run(plans)
+        self._on_verify()
+        for plan in plans:
+            verdict = self._verify(plan)
+            if isinstance(verdict, Made):
+                made(verdict)
+            elif len(plans) == 1:
+                failed(plan, _explain(plan, ended, verdict))
+            else:
+                left.append(plan)
+        for plan in left:
+            self._clear(plan)
+            ended = self._run([plan])
+            verdict = self._verify(plan)
+            if isinstance(verdict, Made):
+                made(verdict)
+            else:
+                self._clear(plan)
+                failed(plan, _explain(plan, ended, verdict))
+
+    def _run(self, plans: Sequence[OutputPlan]) -> Ended:
+        arguments = build_encode_command(
+            plans, source=str(self._source), folder=str(self._folder), threads=self._threads
+        )
+        return run_ffmpeg(
+            self._tools,
+            arguments,
+            Box(read=(self._source,), write=(self._folder,)),
+            self._folder,
+            clock=self._clock,
+            stall_s=self._limits.stall_s,
+            on_progress=lambda block: self._on_progress(read_progress(block)),
+        )
+
+    def _verify(self, plan: OutputPlan) -> Made | list[Finding]:
+        paths = self._paths(plan)
+        if not paths or any(path.stat().st_size == 0 for path in paths):
+            return [Finding("output_truncated", "There is no file, or an empty one.")]
+        if plan.is_set and len(paths) != len(plan.pictures):
+            message = f"There are {len(paths)} of {len(plan.pictures)} pictures."
+            return [Finding("output_truncated", message)]
+        if plan.kind.kind is Kind.PICTURE and not all(_is_picture(path) for path in paths):
+            return [Finding("output_invalid", "A file is not a picture.")]
+        try:
+            measured = examine_output(self._tools, paths[0], self._folder)
+        except JobError as error:
+            return [Finding("output_invalid", error.failure.message)]
+        findings = compare(plan, measured)
+        return findings or Made(plan, tuple(paths), measured)
+
+    def _paths(self, plan: OutputPlan) -> list[Path]:
+        if not plan.is_set:
+            path = self._folder / plan.file_name
+            return [path] if path.is_file() else []
+        return sorted(self._folder.glob(f"{plan.index}-*.{plan.kind.extension}"))
+
+    def _clear(self, plan: OutputPlan) -> None:
+        for path in self._paths(plan):
+            path.unlink()
+
+
+def read_progress(block: dict[str, str]) -> EncodeProgress:
+    """One block of `-progress`, in which anything may be `N/A`."""
+    microseconds = _number(block.get("out_time_us"))
+    speed = _number(block.get("speed", "").removesuffix("x"))
+    frame = _number(block.get("frame"))
+    return EncodeProgress(
+        out_time_s=max(0.0, (microseconds or 0.0) / 1e6),
+        speed=speed,
+        frame=None if frame is None else int(frame),
+        fps=_number(block.get("fps")),
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _is_picture(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith(PICTURE_STARTS)
+
+
+def _explain(plan: OutputPlan, ended: Ended, findings: Sequence[Finding]) -> Failure:
+    """The most telling reason: what the machine lacked, what ffmpeg said, what is wrong."""
+    if ended.stalled:
+        error = JobError("encode_stalled", detail=ended.log)
+    elif any(words in ended.log for words in FULL):
+        error = JobError("capacity_disk", "The scratch disk is full.", detail=ended.log)
+    elif ended.code == -9:
+        # Nobody here sends this signal but the stall watchdog above; the kernel does for memory.
+        error = JobError("capacity_memory", "ffmpeg was killed, as happens when memory runs out.")
+    elif ended.code != 0:
+        last = ended.log.splitlines()[-1] if ended.log else f"exit code {ended.code}"
+        error = JobError("encode_failed", f"ffmpeg failed: {last}", detail=ended.log)
+    else:
+        message = " ".join(finding.message for finding in findings)
+        error = JobError(findings[0].code, message, detail=ended.log)
+    return error.failure.model_copy(update={"output": plan.index})

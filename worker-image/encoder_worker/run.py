@@ -1,0 +1,276 @@
+"""One attempt of one job, in the order in which it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from encoder_core.clock import Clock
+from encoder_core.egress import Dialler
+from encoder_core.errors import InvalidRequest, JobError
+from encoder_core.exits import Exit, exit_for
+from encoder_core.failures import Failure, failure
+from encoder_core.media.plan import OutputPlan, plan_output
+from encoder_core.media.probe import Probe
+from encoder_core.reports import (
+    FinalReport,
+    OrderedOutput,
+    Outcome,
+    OutputReport,
+    Phase,
+    SourceReport,
+    Started,
+    WorkOrder,
+)
+from encoder_core.states import OutputStatus
+from encoder_core.storage import open_source
+from encoder_core.storage.base import Access
+from encoder_worker.control import Control, Stopped
+from encoder_worker.cpu import count_threads
+from encoder_worker.deliver import deliver, describe
+from encoder_worker.encode import EncodeProgress, Encoder, Made
+from encoder_worker.examine import examine_source
+from encoder_worker.fetch import fetch_source
+from encoder_worker.manifest import Encoded, Manifest, find_encoded
+from encoder_worker.progress import Progress
+from encoder_worker.reporter import Reporter
+from encoder_worker.summary import describe_source
+from encoder_worker.tools import Tools, find_tools
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What the steps of one attempt share."""
+
+    order: WorkOrder
+    reporter: Reporter
+    control: Control
+    progress: Progress
+    clock: Clock
+    reports: dict[int, OutputReport] = field(default_factory=dict)
+    """The last word on each output."""
+    retry_after_s: float | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.order.scratch_dir)
+
+    @property
+    def access(self) -> Access:
+        order = self.order
+        return Access(
+            dialler=Dialler(order.allowed_cidrs),
+            files_root=Path(order.files_root) if order.files_root else None,
+            inline_path=Path(order.inline_path) if order.inline_path else None,
+            ambient=order.ambient,
+            clock=self.clock,
+            before_publish=self.control.wait_for_lease,
+        )
+
+    def tell(self, report: OutputReport) -> None:
+        self.reports[report.index] = report
+        self.reporter.send(report)
+
+    def fail(self, index: int, why: Failure) -> None:
+        why = why.model_copy(update={"output": index})
+        self.tell(OutputReport(index=index, status=OutputStatus.FAILED, failure=why))
+
+
+def run(attempt: Attempt) -> tuple[Exit, FinalReport]:
+    """Do the work. Every failure ends in the report; Stopped too, with what had been delivered."""
+    try:
+        tools = find_tools()
+        attempt.reporter.send_and_wait(Started(sandbox=list(tools.layers)))
+        ready = find_ready(attempt)
+        missing = [output for output in attempt.order.outputs if output.index not in ready]
+        deliver_all(attempt, ready)
+        if missing or not attempt.order.outputs:
+            make_outputs(attempt, tools, missing)
+        attempt.control.finish()
+        return conclude(attempt)
+    except JobError as error:
+        attempt.control.finish()
+        return give_up(attempt, error)
+    except Stopped as stopped:
+        return stop(attempt, stopped)
+
+
+def make_outputs(attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput]) -> None:
+    """Fetch, probe, plan, encode, verify, deliver."""
+    source = fetch(attempt)
+    probe = examine(attempt, tools, source)
+    plans = plan(attempt, missing, probe)
+    deliver_all(attempt, encode(attempt, tools, source, plans))
+
+
+# --- The steps -------------------------------------------------------------------------------
+
+
+def find_ready(attempt: Attempt) -> dict[int, Encoded]:
+    """Outputs that an earlier attempt encoded and verified."""
+    found = {output.index: find_encoded(output, attempt.folder) for output in attempt.order.outputs}
+    return {index: encoded for index, encoded in found.items() if encoded is not None}
+
+
+def fetch(attempt: Attempt) -> Path:
+    """
+    The source as a file with a name of ours.
+
+    A user's name would be read by ffmpeg as a pattern, and by its ending.
+    """
+    attempt.folder.mkdir(parents=True, exist_ok=True)
+    path = attempt.folder / "source"
+    path.unlink(missing_ok=True)
+    connector = open_source(attempt.order.source, attempt.access)
+    if connector.local_path is not None:
+        stat = connector.stat()
+        if stat.size_bytes == 0:
+            raise JobError("source_invalid", "The source is empty.")
+        path.symlink_to(connector.local_path.resolve())
+        attempt.progress.source_is_here()
+        return path
+    fetch_source(
+        connector,
+        path,
+        limits=attempt.order.limits,
+        clock=attempt.clock,
+        on_progress=lambda share: attempt.progress.update(Phase.FETCHING, share),
+    )
+    return path
+
+
+def examine(attempt: Attempt, tools: Tools, source: Path) -> Probe:
+    attempt.progress.update(Phase.PROBING, 0.0)
+    probe, document = examine_source(tools, source, attempt.folder)
+    attempt.reporter.send(SourceReport(source=describe_source(document, probe)))
+    return probe
+
+
+def plan(attempt: Attempt, missing: Sequence[OrderedOutput], probe: Probe) -> list[OutputPlan]:
+    """What can be made. The rest fails here, with the fields that are wrong."""
+    plans = []
+    for output in missing:
+        try:
+            planned = plan_output(output.index, output.spec, probe)
+        except InvalidRequest as error:
+            attempt.fail(output.index, failure("request_impossible", f"{error}."))
+            continue
+        plans.append(planned)
+        attempt.tell(
+            OutputReport(
+                index=output.index,
+                status=OutputStatus.RUNNING,
+                warnings=list(planned.warnings),
+            )
+        )
+    return plans
+
+
+def encode(
+    attempt: Attempt, tools: Tools, source: Path, plans: Sequence[OutputPlan]
+) -> dict[int, Encoded]:
+    """Encode and verify; what came out right is kept for delivery, by this attempt or another."""
+    folder = attempt.folder / "out"
+    folder.mkdir(exist_ok=True)
+    manifest = Manifest(attempt.folder)
+    specs = {output.index: output.spec for output in attempt.order.outputs}
+    encoded: dict[int, Encoded] = {}
+
+    def keep(made: Made) -> None:
+        index = made.plan.index
+        encoded[index] = describe(made, specs[index])
+        manifest.add(index, encoded[index])
+
+    longest = max((plan.duration_s or 0.0 for plan in plans), default=0.0)
+    encoder = Encoder(
+        tools,
+        source=source,
+        folder=folder,
+        threads=attempt.order.limits.threads or count_threads(),
+        limits=attempt.order.limits,
+        clock=attempt.clock,
+        on_progress=lambda now: show(attempt, now, longest),
+        on_verify=lambda: attempt.progress.update(Phase.VERIFYING, 0.0),
+    )
+    encoder.make(plans, made=keep, failed=lambda plan, why: attempt.fail(plan.index, why))
+    return encoded
+
+
+def show(attempt: Attempt, now: EncodeProgress, duration_s: float) -> None:
+    left = duration_s - now.out_time_s
+    attempt.progress.update(
+        Phase.ENCODING,
+        now.out_time_s / duration_s if duration_s else 0.0,
+        speed=now.speed,
+        frame=now.frame,
+        fps=now.fps,
+        eta_s=round(max(0.0, left) / now.speed, 1) if now.speed and duration_s else None,
+    )
+
+
+def deliver_all(attempt: Attempt, encoded: dict[int, Encoded]) -> None:
+    """One after another, so that the first is announced while the rest is under way."""
+    specs = {output.index: output.spec for output in attempt.order.outputs}
+    for number, (index, output) in enumerate(sorted(encoded.items())):
+        attempt.progress.update(Phase.UPLOADING, number / len(encoded))
+        try:
+            result = deliver(output, specs[index], attempt.access)
+        except JobError as error:
+            attempt.retry_after_s = error.retry_after_s or attempt.retry_after_s
+            attempt.fail(index, error.failure)
+            continue
+        attempt.tell(
+            OutputReport(
+                index=index,
+                status=OutputStatus.UPLOADED,
+                result=result,
+                warnings=output.warnings,
+            )
+        )
+
+
+# --- The ends --------------------------------------------------------------------------------
+
+
+def conclude(attempt: Attempt) -> tuple[Exit, FinalReport]:
+    """The whole is as good as its outputs. A failure worth a retry speaks for the others."""
+    failures = [r.failure for r in attempt.reports.values() if r.failure is not None]
+    if failures:
+        first = next((f for f in failures if f.retryable), failures[0])
+        return _failed(attempt, first)
+    attempt.progress.update(Phase.DONE, 1.0)
+    return Exit.SUCCEEDED, FinalReport(
+        outcome=Outcome.SUCCEEDED, outputs=list(attempt.reports.values())
+    )
+
+
+def give_up(attempt: Attempt, error: JobError) -> tuple[Exit, FinalReport]:
+    """Nothing more can be made: what is not delivered fails for the same reason."""
+    attempt.retry_after_s = error.retry_after_s
+    for output in attempt.order.outputs:
+        known = attempt.reports.get(output.index)
+        if known is None or known.status is OutputStatus.RUNNING:
+            attempt.fail(output.index, error.failure)
+    return _failed(attempt, error.failure)
+
+
+def stop(attempt: Attempt, stopped: Stopped) -> tuple[Exit, FinalReport]:
+    """Ended from outside. What was delivered stays delivered."""
+    canceled = stopped.why.exit is Exit.CANCELED
+    final = FinalReport(
+        outcome=Outcome.CANCELED if canceled else Outcome.FAILED,
+        failure=failure(stopped.why.value),
+        outputs=list(attempt.reports.values()),
+    )
+    return stopped.why.exit, final
+
+
+def _failed(attempt: Attempt, why: Failure) -> tuple[Exit, FinalReport]:
+    final = FinalReport(
+        outcome=Outcome.FAILED,
+        failure=why,
+        retry_after_s=attempt.retry_after_s,
+        outputs=list(attempt.reports.values()),
+    )
+    return exit_for(why.code, retryable=why.retryable), final

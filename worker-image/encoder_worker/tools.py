@@ -1,0 +1,230 @@
+"""Run ffmpeg and ffprobe: locked in, watched, and never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from encoder_core.clock import Clock
+from encoder_core.errors import JobError
+from encoder_worker import sandbox
+
+LOG_LINES: Final = 40  # ffmpeg's last words hold the cause; what comes before repeats itself
+LOG_LINE_CHARACTERS: Final = 400
+POLL_S: Final = 1.0
+PROBE_TIMEOUT_S: Final = 120.0
+MAX_PROBE_BYTES: Final = 64 * 1024**2  # a day of packets in text; more is no media file
+SANDBOX_FAILED: Final = 126
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Where ffmpeg and ffprobe are, and which layers lock them in."""
+
+    ffmpeg: str
+    ffprobe: str
+    layers: tuple[str, ...]
+
+
+def find_tools() -> Tools:
+    """Raises JobError `worker_failed` when they are not installed."""
+    paths = {}
+    for name in ("ffmpeg", "ffprobe"):
+        path = shutil.which(name)
+        if path is None:
+            raise JobError("worker_failed", f"{name} is not installed on this worker.")
+        paths[name] = os.path.realpath(path)
+    return Tools(paths["ffmpeg"], paths["ffprobe"], tuple(sandbox.active_layers()))
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """What one run may touch."""
+
+    read: tuple[Path, ...]
+    write: tuple[Path, ...]
+
+
+@contextlib.contextmanager
+def launched(
+    tools: Tools, argv: Sequence[str], box: Box, folder: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A locked-in child as long as the block; killed with all of its session when that is left."""
+    command = sandbox.launch_arguments(
+        argv,
+        read=[os.path.realpath(path) for path in (Path(argv[0]), *box.read)],
+        write=[str(path) for path in box.write],
+        layers=tools.layers,
+    )
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        env=sandbox.clean_environment(str(folder)),
+        start_new_session=True,
+        close_fds=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended."""
+
+    code: int
+    """As subprocess gives it: negative is a signal."""
+    stalled: bool
+    log: str
+    """Its last lines."""
+
+
+def run_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) -> tuple[bytes, str]:
+    """What ffprobe prints, and its last words. Raises JobError `source_invalid` when it fails."""
+    with launched(tools, [tools.ffprobe, *arguments], box, folder) as process:
+        output, log = bytearray(), _Log()
+        for stream, data in _read_both(process, timeout_s=PROBE_TIMEOUT_S):
+            if stream is process.stdout:
+                output += data
+                if len(output) > MAX_PROBE_BYTES:
+                    raise JobError("source_invalid", "The file has too many packets to check.")
+            else:
+                log.feed(data)
+        code = process.wait()
+    _check_sandbox(code, log)
+    if code != 0:
+        raise JobError("source_invalid", "ffprobe cannot read the file.", detail=log.text)
+    return bytes(output), log.text
+
+
+def run_ffmpeg(
+    tools: Tools,
+    arguments: Sequence[str],
+    box: Box,
+    folder: Path,
+    *,
+    clock: Clock,
+    stall_s: float,
+    on_progress: Callable[[dict[str, str]], None],
+) -> Ended:
+    """
+    Run ffmpeg to its end, or kill it when nothing moves for `stall_s`.
+
+    What counts as moving is its own progress, or bytes that it reads or writes: rewriting a large
+    file for a fast start takes minutes without a frame.
+    """
+    with launched(tools, [tools.ffmpeg, *arguments], box, folder) as process:
+        log, progress = _Log(), _ProgressLines(on_progress)
+        moved_at, last_moved = clock.monotonic(), (0, "")
+        stalled = False
+        for stream, data in _read_both(process, poll_s=POLL_S):
+            if stream is process.stderr:
+                log.feed(data)
+            elif stream is not None:
+                progress.feed(data)
+            moved = (_bytes_moved(process.pid), progress.position)
+            if moved != last_moved:
+                moved_at, last_moved = clock.monotonic(), moved
+            elif clock.monotonic() - moved_at > stall_s:
+                stalled = True
+                break
+        if stalled:
+            process.kill()
+        code = process.wait()
+    _check_sandbox(code, log)
+    return Ended(code, stalled, log.text)
+
+
+def _check_sandbox(code: int, log: _Log) -> None:
+    if code == SANDBOX_FAILED and "sandbox:" in log.text:
+        raise JobError("worker_failed", "The sandbox could not be set up.", detail=log.text)
+
+
+def _read_both(
+    process: subprocess.Popen[bytes], *, timeout_s: float | None = None, poll_s: float | None = None
+) -> Iterator[tuple[IO[bytes] | None, bytes]]:
+    """What the child writes, as it comes; `(None, b"")` each `poll_s` in which it writes nothing."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with selectors.DefaultSelector() as selector:
+        for pipe in (process.stdout, process.stderr):
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(poll_s or timeout_s)
+            if not ready and poll_s is None:
+                raise JobError("source_invalid", "ffprobe found no end of the file.")
+            if not ready:
+                yield None, b""
+            for key, _ in ready:
+                pipe = process.stdout if key.fileobj is process.stdout else process.stderr
+                data = os.read(pipe.fileno(), 65_536)
+                if not data:
+                    selector.unregister(pipe)
+                yield pipe, data
+
+
+def _bytes_moved(pid: int) -> int:
+    """Bytes that a process has read and written; 0 where the kernel does not say."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("rchar", "wchar")))
+
+
+class _Log:
+    """The last lines of what a child says."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._rest = ""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data.decode(errors="replace")).split("\n")
+        self._rest = self._rest[-LOG_LINE_CHARACTERS:]
+        self._lines.extend(line[:LOG_LINE_CHARACTERS] for line in lines if line.strip())
+
+    @property
+    def text(self) -> str:
+        return "\n".join([*self._lines, *([self._rest] if self._rest.strip() else [])])
+
+
+class _ProgressLines:
+    """ffmpeg's `-progress`: key=value lines in blocks that end with `progress=`."""
+
+    def __init__(self, on_block: Callable[[dict[str, str]], None]) -> None:
+        self._on_block = on_block
+        self._block: dict[str, str] = {}
+        self._rest = b""
+        self.position = ""
+        """Changes when the encode moves on."""
+
+    def feed(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            key, _, value = line.decode(errors="replace").partition("=")
+            self._block[key.strip()] = value.strip()
+            if key.strip() == "progress":
+                self.position = "/".join(
+                    self._block.get(name, "") for name in ("frame", "out_time_us", "total_size")
+                )
+                self._on_block(self._block)
+                self._block = {}

@@ -72,11 +72,8 @@ def structural(schema: Schema, root: Schema) -> Schema | None:
         return structural(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if schema.get("writeOnly"):
         return None
-    branches = [
-        branch
-        for branch in schema.get("anyOf", schema.get("oneOf", []))
-        if branch.get("type") != "null"
-    ]
+    either: list[Schema] = schema.get("anyOf") or schema.get("oneOf") or []
+    branches = [branch for branch in either if branch.get("type") != "null"]
     if branches:
         return union([structural(branch, root) for branch in branches])
     if "properties" in schema:
@@ -203,11 +200,8 @@ def test_signing_parameters_are_the_same_ones_that_are_redacted() -> None:
 @given(REQUESTS)
 def test_the_public_form_of_every_request_fits_the_resource(request: dict[str, Any]) -> None:
     """The operator copies a job into its resource: patterns must take what redaction leaves."""
-    if "file" in {
-        request["source"]["kind"],
-        *(o["destination"]["kind"] for o in request["outputs"]),
-    }:
-        return
+    places = [request["source"], *(output["destination"] for output in request["outputs"])]
+    assume(all(place["kind"] != "file" for place in places))
     public, _ = split_secrets(JobSpec.model_validate(request))
     spec = without_secrets(public)
     spec["poolRef"] = {"name": spec.pop("pool")}

@@ -1,0 +1,213 @@
+"""
+Write what the documentation repeats of the code: `python -m tests.docs.render` after a change.
+
+Only what stands between `<!-- begin: name -->` and `<!-- end: name -->` is written; the text around
+it is people's. test_docs.py compares, so a page cannot fall behind.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+
+from pydantic import AliasChoices, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+from encoder_core.failures import FAILURES, Budget, Fault
+from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, AttemptStatus, JobStatus, OutputStatus
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PARTS = ("api", "operator", "worker-image")
+
+
+# --- Settings ----------------------------------------------------------------------------------
+
+
+def settings_classes() -> list[type[BaseSettings]]:
+    """Every settings class with fields, of every module called `settings`, by where it is."""
+    return [
+        value
+        for module in settings_modules()
+        for value in vars(importlib.import_module(module)).values()
+        if inspect.isclass(value)
+        and issubclass(value, BaseSettings)
+        and value.__module__ == module
+        and value.model_fields
+    ]
+
+
+def settings_modules() -> list[str]:
+    files = [file for part in PARTS for file in (ROOT / part).glob("encoder_*/**/settings.py")]
+    return sorted(module_of(file) for file in files)
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts[1:])
+
+
+def variable_of(cls: type[BaseSettings], name: str, field: FieldInfo) -> str:
+    """The environment variable that sets a field."""
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        (choice,) = alias.choices
+        return str(choice)
+    return str(alias or f"{cls.model_config['env_prefix']}{name}".upper())
+
+
+def all_variables() -> list[str]:
+    """Each variable once, in the order of the classes; two classes may read the same one."""
+    names = [
+        variable_of(cls, name, field)
+        for cls in settings_classes()
+        for name, field in cls.model_fields.items()
+    ]
+    return list(dict.fromkeys(names))
+
+
+def render_settings() -> str:
+    return "\n\n".join(render_class(cls) for cls in settings_classes())
+
+
+def render_class(cls: type[BaseSettings]) -> str:
+    said = docstrings_of(cls)
+    rows = [
+        f"| `{variable_of(cls, name, field)}` | {default_of(field)} | {said.get(name, '')} |"
+        for name, field in cls.model_fields.items()
+    ]
+    title = re.sub(r"(?<!^)(?=[A-Z])", " ", cls.__name__).removesuffix(" Settings")
+    intro = inspect.cleandoc(cls.__doc__ or "").replace("\n", " ")
+    head = "| variable | default | what it buys |\n|---|---|---|"
+    return f"## {title}\n\n{intro}\n\n{head}\n" + "\n".join(rows)
+
+
+def default_of(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return "see right"
+    value = field.default
+    if value is PydanticUndefined:
+        return "**needed**"
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, SecretStr) or value in (None, ()):
+        return "none"
+    if isinstance(value, bool):
+        value = str(value).lower()
+    return f"`{value}`"
+
+
+def docstrings_of(cls: type) -> dict[str, str]:
+    """The string below each attribute, on one line."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(node, ast.ClassDef)
+    found: dict[str, str] = {}
+    for statement, following in zip(node.body, node.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(statement.target, ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            found[statement.target.id] = inspect.cleandoc(following.value.value).replace("\n", " ")
+    return found
+
+
+# --- Failures and states -------------------------------------------------------------------------
+
+
+def render_failures() -> str:
+    lines: list[str] = []
+    for fault in Fault:
+        lines += [f"## {fault.value.capitalize()}", "", comments_of(Fault)[fault.name], ""]
+        lines += ["| code | what happened | tried again | what to do |", "|---|---|---|---|"]
+        lines += [
+            f"| `{kind.code}` | {kind.title} | {AGAIN[kind.budget]} | {kind.hint} |"
+            for kind in FAILURES.values()
+            if kind.fault is fault
+        ]
+        lines += [""]
+    return "\n".join(lines).rstrip()
+
+
+AGAIN: Mapping[Budget, str] = {
+    Budget.APP: "yes (app)",
+    Budget.INFRA: "yes (infra)",
+    Budget.CAPACITY: "waits for room",
+    Budget.CONFIG: "a few times (config)",
+    Budget.NONE: "no",
+}
+
+
+def render_budgets() -> str:
+    rows = [f"| {b.value} | {AGAIN[b]} | {comments_of(Budget)[b.name]} |" for b in Budget]
+    return "\n".join(["| budget | in the tables | meaning |", "|---|---|---|", *rows])
+
+
+def render_enum(cls: type[Enum]) -> str:
+    said = comments_of(cls)
+    rows = [f"| `{member.value}` | {said.get(member.name, '')} |" for member in cls]
+    return "\n".join(["| status | meaning |", "|---|---|", *rows])
+
+
+def render_transitions() -> str:
+    lines = ["| from | to |", "|---|---|"]
+    for status, after in JOB_TRANSITIONS.items():
+        ordered = [f"`{s.value}`" for s in JobStatus if s in after]
+        final = " (final)" if status in FINAL_JOB else ""
+        lines.append(f"| `{status.value}`{final} | {', '.join(ordered) or 'nothing'} |")
+    return "\n".join(lines)
+
+
+def comments_of(cls: type[Enum]) -> dict[str, str]:
+    """What stands behind `#:` beside each value."""
+    found = re.findall(r"^\s+(\w+) = .*?#:\s*(.+)$", inspect.getsource(cls), re.MULTILINE)
+    return dict(found)
+
+
+# --- Pages ---------------------------------------------------------------------------------------
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    "settings": render_settings,
+    "failures": render_failures,
+    "budgets": render_budgets,
+    "job statuses": lambda: render_enum(JobStatus),
+    "output statuses": lambda: render_enum(OutputStatus),
+    "attempt statuses": lambda: render_enum(AttemptStatus),
+    "job transitions": render_transitions,
+}
+BLOCK = re.compile(r"(<!-- begin: ([a-z ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+
+
+def rendered(text: str) -> str:
+    """A page with its blocks as the code has them now."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{BLOCKS[match[2]]()}\n\n{match[3]}"
+
+    return BLOCK.sub(fill, text)
+
+
+def pages() -> Iterator[Path]:
+    yield from sorted(DOCS.glob("*.md"))
+
+
+def main() -> None:
+    for page in pages():
+        before = page.read_text()
+        after = rendered(before)
+        if after != before:
+            page.write_text(after)
+            print(f"{page.relative_to(ROOT)} written")
+
+
+if __name__ == "__main__":
+    main()

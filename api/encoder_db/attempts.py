@@ -1,0 +1,353 @@
+"""Begin attempts: a claimed message becomes a place in a pool, and a place becomes a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
+
+from encoder_core.errors import JobError
+from encoder_core.failures import FAILURES, failure
+from encoder_core.ids import hash_token, new_token
+from encoder_core.redaction import merge_secrets
+from encoder_core.reports import OrderedOutput
+from encoder_core.retries import Retry, RetryLimits, decide_retry
+from encoder_core.specs import JobSpec
+from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus, OutputStatus
+from encoder_db.blobs import has_blob
+from encoder_db.dialect import db_now
+from encoder_db.endings import end_canceled, fail_job, reset_for_attempt
+from encoder_db.messages import ack, begin_handling, give_back
+from encoder_db.outcomes import charged_budgets, close_attempt
+from encoder_db.queue import Engine
+from encoder_db.rows import (
+    AttemptRow,
+    Claimed,
+    JobRow,
+    QueueMessage,
+    Refusal,
+    lock_job,
+    read_attempt,
+    read_open_attempt,
+)
+from encoder_db.secrets import read_credentials
+from encoder_db.store import Store, now
+from encoder_db.tables import job_attempts, job_outputs, jobs, pools
+from encoder_db.transitions import move_job
+
+__all__ = [
+    *("Claimed", "OpenAttempt", "Refusal", "Work", "apply_report", "finish_attempt"),
+    *("mark_starting", "open_attempt", "open_attempts", "read_work"),
+]
+
+LAPSE_MARGIN_S: Final = 30.0  # clocks differ a little, and a PUT may be under way
+FULL_DELAY_S: Final = 1.0  # a place may become free at any moment
+HELD_DELAY_S: Final = 30.0  # somebody has to act first
+
+
+def open_attempt(
+    store: Store,
+    message: QueueMessage,
+    *,
+    executor: Engine,
+    worker: str,
+    limit: int | None = None,
+    limits: RetryLimits | None = None,
+) -> Claimed | Refusal:
+    """
+    Take a place in the pool for a claimed message: the row of the attempt is the place.
+
+    `limit` is how many attempts this worker may have open. May run twice for one lease: the
+    second run takes up the same attempt under a fresh token. An attempt that an earlier lease
+    left open is taken up when nothing can have begun, and otherwise ends as lost, once its
+    worker may publish no more. With a Refusal the message has been dealt with.
+    """
+
+    def work(tx: Connection) -> Claimed | Refusal:
+        pool = _lock_pool(tx, message.pool)
+        job = lock_job(tx, message.job_id)
+        if job is None or job.is_final:
+            ack(tx, message)
+            return Refusal("job_final")
+        if not begin_handling(tx, message):
+            return Refusal("lease_lost")
+        earlier = read_open_attempt(tx, job)
+        if earlier is not None:
+            if _is_same_lease(earlier, message) or _has_not_begun(earlier, job):
+                return _take_up(tx, job, earlier, message, worker)
+            settled = _end_lost(tx, job, earlier, message, worker, limits or RetryLimits())
+            if isinstance(settled, Refusal):
+                return settled
+            job = settled
+        elif job.status is not JobStatus.QUEUED:
+            # Active without an attempt: a step was lost. It starts over, or ends as asked.
+            if job.status is JobStatus.CANCELING:
+                end_canceled(tx, job)
+                return Refusal("job_final")
+            job = _requeue_and_keep(tx, job, message)
+        refused = _refuse_place(tx, pool, executor, worker, limit)
+        if refused is not None:
+            give_back(tx, message, delay_s=refused.delay_s)
+            return Refusal(refused.reason)
+        return _insert_attempt(tx, job, message, executor, worker)
+
+    return store.run(work)
+
+
+def _requeue_and_keep(tx: Connection, job: JobRow, message: QueueMessage) -> JobRow:
+    """The job is queued again while its message stays in our hands."""
+    reset_for_attempt(tx, job.id)
+    return move_job(tx, job, JobStatus.QUEUED)
+
+
+def _lock_pool(tx: Connection, name: str) -> RowMapping | None:
+    """Held to the end: whoever counts places in this pool does so alone."""
+    query = select(pools).where(pools.c.name == name).with_for_update()
+    return tx.execute(query).mappings().one_or_none()
+
+
+def _is_same_lease(attempt: AttemptRow, message: QueueMessage) -> bool:
+    return attempt.message_id == message.id and attempt.lease_seq == message.lease_seq
+
+
+def _has_not_begun(attempt: AttemptRow, job: JobRow) -> bool:
+    """
+    Whether the attempt can simply be gone on with.
+
+    On Kubernetes names are derived from the number, so whatever was created is found again. A
+    local child may be running without a parent that knows of it: its attempt must end.
+    """
+    return (
+        attempt.executor == "kubernetes"
+        and attempt.status is AttemptStatus.CREATED
+        and job.status is JobStatus.QUEUED
+    )
+
+
+def _take_up(
+    tx: Connection, job: JobRow, attempt: AttemptRow, message: QueueMessage, worker: str
+) -> Claimed:
+    token = new_token()
+    tx.execute(
+        update(job_attempts)
+        .where(job_attempts.c.job_id == attempt.job_id, job_attempts.c.number == attempt.number)
+        .values(
+            token_hash=hash_token(token),
+            worker=worker,
+            message_id=message.id,
+            lease_seq=message.lease_seq,
+        )
+    )
+    return Claimed(message=message, job=job, attempt=attempt.number, token=token)
+
+
+def _end_lost(
+    tx: Connection,
+    job: JobRow,
+    attempt: AttemptRow,
+    message: QueueMessage,
+    worker: str,
+    limits: RetryLimits,
+) -> JobRow | Refusal:
+    """End what an earlier lease left open, unless its worker may still publish."""
+    if attempt.worker != worker and attempt.publish_until is not None:
+        # The same name means the same place started anew: its children ended with its pipes.
+        until = attempt.publish_until + timedelta(seconds=LAPSE_MARGIN_S)
+        wait_s = (until - now(tx)).total_seconds()
+        if wait_s > 0:
+            give_back(tx, message, delay_s=wait_s)
+            return Refusal("publish_lease")
+    if job.status is JobStatus.CANCELING:
+        close_attempt(tx, attempt, AttemptStatus.CANCELED)
+        end_canceled(tx, job)
+        return Refusal("job_final")
+    because = failure("worker_lost")
+    close_attempt(
+        tx, attempt, AttemptStatus.LOST, because=because, budget=FAILURES[because.code].budget
+    )
+    decided = decide_retry(because.code, charged_budgets(tx, job), limits=limits, jitter=0.0)
+    if not isinstance(decided, Retry):
+        fail_job(tx, job, because)
+        return Refusal("attempts_exhausted")
+    if job.status is JobStatus.QUEUED:
+        return job
+    return _requeue_and_keep(tx, job, message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    reason: str
+    delay_s: float
+
+
+def _refuse_place(
+    tx: Connection, pool: RowMapping | None, executor: Engine, worker: str, limit: int | None
+) -> _Refused | None:
+    if pool is None:
+        return _Refused("pool_unknown", HELD_DELAY_S)
+    if pool["engine"] != executor:
+        return _Refused("engine_mismatch", HELD_DELAY_S)
+    if pool["stop_policy"] != "None":
+        return _Refused("pool_stopped", HELD_DELAY_S)
+    opened = select(func.count()).where(job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)))
+    in_pool = tx.execute(opened.where(job_attempts.c.pool == pool["name"])).scalar_one()
+    if in_pool >= pool["max_concurrency"]:
+        return _Refused("pool_full", FULL_DELAY_S)
+    if limit is not None:
+        of_worker = opened.where(
+            job_attempts.c.executor == executor, job_attempts.c.worker == worker
+        )
+        if tx.execute(of_worker).scalar_one() >= limit:
+            return _Refused("pool_full", FULL_DELAY_S)
+    return None
+
+
+def _insert_attempt(
+    tx: Connection, job: JobRow, message: QueueMessage, executor: Engine, worker: str
+) -> Claimed:
+    number, token = job.attempt + 1, new_token()
+    tx.execute(
+        insert(job_attempts).values(
+            job_id=job.id,
+            number=number,
+            status=AttemptStatus.CREATED,
+            executor=executor,
+            worker=worker,
+            pool=job.pool,
+            owner=job.owner,
+            message_id=message.id,
+            lease_seq=message.lease_seq,
+            token_hash=hash_token(token),
+            created_at=db_now(),
+        )
+    )
+    tx.execute(update(jobs).where(jobs.c.id == job.id).values(attempt=number, updated_at=db_now()))
+    held = lock_job(tx, job.id)
+    assert held is not None
+    return Claimed(message=message, job=held, attempt=number, token=token)
+
+
+def mark_starting(store: Store, claimed: Claimed) -> bool:
+    """
+    The executor is on its way: the job is `starting`.
+
+    On Kubernetes the message is acknowledged with it; the local engine keeps its lease until the
+    attempt ends. False: the job was canceled or handed to another meanwhile, so what was started
+    must be stopped. May run twice.
+    """
+
+    def work(tx: Connection) -> bool:
+        job = lock_job(tx, claimed.job.id)
+        attempt = read_attempt(tx, claimed.job.id, claimed.attempt)
+        if job is None or attempt is None or not attempt.is_open:
+            return False
+        if job.attempt != attempt.number or job.status is JobStatus.CANCELING:
+            return False
+        if attempt.token_hash != hash_token(claimed.token):
+            return False
+        if attempt.executor == "kubernetes":
+            acknowledged = ack(tx, claimed.message)
+            if not acknowledged and job.status is JobStatus.QUEUED:
+                return False  # another claimer has the message, and will take the attempt up
+        if job.status is JobStatus.QUEUED:
+            move_job(tx, job, JobStatus.STARTING)
+        return True
+
+    return store.run(work)
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What an attempt has to do."""
+
+    job_id: int
+    job_uuid: UUID
+    attempt: int
+    spec: JobSpec
+    """With its secrets in place, and with the outputs of `outputs` only."""
+    outputs: list[OrderedOutput]
+    """Those that are not uploaded yet, under their index in the job."""
+    has_inline: bool
+    """The source's bytes are to be read with `blobs.read_blob`."""
+
+
+def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
+    """
+    The work of an attempt; None when it is not current any more.
+
+    Raises JobError with `credentials_required` when secrets that the job needs are gone.
+    """
+    with store.read() as tx:
+        row = tx.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+        if row is None or row["attempt"] != attempt:
+            return None
+        job = JobRow.of(dict(row))
+        outputs = tx.execute(
+            select(job_outputs.c.position, job_outputs.c.spec, job_outputs.c.status)
+            .where(job_outputs.c.job_id == job_id)
+            .order_by(job_outputs.c.position)
+        ).all()
+        credentials = read_credentials(tx, job.id, job.uuid, keys=store.keys) or {}
+        inline = has_blob(tx, job_id)
+    if set(job.secret_fields) - set(credentials):
+        raise JobError("credentials_required")
+    public = {**job.request, "source": job.source, "outputs": [row.spec for row in outputs]}
+    spec = JobSpec.model_validate(merge_secrets(public, credentials))
+    missing = [row.position for row in outputs if row.status != OutputStatus.UPLOADED]
+    ordered = [OrderedOutput(index=index, spec=spec.outputs[index]) for index in missing]
+    return Work(
+        job_id=job.id,
+        job_uuid=job.uuid,
+        attempt=attempt,
+        spec=spec.model_copy(update={"outputs": [item.spec for item in ordered]}),
+        outputs=ordered,
+        has_inline=inline,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAttempt:
+    """An attempt that holds a place, as an executor lists its own when it starts or sweeps."""
+
+    job_id: int
+    job_uuid: UUID
+    job_status: JobStatus
+    number: int
+    status: AttemptStatus
+    worker: str
+
+
+def open_attempts(
+    tx: Connection, *, executor: Engine, worker: str | None = None
+) -> list[OpenAttempt]:
+    query = (
+        select(
+            *(job_attempts.c.job_id, jobs.c.uuid, jobs.c.status.label("job_status")),
+            *(job_attempts.c.number, job_attempts.c.status, job_attempts.c.worker),
+        )
+        .join(jobs, jobs.c.id == job_attempts.c.job_id)
+        .where(
+            job_attempts.c.executor == executor,
+            job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)),
+        )
+        .order_by(job_attempts.c.job_id)
+    )
+    if worker is not None:
+        query = query.where(job_attempts.c.worker == worker)
+    return [
+        OpenAttempt(
+            job_id=row.job_id,
+            job_uuid=row.uuid,
+            job_status=JobStatus(row.job_status),
+            number=row.number,
+            status=AttemptStatus(row.status),
+            worker=row.worker,
+        )
+        for row in tx.execute(query)
+    ]

@@ -1,0 +1,142 @@
+"""One message of the queue: written, extended, given back, acknowledged. queue.py claims."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, case, delete, exists, insert, select, update
+
+from encoder_core.specs import Priority
+from encoder_db.dialect import db_now, in_seconds, insert_missing
+from encoder_db.rows import JobRow, QueueMessage
+from encoder_db.store import Store
+from encoder_db.tables import queue_jobs, queue_owners
+
+CLASSES: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
+"""In the order in which they are served; the index is the number in a queue's name."""
+
+DEFAULT_WEIGHT: Final = 1
+
+
+def queue_key(pool: str, priority: Priority, owner: str) -> str:
+    """The queue a job waits in: one per pool, priority and owner, so that claims are equality."""
+    return f"{pool}/p{CLASSES.index(priority)}/{owner}"
+
+
+def has_owner(queue: str) -> ColumnElement[bool]:
+    return exists().where(queue_owners.c.queue == queue)
+
+
+def register_owner(tx: Connection, *, pool: str, priority: Priority, owner: str) -> None:
+    """Make a queue known to claimers. Looked up first: inserting would lock an existing row."""
+    row = {
+        "queue": queue_key(pool, priority, owner),
+        "pool": pool,
+        "priority": CLASSES.index(priority),
+        "owner": owner,
+        "weight": DEFAULT_WEIGHT,
+        "last_served_at": db_now(),
+    }
+    insert_missing(tx, queue_owners, row)
+
+
+def enqueue(
+    tx: Connection, job: JobRow, *, delay_s: float = 0.0, owner_known: bool = False
+) -> None:
+    """Put a queued job into its queue, due after the delay. It must not be in one already."""
+    queue = queue_key(job.pool, job.priority, job.owner)
+    if not owner_known and not tx.execute(select(has_owner(queue))).scalar_one():
+        register_owner(tx, pool=job.pool, priority=job.priority, owner=job.owner)
+    tx.execute(
+        insert(queue_jobs).values(
+            queue=queue,
+            job_id=job.id,
+            visible_at=in_seconds(delay_s),
+            deliveries=0,
+            failures=0,
+            lease_seq=0,
+            enqueued_at=db_now(),
+        )
+    )
+
+
+def requeue(tx: Connection, job: JobRow, *, delay_s: float = 0.0) -> None:
+    """
+    The same for a job whose message may still be leased: whoever holds that lease loses it.
+
+    It counts as a new hand-off: what went wrong before is charged to attempts, not to this.
+    """
+    renewed = tx.execute(
+        update(queue_jobs)
+        .where(queue_jobs.c.job_id == job.id)
+        .values(
+            visible_at=in_seconds(delay_s),
+            deliveries=0,
+            failures=0,
+            lease_seq=queue_jobs.c.lease_seq + 1,
+            leased_by=None,
+            last_error=None,
+        )
+    )
+    if renewed.rowcount == 0:
+        enqueue(tx, job, delay_s=delay_s)
+
+
+def remove(tx: Connection, job_id: int) -> None:
+    """Take a job out of its queue, whoever holds its lease."""
+    tx.execute(delete(queue_jobs).where(queue_jobs.c.job_id == job_id))
+
+
+def _leased(message: QueueMessage) -> ColumnElement[bool]:
+    return (queue_jobs.c.id == message.id) & (queue_jobs.c.lease_seq == message.lease_seq)
+
+
+def extend(store: Store, message: QueueMessage, lease_s: float) -> bool:
+    """Keep the message for longer. False: the lease was lost, and with it the right to go on."""
+    change = update(queue_jobs).where(_leased(message)).values(visible_at=in_seconds(lease_s))
+    return store.run(lambda tx: tx.execute(change).rowcount == 1)
+
+
+def begin_handling(tx: Connection, message: QueueMessage) -> bool:
+    """
+    An attempt begins: the hand-off did its work, so earlier abandoned ones are forgiven.
+
+    This delivery stays counted. Should its worker disappear, the message is a suspect.
+    """
+    change = update(queue_jobs).where(_leased(message)).values(deliveries=1, failures=0)
+    return tx.execute(change).rowcount == 1
+
+
+def give_back(tx: Connection, message: QueueMessage, *, delay_s: float = 0.0) -> bool:
+    """Return a message as if it had not been delivered: nobody is to blame."""
+    fewer = case((queue_jobs.c.deliveries > 0, queue_jobs.c.deliveries - 1), else_=0)
+    change = update(queue_jobs).where(_leased(message))
+    returned = change.values(
+        visible_at=in_seconds(delay_s),
+        deliveries=fewer,
+        lease_seq=queue_jobs.c.lease_seq + 1,
+        leased_by=None,
+    )
+    return tx.execute(returned).rowcount == 1
+
+
+def release(store: Store, message: QueueMessage, delay_s: float = 0.0) -> bool:
+    return store.run(lambda tx: give_back(tx, message, delay_s=delay_s))
+
+
+def nack(tx: Connection, message: QueueMessage, backoff_s: float, error: str) -> bool:
+    """Return a message that could not be handed off, with the reason."""
+    change = update(queue_jobs).where(_leased(message))
+    returned = change.values(
+        visible_at=in_seconds(backoff_s),
+        failures=queue_jobs.c.failures + 1,
+        lease_seq=queue_jobs.c.lease_seq + 1,
+        leased_by=None,
+        last_error=error[:512],
+    )
+    return tx.execute(returned).rowcount == 1
+
+
+def ack(tx: Connection, message: QueueMessage) -> bool:
+    """Handed off for good. False: the lease was lost meanwhile."""
+    return tx.execute(delete(queue_jobs).where(_leased(message))).rowcount == 1

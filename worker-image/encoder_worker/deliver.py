@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from encoder_core.media.plan import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.reports import OutputFile, OutputResult
-from encoder_core.specs import Destination, HttpDestination, OutputSpec
+from encoder_core.specs import Destination, OutputSpec
 from encoder_core.storage import open_destination
 from encoder_core.storage.base import Access, Upload
 from encoder_worker.encode import Made
@@ -60,12 +60,8 @@ def _facts(plan: OutputPlan, measured: Probe, size: int) -> OutputResult:
 
 def _stem(destination: Destination) -> str:
     """The name that the files of a set begin with: the destination's own, without its ending."""
-    if isinstance(destination, HttpDestination) or (
-        destination.kind == "ftp" and destination.url is not None
-    ):
-        path = urlsplit(destination.url.get_secret_value()).path
-    else:
-        path = destination.path or ""
+    url = getattr(destination, "url", None)
+    path = urlsplit(url.get_secret_value()).path if url else getattr(destination, "path", "")
     name = path.rpartition("/")[2]
     return name.rpartition(".")[0] or name or "picture"
 

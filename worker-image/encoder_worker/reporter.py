@@ -90,7 +90,7 @@ class Reporter:
         self._waiting.put(None)
 
     def _run(self) -> None:
-        next_progress = self._clock.monotonic()
+        next_progress = self._clock.monotonic() + self._interval_s
         while True:
             pause = max(0.0, next_progress - self._clock.monotonic())
             try:

@@ -13,6 +13,7 @@ from encoder_core.exits import Exit, exit_for
 from encoder_core.failures import Failure, failure
 from encoder_core.media.plan import OutputPlan, plan_output
 from encoder_core.media.probe import Probe
+from encoder_core.redaction import Redactor
 from encoder_core.reports import (
     FinalReport,
     OrderedOutput,
@@ -48,6 +49,7 @@ class Attempt:
     control: Control
     progress: Progress
     clock: Clock
+    redact: Redactor
     reports: dict[int, OutputReport] = field(default_factory=dict)
     """The last word on each output."""
     retry_after_s: float | None = None
@@ -72,8 +74,13 @@ class Attempt:
         self.reports[report.index] = report
         self.reporter.send(report)
 
+    def clean(self, why: Failure) -> Failure:
+        """Without our secrets: ffmpeg and servers repeat what they were given."""
+        detail = self.redact(why.detail) if why.detail else None
+        return why.model_copy(update={"message": self.redact(why.message), "detail": detail})
+
     def fail(self, index: int, why: Failure) -> None:
-        why = why.model_copy(update={"output": index})
+        why = self.clean(why).model_copy(update={"output": index})
         self.tell(OutputReport(index=index, status=OutputStatus.FAILED, failure=why))
 
 
@@ -269,7 +276,7 @@ def stop(attempt: Attempt, stopped: Stopped) -> tuple[Exit, FinalReport]:
 def _failed(attempt: Attempt, why: Failure) -> tuple[Exit, FinalReport]:
     final = FinalReport(
         outcome=Outcome.FAILED,
-        failure=why,
+        failure=attempt.clean(why),
         retry_after_s=attempt.retry_after_s,
         outputs=list(attempt.reports.values()),
     )

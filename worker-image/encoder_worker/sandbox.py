@@ -81,7 +81,7 @@ def active_layers() -> list[str]:
 def launch_arguments(
     argv: Sequence[str], *, read: Iterable[str], write: Iterable[str], layers: Iterable[str]
 ) -> list[str]:
-    """The command that runs `argv` locked in: it reads `read` and the system, and writes `write`."""
+    """The command that runs `argv` locked in: reading `read` and the system, writing `write`."""
     box = {
         "read": list(read),
         "write": list(write),

@@ -161,7 +161,7 @@ def _check_sandbox(code: int, log: _Log) -> None:
 def _read_both(
     process: subprocess.Popen[bytes], *, timeout_s: float | None = None, poll_s: float | None = None
 ) -> Iterator[tuple[IO[bytes] | None, bytes]]:
-    """What the child writes, as it comes; `(None, b"")` each `poll_s` in which it writes nothing."""
+    """What the child writes, as it comes; `(None, b"")` each `poll_s` without any."""
     assert process.stdout is not None
     assert process.stderr is not None
     with selectors.DefaultSelector() as selector:

@@ -259,7 +259,7 @@ def test_ftp_refuses_a_wrong_password(ftp_server: FtpServer) -> None:
 def test_ftps_stores_and_serves_over_tls_only(ftps_server: FtpServer, tls_files: TlsFiles) -> None:
     context = ssl.create_default_context(cafile=str(tls_files.authority))
     with ftplib.FTP_TLS(timeout=TIMEOUT_S, context=context) as client:
-        client.connect("localhost", ftps_server.port)
+        client.connect(ftps_server.host, ftps_server.port)
         client.login(ftps_server.user, ftps_server.password)
         client.prot_p()
         assert upload(client).startswith("226")

@@ -8,18 +8,18 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType
 from uuid import uuid4
 
 from encoder_api.app import create_app
 from encoder_api.auth import check_exposure
-from encoder_api.server import Server
+from encoder_api.server import ApiServer
 from encoder_api.settings import ApiSettings
 from encoder_api.webhooks.sender import Sender
 from encoder_core import logs
 from encoder_core.egress import Dialler
 from encoder_core.errors import ConfigurationError
 from encoder_core.reports import AmbientCredentials
+from encoder_db import keys
 from encoder_db.migrations import migrate
 from encoder_db.retention import delete_old_jobs
 from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings, TransferSettings
@@ -37,21 +37,19 @@ def run_up(*, host: str | None, port: int | None) -> None:
     """The unified app: until SIGTERM or Ctrl-C."""
     settings = api_settings(host, port)
     with opened_store(alone=True) as store, ExitStack() as stack:
-        check_exposure(settings, store)
-        server = Server(create_app(settings, store), settings)
+        server = bind(settings, store)
         crew = Crew(on_crash=server.stop)
         hire_runner(crew, store, stack)
         hire_sender(crew, store)
         with crew:
-            server.run()
+            serve(server)
     crew.raise_if_crashed()
 
 
 def run_api(*, host: str | None, port: int | None) -> None:
     settings = api_settings(host, port)
     with opened_store(shared_by="encoder api") as store:
-        check_exposure(settings, store)
-        Server(create_app(settings, store), settings).run()
+        serve(bind(settings, store))
 
 
 def run_worker() -> None:
@@ -80,7 +78,41 @@ def run_retention(*, hours: int | None) -> int:
 
 def api_settings(host: str | None, port: int | None) -> ApiSettings:
     given = {"host": host, "port": port}
-    return ApiSettings(**{name: value for name, value in given.items() if value is not None})
+    return ApiSettings().model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+
+
+def bind(settings: ApiSettings, store: Store) -> ApiServer:
+    """The API on its socket. Raises ConfigurationError when it would be open to strangers."""
+    with store.read() as tx:
+        keys_exist = bool(keys.list_keys(tx))
+    check_exposure(settings, keys_exist=keys_exist)
+    return ApiServer(
+        create_app(settings, store),
+        host=settings.host,
+        port=settings.port,
+        drain_s=settings.drain_s,
+        shutdown_s=settings.shutdown_s,
+    )
+
+
+def serve(server: ApiServer) -> None:
+    """Until SIGTERM or Ctrl-C."""
+    with on_signals(server.stop):
+        server.run(ready=lambda: log.info("listening", extra={"url": server.url}))
+
+
+@contextmanager
+def on_signals(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` on SIGTERM and Ctrl-C. In the main thread only."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: act()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -173,13 +205,7 @@ class Crew:
     def work_until_signal(self) -> None:
         """Work until SIGTERM, Ctrl-C or a crash."""
         signaled = threading.Event()
-
-        def note(_: int, __: FrameType | None) -> None:
-            signaled.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, note)
-        with self:
+        with on_signals(signaled.set), self:
             signaled.wait()
         self.raise_if_crashed()
 

@@ -6,9 +6,12 @@ import time
 from typing import Protocol
 
 
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the former is Linux's
+
+
 class Clock(Protocol):
     def monotonic(self) -> float:
-        """Seconds that only ever grow; for spans."""
+        """Seconds that only ever grow, also while the machine sleeps; for spans."""
         ...
 
     def sleep(self, seconds: float) -> None: ...
@@ -16,7 +19,8 @@ class Clock(Protocol):
 
 class SystemClock:
     def monotonic(self) -> float:
-        return time.monotonic()
+        # CLOCK_MONOTONIC stands still while a laptop sleeps and leases run out.
+        return time.clock_gettime(_STEADY)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

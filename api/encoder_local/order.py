@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import UUID
 
 from pydantic import SecretStr
 
-from encoder_core.reports import AmbientCredentials, OrderedOutput, WorkerLimits, WorkOrder
-from encoder_core.specs import JobSpec
+from encoder_core.reports import AmbientCredentials, WorkerLimits, WorkOrder
+from encoder_db.attempts import Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,34 +24,25 @@ class OrderContext:
 
 def build_order(
     context: OrderContext,
+    work: Work,
     *,
-    job_id: int,
-    job_uuid: UUID,
-    attempt: int,
     token: str,
-    spec: JobSpec,
-    outputs: list[int],
     scratch: Path,
     inline_path: Path | None,
-    encoded: dict[int, Path],
+    encoded: Mapping[int, Path],
 ) -> WorkOrder:
-    """
-    `outputs` are the indexes still to make; `encoded` those of them whose encoded file an earlier
-    attempt left behind, so that only their delivery is missing.
-    """
+    """`encoded`: outputs whose encoded file an earlier attempt left, by index: deliver those."""
     return WorkOrder(
-        job_id=job_id,
-        job_uuid=job_uuid,
-        attempt=attempt,
+        job_id=work.job_id,
+        job_uuid=work.job_uuid,
+        attempt=work.attempt,
         token=SecretStr(token),
-        source=spec.source,
+        source=work.spec.source,
         outputs=[
-            OrderedOutput(
-                index=index,
-                spec=spec.outputs[index],
-                encoded_path=str(encoded[index]) if index in encoded else None,
-            )
-            for index in outputs
+            output.model_copy(update={"encoded_path": str(encoded[output.index])})
+            if output.index in encoded
+            else output
+            for output in work.outputs
         ],
         inline_path=str(inline_path) if inline_path else None,
         scratch_dir=str(scratch),

@@ -15,15 +15,16 @@ from typing import Final, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from encoder_core.clock import Clock, SystemClock
-from encoder_core.errors import EncoderError
-from encoder_core.failures import failure
-from encoder_core.redaction import Redactor
+from encoder_core.errors import JobError
+from encoder_core.failures import Failure, failure
+from encoder_core.redaction import Redactor, split_secrets
 from encoder_core.reports import Answer, Envelope, ProgressReport
 from encoder_core.retries import RetryLimits
 from encoder_core.states import FINAL_JOB, JobStatus
-from encoder_db import attempts, blobs, jobs, queue, workers
-from encoder_db.attempts import Claimed
-from encoder_db.queue import QueueMessage
+from encoder_db import attempts, blobs, jobs, messages, queue, workers
+from encoder_db.outcomes import finish_attempt
+from encoder_db.reports import apply_report
+from encoder_db.rows import Claimed, QueueMessage
 from encoder_db.settings import QueueSettings
 from encoder_db.store import Store
 from encoder_local.child import Child
@@ -38,6 +39,8 @@ KEEP_FAILED_S: Final = 24 * 3600.0  # as long as a failed job's credentials: wha
 CLEAN_S: Final = 3600.0
 BUSY_POLL_S: Final = 0.1
 STORE_PAUSE_S: Final = 1.0
+NO_LEASE: Final = Answer(accepted=True)
+"""The record cannot be reached: the worker goes on, but must not publish for longer than it may."""
 
 
 @dataclass(slots=True)
@@ -118,27 +121,37 @@ class LocalRunner:
         free = self._capacity - len(self._running)
         if free <= 0:
             return 0
-        messages = queue.claim(
+        taken = queue.claim(
             self._store, engine="local", worker=self._worker, limit=free, lease_s=self._lease_s
         )
-        for message in messages:
+        for message in taken:
             self._start(message)
-        return len(messages)
+        return len(taken)
 
     # --- One job -----------------------------------------------------------------------------
 
     def _start(self, message: QueueMessage) -> None:
+        if message.job_id in self._running:
+            # We lost its lease and got it back: our old worker has to end first.
+            messages.release(self._store, message, delay_s=STORE_PAUSE_S)
+            return
         claimed = attempts.open_attempt(
-            self._store, message, executor="local", worker=self._worker, limit=None
+            self._store,
+            message,
+            executor="local",
+            worker=self._worker,
+            limit=self._capacity,
+            limits=self._limits,
         )
         if not isinstance(claimed, Claimed):
-            log.info("job_not_admitted", extra={"job": message.job_id, "why": str(claimed)})
+            log.info("job_not_admitted", extra={"job": message.job_id, "why": claimed.reason})
             return
         try:
             child, redact = self._spawn(claimed)
-        except (EncoderError, OSError) as error:
+        except (JobError, OSError) as error:
+            because = error.failure if isinstance(error, JobError) else failure("worker_failed")
             log.error("worker_not_started", extra={"job": claimed.job.id, "error": str(error)})
-            self._finish(claimed, exit_code=None, why="worker_failed", message=str(error))
+            self._finish(claimed, exit_code=None, because=because)
             return
         running = Running(message, claimed, child)
         running.thread = threading.Thread(
@@ -156,21 +169,20 @@ class LocalRunner:
     def _spawn(self, claimed: Claimed) -> tuple[Child, Redactor]:
         job = claimed.job
         work = attempts.read_work(self._store, job.id, claimed.attempt)
+        if work is None:
+            raise JobError("worker_lost", "The attempt was not current any more.")
         scratch = self._scratch.make(job.uuid, claimed.attempt)
         inline_path = self._write_inline(job.id, scratch) if work.has_inline else None
         order = build_order(
             self._context,
-            job_id=job.id,
-            job_uuid=job.uuid,
-            attempt=claimed.attempt,
+            work,
             token=claimed.token,
-            spec=work.spec,
-            outputs=work.outputs,
             scratch=scratch,
             inline_path=inline_path,
-            encoded=self._scratch.encoded_by_earlier(job.uuid, claimed.attempt, work.spec),
+            encoded=self._scratch.encoded_earlier(job.uuid, claimed.attempt),
         )
-        return Child(order), Redactor([*work.secrets, claimed.token])
+        _, secrets = split_secrets(work.spec)
+        return Child(order), Redactor([*secrets.values(), claimed.token])
 
     def _write_inline(self, job_id: int, scratch: Path) -> Path:
         path = scratch / "inline"
@@ -191,9 +203,7 @@ class LocalRunner:
         forwarder = threading.Thread(target=forward_log, daemon=True)
         forwarder.start()
         for envelope in child.reports():
-            answer = self._apply(envelope)
-            if answer is not None:
-                child.answer(answer)
+            child.answer(self._apply(envelope))
         code = child.wait()
         forwarder.join()
         log.info("worker_ended", extra={**extra, "exit_code": code})
@@ -203,30 +213,24 @@ class LocalRunner:
             del self._running[claimed.job.id]
         self._wake.set()
 
-    def _apply(self, envelope: Envelope) -> Answer | None:
-        """None: the record cannot be reached. A worker without an answer stops publishing."""
+    def _apply(self, envelope: Envelope) -> Answer:
         if isinstance(envelope.report, ProgressReport):
             try:
-                return attempts.apply_report(self._store, envelope)
+                return apply_report(self._store, envelope)
             except DBAPIError:
-                return None  # the next one is two seconds away
-        return self._persist(lambda: attempts.apply_report(self._store, envelope))
+                return NO_LEASE  # the next one is two seconds away
+        return self._persist(lambda: apply_report(self._store, envelope)) or NO_LEASE
 
     def _finish(
-        self,
-        claimed: Claimed,
-        *,
-        exit_code: int | None,
-        why: str | None = None,
-        message: str | None = None,
+        self, claimed: Claimed, *, exit_code: int | None, because: Failure | None = None
     ) -> None:
         status = self._persist(
-            lambda: attempts.finish_attempt(
+            lambda: finish_attempt(
                 self._store,
                 claimed.job.id,
                 claimed.attempt,
                 exit_code=exit_code,
-                failure=failure(why, message) if why else None,
+                failure=because,
                 limits=self._limits,
                 jitter=self._jitter(),
             )
@@ -241,6 +245,8 @@ class LocalRunner:
         )
         if status in (JobStatus.COMPLETED, JobStatus.CANCELED):
             self._scratch.remove(claimed.job.uuid)
+        else:
+            self._scratch.keep_encoded(claimed.job.uuid, claimed.attempt)
 
     # --- All jobs ----------------------------------------------------------------------------
 
@@ -259,7 +265,7 @@ class LocalRunner:
 
     def _extend_leases(self) -> None:
         for running in self._snapshot():
-            if not queue.extend(self._store, running.message, self._lease_s):
+            if not messages.extend(self._store, running.message, self._lease_s):
                 log.warning("lease_lost", extra={"job": running.claimed.job.id})
                 running.lost = True
                 running.child.kill()
@@ -269,9 +275,10 @@ class LocalRunner:
         if not by_id:
             return
         with self._store.read() as tx:
-            canceling = jobs.canceling_among(tx, list(by_id))
-        for job_id in canceling:
-            by_id[job_id].child.stop()
+            opened = attempts.open_attempts(tx, executor="local", worker=self._worker)
+        for attempt in opened:
+            if attempt.job_status is JobStatus.CANCELING and attempt.job_id in by_id:
+                by_id[attempt.job_id].child.stop()
 
     def _clean_scratch(self) -> None:
         """Drop what no attempt will deliver any more."""

@@ -1,0 +1,120 @@
+"""The unified app ends in every way a process can end, and no job is lost, doubled or stuck."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.webhooks import WebhookReceiver
+from tests.system.service import FINAL, Service, encoder_up
+from tests.system.test_contract import a_long_request, eventually
+
+Clip = Callable[[str], Path]
+
+
+def is_encoding(job: dict[str, Any]) -> bool:
+    return (job["progress"] or {}).get("phase") == "encoding" and job["progress"]["percent"] > 1
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes whose parent is `pid`, by the kernel's own list."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_killed_in_the_middle_of_an_encode_the_job_ends_completed_once(
+    database_url: str, tmp_path: Path, clip: Clip, webhook_receiver: WebhookReceiver
+) -> None:
+    with encoder_up(database_url, tmp_path) as service:
+        hook = f"{webhook_receiver.url}/hook"
+        number = service.submit(a_long_request(service, clip, notificationUrl=hook))
+        service.wait_for(number, is_encoding)
+        assert service.process is not None
+        workers = worker_processes(service)
+        service.kill()
+        eventually(lambda: not any(map(is_alive, workers)), lambda: workers)
+        service.start()
+        job = service.wait_for(number, lambda job: job["status"] in FINAL)
+        assert job["status"] == "completed", (job, service.log_tail())
+        assert [attempt["status"] for attempt in job["attempts"]] == ["lost", "succeeded"]
+        assert (service.files / "out.mp4").stat().st_size == job["outputs"][0]["result"][
+            "sizeBytes"
+        ]
+        deliveries = webhook_receiver.wait_for(
+            lambda seen: any(delivery.body["type"] == "job.completed" for delivery in seen)
+        )
+        types = [delivery.body["type"] for delivery in deliveries]
+        assert types.count("job.completed") == types.count("output.uploaded") == 1
+        assert service.stop() == 0
+
+
+def worker_processes(service: Service) -> list[int]:
+    assert service.process is not None
+    workers = children_of(service.process.pid)
+    assert workers
+    return workers + [pid for worker in workers for pid in children_of(worker)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_ends_its_workers_and_gives_the_job_back(
+    sqlite_url: str, tmp_path: Path, clip: Clip, number: signal.Signals
+) -> None:
+    with encoder_up(sqlite_url, tmp_path) as service:
+        job_number = service.submit(a_long_request(service, clip))
+        service.wait_for(job_number, is_encoding)
+        workers = worker_processes(service)
+        assert service.process is not None
+        os.kill(service.process.pid, number)
+        assert service.process.wait(timeout=60) == 0
+        assert not any(map(is_alive, workers))
+        service.start()
+        job = service.wait_for(job_number, lambda job: job["status"] in FINAL)
+        assert job["status"] == "completed"
+        # The machine wanted to stop: that is not charged to the job.
+        assert [
+            attempt["failure"]["code"] for attempt in job["attempts"] if attempt["failure"]
+        ] == ["worker_interrupted"]
+
+
+def test_a_killed_worker_is_tried_again(sqlite_url: str, tmp_path: Path, clip: Clip) -> None:
+    with encoder_up(sqlite_url, tmp_path) as service:
+        number = service.submit(a_long_request(service, clip))
+        service.wait_for(number, is_encoding)
+        [worker, *_] = worker_processes(service)
+        os.kill(worker, signal.SIGKILL)
+        job = service.wait_for(number, lambda job: job["status"] in FINAL)
+        assert job["status"] == "completed"
+        assert len(job["attempts"]) == 2
+
+
+def test_a_canceled_job_stops_its_worker_and_stays_canceled(
+    sqlite_url: str, tmp_path: Path, clip: Clip
+) -> None:
+    with encoder_up(sqlite_url, tmp_path) as service:
+        number = service.submit(a_long_request(service, clip))
+        service.wait_for(number, is_encoding)
+        workers = worker_processes(service)
+        assert service.post(f"/jobs/{number}/cancel", None).ok
+        job = service.wait_for(number, lambda job: job["status"] in FINAL)
+        assert job["status"] == "canceled"
+        eventually(lambda: not any(map(is_alive, workers)), lambda: workers)
+        assert not (service.files / "out.mp4").exists()
+
+
+def test_two_apps_cannot_share_a_sqlite_file(sqlite_url: str, tmp_path: Path) -> None:
+    with encoder_up(sqlite_url, tmp_path) as service:
+        second = Service(tmp_path, service.settings)
+        with pytest.raises(Exception, match="another process works with"):
+            second.start()

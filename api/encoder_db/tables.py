@@ -231,7 +231,7 @@ job_progress: Final = _table(
     _needed("updated_at", Timestamp()),
 )
 
-# --- Events and webhooks: outbox.py, deliveries.py ---------------------------------------------
+# --- Events and webhooks: events.py, deliveries.py ---------------------------------------------
 
 job_events: Final = _table(
     "job_events",

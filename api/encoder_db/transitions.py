@@ -13,7 +13,7 @@ from encoder_core.events import OUTPUT_UPLOADED, job_event
 from encoder_core.failures import Failure
 from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, JobStatus
 from encoder_db.dialect import db_now
-from encoder_db.outbox import record_event
+from encoder_db.events import record_event
 from encoder_db.rows import JobRow
 from encoder_db.tables import jobs
 

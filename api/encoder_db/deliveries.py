@@ -1,0 +1,387 @@
+"""Webhook deliveries: claimed like jobs, ended or put off, in the order of each job's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping, delete, exists, func, insert, select, update
+
+from encoder_core.events import FINAL_EVENTS
+from encoder_core.sealing import CannotOpen
+from encoder_db.dialect import claimable, db_now, in_seconds
+from encoder_db.events import PARKED_UNTIL, hash_host, log_superseded
+from encoder_db.rows import JobRef, by_ref, lock_job
+from encoder_db.secrets import destroy_webhook, read_sealed_webhook, sealing_purpose
+from encoder_db.store import Store
+from encoder_db.tables import job_events, webhook_attempts, webhook_deliveries
+
+SNIPPET_BYTES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """An event to be sent now. `id` and `lease_seq` are the lease, as with queue messages."""
+
+    id: int
+    event_id: int
+    event_uuid: UUID
+    event_type: str
+    job_id: int
+    seq: int
+    trigger_kind: str
+    """`auto`, or `manual` for a delivery that somebody asked for: that has one attempt."""
+    body: bytes
+    """The same bytes for every attempt."""
+    url: str
+    attempts: int
+    """How many were made before this one."""
+    lease_seq: int
+    host_hash: bytes
+    first_attempt_at: datetime | None
+    """None when this is the first."""
+
+
+def claim_deliveries(
+    store: Store,
+    *,
+    worker: str,
+    limit: int,
+    lease_s: float,
+    skip_hosts: Collection[bytes] = (),
+) -> list[Delivery]:
+    """
+    Lease deliveries that are due. `skip_hosts` are hosts that have enough to do.
+
+    A sender that dies lets its leases lapse, and the same events go out again.
+    """
+
+    def work(tx: Connection) -> list[RowMapping]:
+        table = webhook_deliveries
+        query = (
+            select(table)
+            .where(table.c.next_attempt_at <= db_now())
+            .order_by(table.c.next_attempt_at, table.c.id)
+            .limit(limit)
+        )
+        if skip_hosts:
+            query = query.where(table.c.host_hash.not_in(list(skip_hosts)))
+        claim = claimable(query, table, "ix_webhook_deliveries_claim")
+        rows = list(tx.execute(claim).mappings().all())
+        if rows:
+            tx.execute(
+                update(table)
+                .where(table.c.id.in_([row["id"] for row in rows]))
+                .values(
+                    next_attempt_at=in_seconds(lease_s),
+                    lease_seq=table.c.lease_seq + 1,
+                    leased_by=worker,
+                    first_attempt_at=func.coalesce(table.c.first_attempt_at, db_now()),
+                )
+            )
+        return rows
+
+    rows = store.run(work)
+    if not rows:
+        return []
+    with store.read() as tx:
+        bodies = _bodies(tx, [row["id"] for row in rows])
+    deliveries = []
+    for row in rows:
+        delivery = _open(store, row, bodies.get(row["id"]))
+        if delivery is not None:
+            deliveries.append(delivery)
+    return deliveries
+
+
+def _bodies(tx: Connection, ids: list[int]) -> dict[int, str | None]:
+    query = (
+        select(
+            webhook_deliveries.c.id,
+            func.coalesce(webhook_deliveries.c.body, job_events.c.payload).label("body"),
+        )
+        .outerjoin(job_events, job_events.c.id == webhook_deliveries.c.event_id)
+        .where(webhook_deliveries.c.id.in_(ids))
+    )
+    return {row.id: row.body for row in tx.execute(query)}
+
+
+def _open(store: Store, row: RowMapping, body: str | None) -> Delivery | None:
+    """The delivery with its URL; one that cannot be sent ever is given up here."""
+    url = ""
+    try:
+        purpose = sealing_purpose("webhook", row["job_uuid"])
+        url = store.keys.open(bytes(row["target"]), purpose=purpose).decode()
+    except CannotOpen:
+        body = None
+    delivery = Delivery(
+        id=row["id"],
+        event_id=row["event_id"],
+        event_uuid=row["event_uuid"],
+        event_type=row["event_type"],
+        job_id=row["job_id"],
+        seq=row["seq"],
+        trigger_kind=row["trigger_kind"],
+        body=(body or "").encode(),
+        url=url,
+        attempts=row["attempts"],
+        lease_seq=row["lease_seq"] + 1,
+        host_hash=bytes(row["host_hash"]),
+        first_attempt_at=row["first_attempt_at"],
+    )
+    if body is None:
+        give_up_delivery(store, delivery, outcome="target_lost")
+        return None
+    return delivery
+
+
+def finish_delivery(
+    store: Store,
+    delivery: Delivery,
+    *,
+    outcome: str,
+    status: int | None = None,
+    duration_ms: int = 0,
+    remote_ip: str | None = None,
+    snippet: bytes | None = None,
+) -> bool:
+    """
+    It arrived, or is given up: log it, and let the job's next event go.
+
+    False, with nothing written, when the lease was lost: another sender has it.
+    """
+    sent = _Sent(outcome, status, duration_ms, remote_ip, snippet)
+    return store.run(_holding(delivery, lambda tx: _end(tx, delivery, sent)))
+
+
+def give_up_delivery(
+    store: Store,
+    delivery: Delivery,
+    *,
+    outcome: str,
+    status: int | None = None,
+    duration_ms: int = 0,
+    remote_ip: str | None = None,
+    snippet: bytes | None = None,
+    whole_job: bool = False,
+) -> bool:
+    """
+    No attempt follows. With `whole_job` the receiver said that it is gone for good: what else is
+    pending for the job is dropped, and nothing is announced any more.
+    """
+    sent = _Sent(outcome, status, duration_ms, remote_ip, snippet)
+
+    def work(tx: Connection) -> None:
+        _end(tx, delivery, sent)
+        if whole_job:
+            of_job = webhook_deliveries.c.job_id == delivery.job_id
+            tx.execute(delete(webhook_deliveries).where(of_job))
+            destroy_webhook(tx, delivery.job_id)
+
+    return store.run(_holding(delivery, work))
+
+
+def reschedule_delivery(
+    store: Store,
+    delivery: Delivery,
+    *,
+    delay_s: float,
+    outcome: str,
+    status: int | None = None,
+    duration_ms: int = 0,
+    remote_ip: str | None = None,
+    snippet: bytes | None = None,
+) -> bool:
+    """
+    It failed and is tried again after the delay, unless the job has ended meanwhile.
+
+    Then the final event takes its place: a receiver that comes back learns first how it ended.
+    """
+    sent = _Sent(outcome, status, duration_ms, remote_ip, snippet)
+
+    def work(tx: Connection) -> None:
+        if delivery.trigger_kind == "manual":
+            _end(tx, delivery, sent)
+            return
+        if delivery.event_type not in FINAL_EVENTS and _final_waits(tx, delivery):
+            held = webhook_deliveries.c.id == delivery.id
+            log_superseded(tx, select(webhook_deliveries).where(held).subquery())
+            _end(tx, delivery, sent)
+            return
+        _log(tx, delivery, sent, delay_s=delay_s)
+        tx.execute(
+            update(webhook_deliveries)
+            .where(webhook_deliveries.c.id == delivery.id)
+            .values(
+                next_attempt_at=in_seconds(delay_s),
+                attempts=webhook_deliveries.c.attempts + 1,
+                leased_by=None,
+            )
+        )
+
+    return store.run(_holding(delivery, work))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    outcome: str
+    status: int | None
+    duration_ms: int
+    remote_ip: str | None
+    snippet: bytes | None
+
+
+def _holding(
+    delivery: Delivery, work: Callable[[Connection], None]
+) -> Callable[[Connection], bool]:
+    """
+    Do the work only while the lease is ours.
+
+    The job is locked first: an event that is being written meanwhile would otherwise park behind
+    a delivery that is just ending, and wait for ever.
+    """
+
+    def guarded(tx: Connection) -> bool:
+        lock_job(tx, delivery.job_id)
+        held = select(webhook_deliveries.c.id).where(
+            webhook_deliveries.c.id == delivery.id,
+            webhook_deliveries.c.lease_seq == delivery.lease_seq,
+        )
+        if tx.execute(held.with_for_update()).first() is None:
+            return False
+        work(tx)
+        return True
+
+    return guarded
+
+
+def _end(tx: Connection, delivery: Delivery, sent: _Sent) -> None:
+    _log(tx, delivery, sent, delay_s=None)
+    tx.execute(delete(webhook_deliveries).where(webhook_deliveries.c.id == delivery.id))
+    release_next(tx, delivery.job_id)
+
+
+def _log(tx: Connection, delivery: Delivery, sent: _Sent, *, delay_s: float | None) -> None:
+    tx.execute(
+        insert(webhook_attempts).values(
+            event_uuid=delivery.event_uuid,
+            event_type=delivery.event_type,
+            job_id=delivery.job_id,
+            seq=delivery.seq,
+            attempt=delivery.attempts + 1,
+            trigger_kind=delivery.trigger_kind,
+            started_at=in_seconds(-sent.duration_ms / 1000),
+            duration_ms=sent.duration_ms,
+            outcome=sent.outcome,
+            status=sent.status,
+            remote_ip=sent.remote_ip,
+            snippet=None if sent.snippet is None else sent.snippet[:SNIPPET_BYTES],
+            next_attempt_at=None if delay_s is None else in_seconds(delay_s),
+        )
+    )
+
+
+def release_next(tx: Connection, job_id: int) -> None:
+    """The earliest pending event of the job is due, if it was parked behind another."""
+    earliest = (
+        select(webhook_deliveries.c.id, webhook_deliveries.c.next_attempt_at)
+        .where(webhook_deliveries.c.job_id == job_id, webhook_deliveries.c.trigger_kind == "auto")
+        .order_by(webhook_deliveries.c.seq)
+        .limit(1)
+    )
+    row = tx.execute(earliest).one_or_none()
+    if row is not None and row.next_attempt_at == PARKED_UNTIL:
+        due = update(webhook_deliveries).where(webhook_deliveries.c.id == row.id)
+        tx.execute(due.values(next_attempt_at=db_now()))
+
+
+def _final_waits(tx: Connection, delivery: Delivery) -> bool:
+    final = exists().where(
+        webhook_deliveries.c.job_id == delivery.job_id,
+        webhook_deliveries.c.seq > delivery.seq,
+        webhook_deliveries.c.event_type.in_(sorted(FINAL_EVENTS)),
+    )
+    return bool(tx.execute(select(final)).scalar_one())
+
+
+def redeliver(store: Store, ref: JobRef, event_uuid: UUID, *, owner: str | None = None) -> bool:
+    """
+    Send an event once more, now: the same id and body, one attempt, out of order.
+
+    One that is still pending is only brought forward, unless it waits for an earlier one. False
+    when there is no such event, or nobody to send it to.
+    """
+
+    def work(tx: Connection) -> bool:
+        job = lock_job(tx, by_ref(ref, owner))
+        if job is None:
+            return False
+        which = (job_events.c.job_id == job.id) & (job_events.c.uuid == event_uuid)
+        event = tx.execute(select(job_events).where(which)).mappings().one_or_none()
+        target = read_sealed_webhook(tx, job.id)
+        url = job.request.get("notificationUrl")
+        if event is None or target is None or url is None:
+            return False
+        pending = webhook_deliveries.c.event_id == event["id"]
+        waits = tx.execute(select(webhook_deliveries).where(pending)).mappings().one_or_none()
+        if waits is not None:
+            if waits["next_attempt_at"] != PARKED_UNTIL and waits["leased_by"] is None:
+                forward = update(webhook_deliveries).where(pending)
+                tx.execute(forward.values(next_attempt_at=db_now()))
+            return True
+        tx.execute(
+            insert(webhook_deliveries).values(
+                event_id=event["id"],
+                event_uuid=event["uuid"],
+                event_type=event["type"],
+                job_id=job.id,
+                job_uuid=job.uuid,
+                seq=event["seq"],
+                trigger_kind="manual",
+                target=target,
+                host_hash=hash_host(url),
+                next_attempt_at=db_now(),
+                attempts=0,
+                lease_seq=0,
+            )
+        )
+        return True
+
+    return store.run(work)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookAttempt:
+    """One try to send an event, as the log keeps it."""
+
+    id: int
+    event_uuid: UUID
+    event_type: str
+    seq: int
+    attempt: int
+    trigger_kind: str
+    started_at: datetime
+    duration_ms: int
+    outcome: str
+    status: int | None
+    remote_ip: str | None
+    snippet: bytes | None
+    next_attempt_at: datetime | None
+
+
+def list_webhook_attempts(tx: Connection, job_id: int, *, limit: int = 200) -> list[WebhookAttempt]:
+    """What was sent of a job, the latest first."""
+    query = (
+        select(webhook_attempts)
+        .where(webhook_attempts.c.job_id == job_id)
+        .order_by(webhook_attempts.c.id.desc())
+        .limit(limit)
+    )
+    names = WebhookAttempt.__dataclass_fields__
+    return [
+        WebhookAttempt(**{name: row[name] for name in names})
+        for row in tx.execute(query).mappings()
+    ]

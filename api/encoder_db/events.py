@@ -1,0 +1,199 @@
+"""Events: written with the change that they tell of, and with the delivery that may come of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, delete, exists, insert, literal, select
+from sqlalchemy.sql import Select
+
+from encoder_core.documents import EventDocument, JobDocument
+from encoder_core.events import FINAL_EVENTS, webhook_payload
+from encoder_core.ids import new_uuid
+from encoder_db.dialect import db_now, inserted_id, to_json
+from encoder_db.documents import load_document
+from encoder_db.secrets import read_sealed_webhook
+from encoder_db.tables import job_events, jobs, webhook_attempts, webhook_deliveries
+
+PARKED_UNTIL: Final = datetime(9999, 1, 1, tzinfo=UTC)
+"""When a delivery is due that waits for an earlier one of its job."""
+
+
+def record_event(tx: Connection, job_id: int, event_type: str) -> None:
+    """
+    Write down what just happened to a job, as its document is now.
+
+    Runs in the transaction of the change, which holds the job's lock: numbers have no gaps
+    because each step of the version writes exactly one event.
+    """
+    document = load_document(tx, jobs.c.id == job_id)
+    assert document is not None, f"an event of job {job_id}, which does not exist"
+    record_event_of(tx, document, event_type)
+
+
+def record_event_of(tx: Connection, job: JobDocument, event_type: str) -> None:
+    """The same, for who has the document at hand."""
+    uuid = new_uuid(unix_ms=int(job.updated_at.timestamp() * 1000))
+    payload = webhook_payload(
+        event_type,
+        event_id=uuid,
+        occurred_at=job.updated_at,
+        sequence=job.version,
+        job=job.to_json(),
+    )
+    event_id = inserted_id(
+        tx.execute(
+            insert(job_events).values(
+                uuid=uuid,
+                job_id=job.id,
+                seq=job.version,
+                type=event_type,
+                payload=to_json(payload),
+                created_at=job.updated_at,
+            )
+        )
+    )
+    if job.notification_url is None:
+        return
+    target = read_sealed_webhook(tx, job.id)
+    if target is None:
+        return  # the receiver said that it is gone
+    if event_type in FINAL_EVENTS:
+        _supersede(tx, job.id)
+    tx.execute(
+        insert(webhook_deliveries).values(
+            event_id=event_id,
+            event_uuid=uuid,
+            event_type=event_type,
+            job_id=job.id,
+            job_uuid=job.uuid,
+            seq=job.version,
+            trigger_kind="auto",
+            target=target,
+            host_hash=hash_host(job.notification_url),
+            next_attempt_at=PARKED_UNTIL if _has_earlier(tx, job) else db_now(),
+            attempts=0,
+            lease_seq=0,
+        )
+    )
+
+
+def hash_host(url: str) -> bytes:
+    """What deliveries to one host have in common, so that a dead host can be passed over."""
+    parts = urlsplit(url)
+    place = f"{parts.scheme}://{parts.hostname}:{parts.port}"
+    return hashlib.sha256(place.encode()).digest()[:16]
+
+
+def _has_earlier(tx: Connection, job: JobDocument) -> bool:
+    if job.version == 1:
+        return False
+    earlier = exists().where(
+        webhook_deliveries.c.job_id == job.id, webhook_deliveries.c.trigger_kind == "auto"
+    )
+    return bool(tx.execute(select(earlier)).scalar_one())
+
+
+def _supersede(tx: Connection, job_id: int) -> None:
+    """
+    Drop deliveries that a final event makes pointless: those that failed and are not under way.
+
+    A healthy receiver still sees every change, because only what failed once is dropped.
+    """
+    failed = (
+        (webhook_deliveries.c.job_id == job_id)
+        & (webhook_deliveries.c.trigger_kind == "auto")
+        & (webhook_deliveries.c.attempts > 0)
+        & webhook_deliveries.c.leased_by.is_(None)
+    )
+    log_superseded(tx, select(webhook_deliveries).where(failed).subquery())
+    tx.execute(delete(webhook_deliveries).where(failed))
+
+
+def log_superseded(tx: Connection, dropped: object) -> None:
+    columns = dropped.c  # type: ignore[attr-defined]  # a subquery of webhook_deliveries
+    tx.execute(
+        insert(webhook_attempts).from_select(
+            [
+                *("event_uuid", "event_type", "job_id", "seq", "attempt", "trigger_kind"),
+                *("started_at", "duration_ms", "outcome"),
+            ],
+            select(
+                columns.event_uuid,
+                columns.event_type,
+                columns.job_id,
+                columns.seq,
+                columns.attempts,
+                columns.trigger_kind,
+                db_now(),
+                literal(0),
+                literal("superseded"),
+            ),
+        )
+    )
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedEvent:
+    """An event with what a stream needs to route it: its place, its job and who may see it."""
+
+    row_id: int
+    job_id: int
+    owner: str
+    document: EventDocument
+
+
+def list_events(
+    tx: Connection, job_id: int, *, after: int = 0, limit: int = 100
+) -> list[EventDocument]:
+    """A job's events with a higher sequence number than `after`, in order."""
+    query = (
+        _events()
+        .where(job_events.c.job_id == job_id, job_events.c.seq > after)
+        .order_by(job_events.c.seq)
+        .limit(limit)
+    )
+    return [_event(row.payload) for row in tx.execute(query)]
+
+
+def events_since(tx: Connection, event_row_id: int, *, limit: int = 500) -> list[StreamedEvent]:
+    """
+    The events of all jobs behind this row, in the order of their rows.
+
+    Transactions commit in another order than their rows were numbered in: who follows the stream
+    must look again at the last few rows, and knows an event it has seen by its id.
+    """
+    query = (
+        _events()
+        .join(jobs, jobs.c.id == job_events.c.job_id)
+        .add_columns(jobs.c.owner)
+        .where(job_events.c.id > event_row_id, jobs.c.deleted_at.is_(None))
+        .order_by(job_events.c.id)
+        .limit(limit)
+    )
+    return [
+        StreamedEvent(row.id, row.job_id, row.owner, _event(row.payload))
+        for row in tx.execute(query)
+    ]
+
+
+def last_event_row(tx: Connection) -> int:
+    """Where a stream that begins now begins."""
+    latest = select(job_events.c.id).order_by(job_events.c.id.desc()).limit(1)
+    return tx.execute(latest).scalar_one_or_none() or 0
+
+
+def _events() -> Select[tuple[int, int, str]]:
+    return select(job_events.c.id, job_events.c.job_id, job_events.c.payload)
+
+
+def _event(payload: str) -> EventDocument:
+    return EventDocument.model_validate(json.loads(payload))

@@ -1,0 +1,98 @@
+"""Bring the schema up to date on boot: one process does it, the others wait for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Connection, inspect, text
+
+from encoder_core.errors import ConfigurationError
+from encoder_db.store import Store
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+log = logging.getLogger(__name__)
+
+HEAD: Final = "0001"
+"""The revision that this code works with."""
+
+LOCK_WAIT_S: Final = 300  # a migration of large tables takes minutes; a boot may wait for it
+_VERSION_TABLE: Final = "alembic_version"
+
+
+def migrate(store: Store) -> None:
+    """
+    Create or upgrade the tables. Does nothing when they are as they should be.
+
+    Raises ConfigurationError when the schema is newer than this code.
+    """
+    with store.read() as tx:
+        if schema_version(tx) == HEAD:
+            return
+    with _alone(store) as connection:
+        found = schema_version(connection)
+        if found == HEAD:
+            return
+        _upgrade(connection, found)
+        log.info("schema_migrated", extra={"from_version": found, "to_version": HEAD})
+
+
+def schema_version(tx: Connection) -> str | None:
+    """The revision of the schema; None before the first migration."""
+    if not inspect(tx).has_table(_VERSION_TABLE):
+        return None
+    return tx.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar_one_or_none()
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[Connection]:
+    """A transaction while which no other process migrates."""
+    if store.dialect == "sqlite":
+        with store.begin() as tx:  # the write lock of the file: tables are part of transactions
+            yield tx
+        return
+    # MySQL commits around each table, so the lock is the session's and not the transaction's.
+    with store.reads.connect() as holder:
+        name = f"encoder-migrate:{store.engine.url.database}"[:64]
+        given = {"name": name, "wait": LOCK_WAIT_S}
+        # The connection's read time-out is shorter than the wait: ask again and again.
+        for _ in range(LOCK_WAIT_S // 10):
+            if holder.execute(text("SELECT GET_LOCK(:name, 10)"), given).scalar_one() == 1:
+                break
+        else:
+            raise ConfigurationError("another process has been migrating the schema for minutes")
+        try:
+            with store.begin() as tx:
+                yield tx
+        finally:
+            holder.execute(text("SELECT RELEASE_LOCK(:name)"), given)
+
+
+def _upgrade(connection: Connection, found: str | None) -> None:
+    # Imported here: it takes as long as the rest of a start, and is needed once a version.
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = alembic_config(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
+        raise ConfigurationError(
+            f"the database's schema ({found}) is newer than this version of encoder ({HEAD}); "
+            "upgrade the program"
+        )
+    command.upgrade(config, "head")
+
+
+def alembic_config(connection: Connection) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,112 @@
+"""Pools: how many jobs of a kind run at once, on which engine, and whether new ones start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from encoder_core.errors import Refused
+from encoder_core.states import OPEN_ATTEMPT, JobStatus
+from encoder_db.dialect import db_now
+from encoder_db.queue import Engine
+from encoder_db.tables import job_attempts, jobs, pools
+
+StopPolicy = Literal["None", "Hold", "Drain"]
+"""`Hold`: nothing new starts. `Drain`: the same, and the pool is meant to become empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRow:
+    name: str
+    engine: Engine
+    max_concurrency: int
+    stop_policy: StopPolicy
+    active: int
+    """Places taken now."""
+    queued: int
+    """Jobs that wait, also those whose back-off is not over."""
+    created_at: datetime
+    updated_at: datetime
+
+
+def _query() -> Any:
+    active = (
+        select(func.count())
+        .where(job_attempts.c.pool == pools.c.name)
+        .where(job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)))
+    )
+    queued = select(func.count()).where(
+        jobs.c.pool == pools.c.name, jobs.c.status == JobStatus.QUEUED
+    )
+    return select(
+        pools, active.scalar_subquery().label("active"), queued.scalar_subquery().label("queued")
+    ).order_by(pools.c.name)
+
+
+def _row(row: Any) -> PoolRow:
+    names = PoolRow.__dataclass_fields__
+    return PoolRow(**{name: row[name] for name in names})
+
+
+def list_pools(tx: Connection) -> list[PoolRow]:
+    return [_row(row) for row in tx.execute(_query()).mappings()]
+
+
+def read_pool(tx: Connection, name: str) -> PoolRow | None:
+    row = tx.execute(_query().where(pools.c.name == name)).mappings().one_or_none()
+    return None if row is None else _row(row)
+
+
+def create_pool(tx: Connection, name: str, *, engine: Engine, max_concurrency: int) -> PoolRow:
+    """Raises Refused (409) when it exists."""
+    row = {
+        "name": name,
+        "engine": engine,
+        "max_concurrency": max_concurrency,
+        "stop_policy": "None",
+        "created_at": db_now(),
+        "updated_at": db_now(),
+    }
+    try:
+        tx.execute(insert(pools).values(row))
+    except IntegrityError:
+        raise Refused("pool_exists", f"the pool {name!r} exists", status=409) from None
+    made = read_pool(tx, name)
+    assert made is not None
+    return made
+
+
+def set_pool(
+    tx: Connection,
+    name: str,
+    *,
+    max_concurrency: int | None = None,
+    stop_policy: StopPolicy | None = None,
+) -> PoolRow | None:
+    """
+    Change what is given. It holds from the next claim on; nothing that runs is stopped.
+
+    None when there is no such pool. Raises Refused (409) for a pool that the cluster rules.
+    """
+    locked = select(pools.c.engine).where(pools.c.name == name).with_for_update()
+    engine = tx.execute(locked).scalar_one_or_none()
+    if engine is None:
+        return None
+    if engine != "local":
+        raise Refused(
+            "pool_ruled_by_cluster",
+            f"the cluster rules this pool; use `kubectl edit transcodepool {name}`, or "
+            f"`kubectl scale transcodepool {name} --replicas=N`",
+            status=409,
+        )
+    values: dict[str, Any] = {"updated_at": db_now()}
+    if max_concurrency is not None:
+        values["max_concurrency"] = max_concurrency
+    if stop_policy is not None:
+        values["stop_policy"] = stop_policy
+    tx.execute(update(pools).where(pools.c.name == name).values(values))
+    return read_pool(tx, name)

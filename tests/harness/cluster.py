@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.harness import binaries, network
-from tests.harness.addresses import Addresses
+from tests.harness.addresses import CLUSTERS, Addresses
 from tests.harness.commands import run
 from tests.harness.control_plane import ApiServer, Flags, start_api_server, start_controllers
 from tests.harness.images import Image, base_image, sandbox_image
@@ -29,11 +29,12 @@ from tests.harness.processes import Process, Processes
 from tests.harness.template import images_in_place
 from tests.harness.traces import Traces
 from tests.servers.cache import cache_root
-from tests.servers.process import free_port
+from tests.servers.process import ServerFailed, free_port
 
 LOOPBACK = IPv4Address("127.0.0.1")
 NO_SERVICES = IPv4Network("10.249.0.0/24")  # addresses that a cluster without nodes gives away
 API_PORT = 6443
+LEFT = "left-running"
 DEFAULT_NAMESPACE = "/api/v1/namespaces/default"
 COREFILE = """
 .:53 {{
@@ -112,6 +113,7 @@ class Cluster:
 
     def leave(self) -> None:
         """Let it run on after this process; `remove_left` removes it."""
+        (self._folder / LEFT).touch()
         self._processes.leave()
 
     # --- Start and stop --------------------------------------------------------------------
@@ -131,8 +133,7 @@ class Cluster:
         self._stack.close()
 
     def _start(self, stack: ExitStack) -> None:
-        root = cache_root() / "clusters"
-        root.mkdir(parents=True, exist_ok=True)
+        root = clusters_folder()
         if self._wanted == 0:
             folder = Path(tempfile.mkdtemp(prefix="api-", dir=root))
             self._begin(stack, folder)
@@ -146,10 +147,9 @@ class Cluster:
             )
             self._api.process.wait_until(lambda: bool(self.get(DEFAULT_NAMESPACE)))
             return
-        self._addresses, self._lock = network.take_number()
+        self._addresses, self._lock = _take_number(root)
         stack.callback(os.close, self._lock)
         folder = root / self._addresses.name
-        Traces(folder, self._addresses).remove()  # of one whose undertaker was killed too
         folder.mkdir()
         self._begin(stack, folder)
         self._start_with_nodes(folder, self._addresses)
@@ -217,3 +217,43 @@ class Cluster:
         if self._addresses is None:
             raise ValueError("this cluster was started without nodes")
         return self._addresses
+
+
+def clusters_folder() -> Path:
+    folder = cache_root() / "clusters"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def left_running() -> Path | None:
+    """The administrator's kubeconfig of a cluster that was left running, if there is one."""
+    for marker in clusters_folder().glob(f"*/{LEFT}"):
+        return marker.parent / "certificates" / "admin.conf"
+    return None
+
+
+def remove_left() -> list[str]:
+    """Remove clusters that were left running, and what killed ones forgot; returns their names."""
+    root = clusters_folder()
+    removed = []
+    for addresses, _ in network.unlocked():
+        traces = Traces(root / addresses.name, addresses)
+        if traces.find():
+            traces.remove()
+            removed.append(addresses.name)
+    return removed
+
+
+def _take_number(root: Path) -> tuple[Addresses, int]:
+    """Addresses that are free, cleared of what a killed cluster left, and the lock on them."""
+    for addresses, lock in network.unlocked():
+        folder = root / addresses.name
+        if (folder / LEFT).exists():
+            continue
+        # First, or what is left of a killed cluster would look like somebody's network.
+        Traces(folder, addresses).remove()
+        if not network.collides(addresses):
+            return addresses, os.dup(lock)
+    raise ServerFailed(
+        f"all of {CLUSTERS} clusters run, or the machine has networks in their place"
+    )

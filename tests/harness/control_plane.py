@@ -126,6 +126,8 @@ def start_controllers(
         more = []
         if name == "kube-controller-manager":
             more = [
+                # Its default is a folder of the machine, which it makes when it is missing.
+                f"--flex-volume-plugin-dir={api.signing_key.parent}",
                 f"--root-ca-file={api.certificates.authority}",
                 f"--service-account-private-key-file={api.signing_key}",
                 "--use-service-account-credentials",

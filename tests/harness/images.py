@@ -166,6 +166,10 @@ def _authorities() -> Path:
 
 def _buildah(*arguments: str | Path) -> str:
     storage = cache_root() / "buildah"
-    return run(
-        "buildah", "--root", storage, "--runroot", RUNNING, "--storage-driver=overlay", *arguments
-    )
+    config = storage / "containers.conf"
+    storage.mkdir(parents=True, exist_ok=True)
+    # Its default is a folder of the machine, which it makes when it is missing.
+    config.write_text(f'[network]\nnetwork_config_dir = "{storage / "networks"}"\n')
+    env = {**os.environ, "CONTAINERS_CONF": str(config)}
+    where = ("--root", storage, "--runroot", RUNNING, "--storage-driver=overlay")
+    return run("buildah", *where, *arguments, env=env)

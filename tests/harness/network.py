@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -15,42 +16,34 @@ from tests.harness.commands import run
 LOCKS = Path("/run/lock")
 
 
-class NoFreeNumber(Exception):
-    """Every number is taken by a cluster that runs or by a network that the machine has."""
-
-
-def take_number() -> tuple[Addresses, int]:
+def unlocked() -> Iterator[tuple[Addresses, int]]:
     """
-    The addresses of a cluster that nobody runs now, and the open lock that says so.
+    The addresses of clusters that nobody runs, each with the open lock that keeps others off.
 
-    A number is taken while any process holds its lock open.
+    The lock is closed when the next is asked for; who wants to keep it duplicates it.
     """
-    taken = _networks()
     for number in range(CLUSTERS):
         addresses = Addresses(number)
-        wanted = (addresses.hosts, addresses.services, addresses.pods)
         lock = os.open(LOCKS / f"{addresses.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield addresses, lock
         except BlockingIOError:
-            os.close(lock)
             continue
-        mine = [network for network, link in taken if not link.startswith(addresses.name)]
-        if any(network.subnet_of(one) for network in mine for one in wanted):
+        finally:
             os.close(lock)
-            continue
-        return addresses, lock
-    raise NoFreeNumber(f"numbers 0 to {CLUSTERS - 1} are taken")
 
 
-def _networks() -> list[tuple[IPv4Network, str]]:
-    """What the machine routes, and over which link."""
+def collides(addresses: Addresses) -> bool:
+    """Whether the machine has a network of its own where the cluster's would be."""
+    mine = (addresses.hosts, addresses.services, addresses.pods)
     routes = json.loads(run("ip", "-4", "-json", "route", "show"))
-    return [
-        (IPv4Network(route["dst"]), route.get("dev", ""))
+    others = [
+        IPv4Network(route["dst"])
         for route in routes
-        if route["dst"] != "default"
+        if route["dst"] != "default" and route.get("dev") != addresses.name
     ]
+    return any(other.subnet_of(one) for other in others for one in mine)
 
 
 def make_bridge(addresses: Addresses) -> None:

@@ -1,9 +1,10 @@
 """
 One node: containerd, kubelet and kube-proxy in a network and mount namespace of their own.
 
-A process that sleeps holds the namespaces; the servers enter them. In there `/run` and `/var/log`
-are the node's own, so what the servers write at fixed places (sockets, links to logs, lock files)
-vanishes with the node, and paths of sockets stay under the 107 characters that they may have.
+A process that sleeps holds the namespaces; the servers enter them. In there `/run`, `/var/log` and
+what is written to `/var/lib` are the node's own, so what the servers put at fixed places (sockets,
+links to logs, caches) vanishes with the node, and paths of sockets stay under the 107 characters
+that they may have.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ mount -t tmpfs tmpfs /run
 mkdir /run/node /run/lock
 mount --bind "$0" /run/node
 mount --bind "$0/log" /var/log
+mount -t overlay overlay -o "lowerdir=/var/lib,upperdir=$0/lib,workdir=$0/lib-work" /var/lib
 touch "$0/held"
 exec sleep infinity
 """
@@ -72,7 +74,7 @@ class Node:
 
     def start_containerd(self, images: Path) -> None:
         """The first half: namespaces, cable, and containerd over a copy of `images`."""
-        for name in ("log", "cni"):
+        for name in ("log", "lib", "lib-work", "cni"):
             (self.folder / name).mkdir(parents=True)
         self.holder = self._processes.start(
             f"{self.name}-holder",

@@ -82,6 +82,7 @@ class Processes:
         self._logs = folder / "log"
         self._logs.mkdir()
         self._all: list[Process] = []
+        self._left = False
         self._undertaker = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.harness.undertaker", str(folder)),
@@ -107,12 +108,15 @@ class Processes:
         self._tell(str(pid))
 
     def leave(self) -> None:
-        """Let everything run on when this process ends."""
+        """Let everything run on when this process ends: `close` then does nothing."""
         self._tell(LEAVE)
         self._undertaker.communicate()
+        self._left = True
 
     def close(self) -> None:
         """End every server and remove every trace. Raises when something is left."""
+        if self._left:
+            return
         _, problems = self._undertaker.communicate()
         for process in self._all:
             process.reap()

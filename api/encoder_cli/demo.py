@@ -172,7 +172,7 @@ def submit(url: str, source: dict[str, Any], webhook: str, console: Console) -> 
     if response.status_code != 202:
         raise DemoFailed(f"POST /jobs answered {response.status_code}: {response.text}")
     accepted = response.json()
-    console.print(f"[bold]POST /jobs[/] → 202 {json.dumps(accepted)}")
+    console.print(f"[bold]POST /jobs[/] → 202 {json.dumps(accepted)}", soft_wrap=True)
     return int(accepted["id"])
 
 
@@ -213,7 +213,9 @@ def show_webhooks(
     types = [received.event["type"] for received in receiver.received()]
     if not is_signed(final, webhook_secret):
         raise DemoFailed("the webhook's signature does not verify")
-    console.print(f"[bold]Webhooks[/] {' → '.join(types)} [dim](signature verified)[/]")
+    console.print(
+        f"[bold]Webhooks[/] {' → '.join(types)} [dim](signature verified)[/]", soft_wrap=True
+    )
 
 
 def is_signed(webhook: Received, secret: str) -> bool:

@@ -86,8 +86,7 @@ def api_settings(host: str | None, port: int | None) -> ApiSettings:
 def bind(settings: ApiSettings, store: Store) -> ApiServer:
     """The API on its socket. Raises ConfigurationError when it would be open to strangers."""
     with store.read() as tx:
-        keys_exist = bool(keys.list_keys(tx))
-    check_exposure(settings, keys_exist=keys_exist)
+        check_exposure(settings, keys_exist=keys.has_keys(tx))
     return ApiServer(
         create_app(settings, store),
         host=settings.host,
@@ -123,14 +122,20 @@ def opened_store(*, alone: bool = False, shared_by: str | None = None) -> Iterat
     `alone`: this process owns a SQLite file. `shared_by` names a process that needs MySQL, since
     several processes work on the same jobs.
     """
-    logs.configure()
-    database = DatabaseSettings()
+    database, secrets = DatabaseSettings(), SecretSettings()
+    logs.configure_logging(
+        secrets=[
+            secret.get_secret_value()
+            for secret in (database.mysql_password, secrets.secret_key, secrets.webhook_secret)
+            if secret is not None and secret.get_secret_value()
+        ]
+    )
     if shared_by is not None and database.is_sqlite:
         raise ConfigurationError(
             f"`{shared_by}` shares its jobs with other processes and needs MySQL: set MYSQL_HOST "
             "(and MYSQL_USER, MYSQL_PASSWORD, MYSQL_DATABASE), or run `encoder up` instead"
         )
-    with open_store(database, SecretSettings(), exclusive=alone) as store:
+    with open_store(database, secrets, exclusive=alone) as store:
         migrate(store)
         yield store
 

@@ -1,0 +1,195 @@
+"""What only the Kubernetes engine writes: resources, Pods, tokens of attempts, mirrored pools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from encoder_core.ids import hash_token, new_token
+from encoder_core.names import pod_name
+from encoder_core.sealing import KeyRing
+from encoder_core.specs import JobSpec
+from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
+from encoder_db.dialect import db_now
+from encoder_db.intake import create_job
+from encoder_db.pools import StopPolicy
+from encoder_db.rows import JobRow, lock_job, read_attempt
+from encoder_db.tables import job_attempts, jobs, pools
+
+KUBERNETES_OWNER = "kubernetes"
+"""Whose jobs those are that people apply with kubectl."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceRow:
+    """A job as the operator needs it for one decision."""
+
+    id: int
+    uuid: UUID
+    pool: str
+    status: JobStatus
+    attempt: int
+    attempt_open: bool
+    pod_created: bool
+    resource_name: str | None
+    resource_uid: str | None
+    finished_at: datetime | None
+    version: int
+    deleted: bool
+
+
+def read_resource(
+    tx: Connection, *, uuid: UUID | None, resource_uid: str | None, resource_name: str | None = None
+) -> ResourceRow | None:
+    """The job of a TranscodeJob: by the UUID in its spec, or by the resource's own uid or name."""
+    named = [
+        *([jobs.c.uuid == uuid] if uuid is not None else []),
+        *([jobs.c.resource_uid == resource_uid] if resource_uid is not None else []),
+        *([jobs.c.resource_name == resource_name] if resource_name is not None else []),
+    ]
+    latest = (job_attempts.c.job_id == jobs.c.id) & (job_attempts.c.number == jobs.c.attempt)
+    query = (
+        select(jobs, job_attempts.c.status.label("attempt_status"), job_attempts.c.worker)
+        .outerjoin(job_attempts, latest)
+        .where(or_(*named))
+        .order_by(jobs.c.id.desc())
+        .limit(1)
+    )
+    row = tx.execute(query).mappings().one_or_none()
+    if row is None:
+        return None
+    is_open = row["attempt_status"] is not None and row["attempt_status"] in OPEN_ATTEMPT
+    expected = pod_name(row["resource_name"], row["attempt"]) if row["resource_name"] else None
+    return ResourceRow(
+        id=row["id"],
+        uuid=row["uuid"],
+        pool=row["pool"],
+        status=JobStatus(row["status"]),
+        attempt=row["attempt"],
+        attempt_open=is_open,
+        pod_created=expected is not None and row["worker"] == expected,
+        resource_name=row["resource_name"],
+        resource_uid=row["resource_uid"],
+        finished_at=row["finished_at"],
+        version=row["version"],
+        deleted=row["deleted_at"] is not None,
+    )
+
+
+def bind_resource(tx: Connection, job_id: int, *, name: str, uid: str) -> bool:
+    """Note which resource stands for a job. False: it has another, or none any more. Repeatable."""
+    unbound = or_(jobs.c.resource_uid.is_(None), jobs.c.resource_uid == uid)
+    change = (
+        update(jobs)
+        .where(jobs.c.id == job_id, unbound)
+        .values(resource_name=name, resource_uid=uid, updated_at=db_now())
+    )
+    return tx.execute(change).rowcount == 1
+
+
+def adopt_job(
+    tx: Connection, *, spec: JobSpec, name: str, uid: str, keys: KeyRing
+) -> JobRow | None:
+    """
+    Record a job that somebody applied with kubectl. None: it is recorded already.
+
+    Raises Refused when its pool does not exist.
+    """
+    known = select(jobs.c.id).where(jobs.c.resource_uid == uid)
+    if tx.execute(known).first() is not None:
+        return None
+    job = create_job(tx, spec=spec, owner=KUBERNETES_OWNER, keys=keys)
+    bind_resource(tx, job.id, name=name, uid=uid)
+    return job
+
+
+def begin_pod(tx: Connection, job_id: int, attempt: int, *, resource: str) -> str | None:
+    """
+    Give an attempt its Pod's name and a fresh token, before the Pod exists.
+
+    None when the attempt is not current any more: then no Pod may be made for it. May run again
+    as long as no worker has used the token: the earlier one is void then.
+    """
+    job = lock_job(tx, job_id)
+    row = read_attempt(tx, job_id, attempt)
+    if job is None or row is None or job.attempt != attempt or row.status != AttemptStatus.CREATED:
+        return None
+    if job.status is not JobStatus.STARTING:
+        return None
+    token = new_token()
+    tx.execute(
+        update(job_attempts)
+        .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
+        .values(token_hash=hash_token(token))
+    )
+    return token
+
+
+def record_pod(tx: Connection, job_id: int, attempt: int, *, resource: str) -> bool:
+    """The Pod exists: from now on its absence means that it is gone. Repeatable."""
+    change = (
+        update(job_attempts)
+        .where(
+            job_attempts.c.job_id == job_id,
+            job_attempts.c.number == attempt,
+            job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)),
+        )
+        .values(worker=pod_name(resource, attempt))
+    )
+    return tx.execute(change).rowcount == 1
+
+
+def record_node(tx: Connection, job_id: int, attempt: int, *, node: str) -> None:
+    tx.execute(
+        update(job_attempts)
+        .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
+        .values(node=node)
+    )
+
+
+def resources_to_watch(tx: Connection) -> list[str]:
+    """Resources of jobs that are active or to be stopped: a restarted operator sees to them."""
+    active = [JobStatus.STARTING, JobStatus.RUNNING, JobStatus.CANCELING]
+    query = select(jobs.c.resource_name).where(
+        jobs.c.status.in_([status.value for status in active]), jobs.c.resource_name.is_not(None)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def canceling_resources(tx: Connection) -> list[str]:
+    query = select(jobs.c.resource_name).where(
+        jobs.c.status == JobStatus.CANCELING.value, jobs.c.resource_name.is_not(None)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def mirror_pool(
+    tx: Connection, name: str, *, max_concurrency: int, stop_policy: StopPolicy
+) -> None:
+    """Make the pool's row say what its TranscodePool says. The cluster rules it from then on."""
+    values = {
+        "engine": "kubernetes",
+        "max_concurrency": max_concurrency,
+        "stop_policy": stop_policy,
+        "updated_at": db_now(),
+    }
+    changed = tx.execute(update(pools).where(pools.c.name == name).values(values))
+    if changed.rowcount == 0:
+        try:
+            with tx.begin_nested():
+                tx.execute(insert(pools).values(name=name, created_at=db_now(), **values))
+        except IntegrityError:
+            tx.execute(update(pools).where(pools.c.name == name).values(values))
+
+
+def hold_pool(tx: Connection, name: str) -> None:
+    """Its TranscodePool is gone: its jobs wait until it comes back."""
+    tx.execute(
+        update(pools)
+        .where(pools.c.name == name, pools.c.engine == "kubernetes")
+        .values(stop_policy="Hold", updated_at=db_now())
+    )

@@ -34,6 +34,8 @@ class ApiSettings(BaseSettings):
     """0 takes a free port and says which."""
 
     auth: AuthMode = Field(AuthMode.KEYS, validation_alias="ENCODER_AUTH")
+    """`keys`: API keys, once there is one; before that, open to this machine only. `off`: everybody
+    who can connect may do everything."""
 
     api_key: SecretStr | None = Field(None, validation_alias="ENCODER_API_KEY")
     """A first key with every scope; further ones are made with `encoder keys create`."""

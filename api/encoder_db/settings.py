@@ -36,9 +36,11 @@ class DatabaseSettings(Settings):
     mysql_host: str | None = Field(None, validation_alias=_env("MYSQL_HOST"))
     """Needed as soon as more than one process works on the same jobs."""
     mysql_port: int = Field(3306, ge=1, le=65535, validation_alias=_env("MYSQL_PORT"))
+    """MySQL's, not the API's."""
     mysql_user: str = Field("encoder", validation_alias=_env("MYSQL_USER"))
     """May create tables: the schema is made and upgraded on boot."""
     mysql_password: SecretStr = Field(SecretStr(""), validation_alias=_env("MYSQL_PASSWORD"))
+    """Sent to MySQL only; workers never see it."""
     mysql_database: str = Field("encoder", validation_alias=_env("MYSQL_DATABASE"))
     """Must exist; its tables are created in it."""
     data_dir: Path = Field(

@@ -95,7 +95,7 @@ class Authenticator:
         return self._settings.auth is AuthMode.OFF
 
     def needs_key(self) -> bool:
-        """Whether keys are in force: from the first key on, even when all are revoked later."""
+        """Whether keys are in force: from the first one on, for as long as this process lives."""
         if self.is_off:
             return False
         if not is_loopback(self._settings.host):

@@ -1,4 +1,4 @@
-"""The page at /docs: the OpenAPI document for people, without scripts and without foreign assets."""
+"""The page at /docs: the OpenAPI document for people, without scripts or foreign assets."""
 
 from __future__ import annotations
 

@@ -145,10 +145,16 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def _of_refused(error: Refused) -> Problem:
+    if error.status == 404:
+        return Problem("not_found", _sentence(str(error)))
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-    return Problem(error.code, str(error), headers=headers)
+    return Problem(error.code, _sentence(str(error)), headers=headers)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from encoder_core.errors import FieldProblem, InvalidRequest
+from encoder_core.media.plan import check_request
 from encoder_core.specs import FileDestination, FileSource, InlineSource, JobSpec
 
 NO_FILES: Final = (
@@ -18,7 +19,7 @@ NO_FILES: Final = (
 
 def check_job(spec: JobSpec, *, files_root: Path | None) -> None:
     """Raises InvalidRequest with every problem that was found."""
-    problems = [*file_problems(spec, files_root=files_root)]
+    problems = [*file_problems(spec, files_root=files_root), *check_request(spec)]
     if problems:
         raise InvalidRequest(problems)
 

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from encoder_api.auth import Authenticator
+from encoder_api.health import DatabaseHealth
 from encoder_api.metrics import Metrics
 from encoder_api.sessions import Sessions
 from encoder_api.settings import ApiSettings
@@ -19,6 +20,7 @@ class Services:
     authenticator: Authenticator
     sessions: Sessions
     metrics: Metrics
+    health: DatabaseHealth
     draining: threading.Event = field(default_factory=threading.Event)
     """Set while the process is about to stop: /readyz says so to load balancers."""
 
@@ -26,4 +28,4 @@ class Services:
 def make_services(settings: ApiSettings, store: Store) -> Services:
     sessions = Sessions(store.keys, hours=settings.session_hours)
     authenticator = Authenticator(settings, store, sessions)
-    return Services(settings, store, authenticator, sessions, Metrics())
+    return Services(settings, store, authenticator, sessions, Metrics(), DatabaseHealth(store))

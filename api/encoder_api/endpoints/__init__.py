@@ -14,6 +14,7 @@ OPERATIONS: tuple[Operation, ...] = (
     jobs.retry_job,
     jobs.list_job_events,
     pools.list_pools,
+    pools.create_pool,
     pools.change_pool,
     workers.list_workers,
     sessions.read_session,

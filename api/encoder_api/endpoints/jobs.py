@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -19,11 +20,14 @@ from encoder_api.idempotency import idempotency_of
 from encoder_api.intake import check_job, inline_bytes
 from encoder_api.problems import Problem
 from encoder_core.documents import Document, EventDocument, JobDocument, JobSummary
+from encoder_core.errors import InvalidRequest
 from encoder_core.model import Model, Secret
+from encoder_core.redaction import escape_pointer
 from encoder_core.specs import JobRequest, Label
 from encoder_core.states import JobStatus
 from encoder_db import intake as db_intake
 from encoder_db import jobs as db_jobs
+from encoder_db import outbox
 from encoder_db.idempotency import Replayed
 from encoder_db.rows import JobRow
 
@@ -199,21 +203,17 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
     """List jobs, the latest first."""
     query, keys = call.query, call.services.store.keys
     owner = visible_owner(call.principal)
-    filters = query.model_dump(mode="json", exclude={"cursor", "limit"})
-    binding = repr((owner, sorted(filters.items())))
+    filters = {"status": query.status, "pool": query.pool, "external_id": query.external_id}
+    binding = repr((owner, *filters.values()))
     before = None if query.cursor is None else read_cursor(keys, query.cursor, binding=binding)
     with call.services.store.read() as tx:
         # One more than the page tells whether there is a next one.
         found = db_jobs.list_jobs(
-            tx, owner=owner, limit=query.limit + 1, before_id=before, **_given(filters)
+            tx, owner=owner, limit=query.limit + 1, before_id=before, **filters
         )
     page, more = found[: query.limit], len(found) > query.limit
     cursor = make_cursor(keys, page[-1].id, binding=binding) if more else None
     return answer_unless_known(call.request, JobList(jobs=page, next_cursor=cursor))
-
-
-def _given(filters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in filters.items() if value is not None}
 
 
 @operation(
@@ -232,6 +232,114 @@ def read_job(call: Call[None, None]) -> Response:
     with call.services.store.read() as tx:
         job = db_jobs.read_job(tx, job_ref(call.request), owner=visible_owner(call.principal))
     return answer_unless_known(call.request, known(job))
+
+
+@operation(
+    "DELETE",
+    "/jobs/{id}",
+    tag=TAG,
+    scope=Scope.JOBS_WRITE,
+    replies={200: Reply(says="The job is gone from every answer.", model=Deleted)},
+)
+def delete_job(call: Call[None, None]) -> Response:
+    """
+    Delete a job, stopping it first when it runs.
+
+    Its outputs and its place in the queue go with it; what had been uploaded stays where it is.
+    Webhooks that are still to be sent are sent. Deleting it again answers 404.
+    """
+    store, owner = call.services.store, visible_owner(call.principal)
+    with store.read() as tx:
+        job = known_row(tx, call)
+    if not db_jobs.delete_job(store, job.id, owner=owner):
+        raise no_such_job()
+    return answer(Deleted(id=job.id, uuid=job.uuid))
+
+
+@operation(
+    "POST",
+    "/jobs/{id}/cancel",
+    tag=TAG,
+    scope=Scope.JOBS_WRITE,
+    replies={200: Reply(says="The job as it is now.", model=JobDocument)},
+)
+def cancel_job(call: Call[None, None]) -> Response:
+    """
+    Cancel a job: at once when it waits, as soon as its worker has stopped when it runs.
+
+    A job that has ended stays as it is. What had been uploaded stays uploaded.
+    """
+    job = db_jobs.cancel_job(
+        call.services.store, job_ref(call.request), owner=visible_owner(call.principal)
+    )
+    return answer(known(job))
+
+
+@operation(
+    "POST",
+    "/jobs/{id}/retry",
+    tag=TAG,
+    scope=Scope.JOBS_WRITE,
+    body=RetryRequest,
+    body_required=False,
+    refuses=("job_not_final", "job_completed", "credentials_required"),
+    replies={202: Reply(says="The job waits for its turn again.", model=JobDocument)},
+)
+def retry_job(call: Call[RetryRequest | None, None]) -> Response:
+    """
+    Try a failed or canceled job again.
+
+    Only the outputs that are not uploaded are made. The job's own credentials are destroyed when
+    it is completed or canceled, and a day after it failed; from then on they have to be sent again.
+    """
+    given = {} if call.body is None else call.body.credentials
+    try:
+        job = db_jobs.retry_job(
+            call.services.store,
+            job_ref(call.request),
+            owner=visible_owner(call.principal),
+            secrets={pointer: secret.get_secret_value() for pointer, secret in given.items()},
+        )
+    except InvalidRequest as error:
+        # The record points into the job's request; this body has those pointers as names.
+        raise InvalidRequest(
+            [
+                replace(problem, pointer=f"/credentials/{escape_pointer(problem.pointer)}")
+                for problem in error.problems
+            ]
+        ) from None
+    return answer(job, 202)
+
+
+@operation(
+    "GET",
+    "/jobs/{id}/events",
+    tag=TAG,
+    scope=Scope.JOBS_READ,
+    query=EventQuery,
+    headers={"If-None-Match": "The ETag of an earlier answer."},
+    replies={
+        200: Reply(says="A page of events.", model=EventList, headers={"ETag": "Of this answer."}),
+        304: Reply(says="Nothing has changed."),
+    },
+)
+def list_job_events(call: Call[None, EventQuery]) -> Response:
+    """List what happened to a job, the earliest first."""
+    query = call.query
+    with call.services.store.read() as tx:
+        job = known_row(tx, call)
+        found = outbox.list_events(tx, job.id, after=query.after, limit=query.limit + 1)
+    page, more = found[: query.limit], len(found) > query.limit
+    after = page[-1].sequence if more else None
+    return answer_unless_known(call.request, EventList(events=page, next_after=after))
+
+
+def known_row(tx: Connection, call: Call[Any, Any]) -> JobRow:
+    """The bare row of the job in the path, when the caller may see it. Raises Problem (404)."""
+    row = db_jobs.read_row(tx, job_ref(call.request), owner=visible_owner(call.principal))
+    if row is None or row.deleted_at is not None:
+        raise no_such_job()
+    return row
 
 
 def job_ref(request: Request) -> int | UUID:

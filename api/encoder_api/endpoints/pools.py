@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from encoder_api.contract import Call, Reply, Scope, answer, operation
+from encoder_api.problems import Problem
 from encoder_core.documents import Document
 from encoder_core.model import Model
+from encoder_core.specs import Label
 from encoder_db import pools
+from encoder_db.pools import PoolRow, StopPolicy
+from encoder_db.queue import Engine
 
 TAG: Final = "pools"
-StopPolicy = Literal["None", "Hold", "Drain"]
+MAX_CONCURRENCY: Final = 100_000
+_NAME: Final[TypeAdapter[str]] = TypeAdapter(Label)
 
 
 class PoolDocument(Document):
-    """A pool as its row has it."""
+    """A pool and what is in it."""
 
     name: str
-    engine: Literal["local", "kubernetes"]
+    engine: Engine
     """Who runs its jobs."""
     max_concurrency: int
-    """How many jobs run at once. Lowering it stops nothing that runs."""
+    """How many jobs run at once."""
     stop_policy: StopPolicy
-    """`Hold`: nothing new starts. `Drain`: the same, and it is to become empty."""
+    """`Hold`: nothing new starts. `Drain`: the same, and it is meant to become empty."""
     active: int
     """Jobs that hold a place now."""
     queued: int
-    """Jobs that wait."""
+    """Jobs that wait, also those whose back-off is not over."""
+    created_at: datetime
     updated_at: datetime
 
 
@@ -38,10 +44,16 @@ class PoolList(Document):
     pools: list[PoolDocument]
 
 
+class NewPool(Model):
+    name: Label
+    max_concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)]
+
+
 class PoolChange(Model):
     """What is left out stays as it is."""
 
-    max_concurrency: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    max_concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)] | None = None
+    """Lowering it stops nothing that runs."""
     stop_policy: StopPolicy | None = None
 
 
@@ -53,9 +65,33 @@ class PoolChange(Model):
     replies={200: Reply(says="All pools.", model=PoolList)},
 )
 def list_pools(call: Call[None, None]) -> Response:
-    """List the pools with what runs and waits in them."""
+    """List the pools, with how much runs and waits in them."""
     with call.services.store.read() as tx:
         return answer(PoolList(pools=[_document(pool) for pool in pools.list_pools(tx)]))
+
+
+@operation(
+    "POST",
+    "/pools",
+    tag=TAG,
+    scope=Scope.ADMIN,
+    body=NewPool,
+    refuses=("pool_exists",),
+    replies={201: Reply(says="The pool.", model=PoolDocument)},
+)
+def create_pool(call: Call[NewPool, None]) -> Response:
+    """
+    Make a pool of the one-machine engine.
+
+    On Kubernetes a pool is a TranscodePool: apply one instead.
+    """
+    wanted = call.body
+    pool = call.services.store.run(
+        lambda tx: pools.create_pool(
+            tx, wanted.name, engine="local", max_concurrency=wanted.max_concurrency
+        )
+    )
+    return answer(_document(pool), 201)
 
 
 @operation(
@@ -68,6 +104,28 @@ def list_pools(call: Call[None, None]) -> Response:
     replies={200: Reply(says="The pool as it is now.", model=PoolDocument)},
 )
 def change_pool(call: Call[PoolChange, None]) -> Response:
-    """Change a pool; it takes effect with the next claim."""
-    name, change = call.request.path_params["name"], call.body
-    raise NotImplementedError
+    """Change a pool of the one-machine engine; it holds from the next job on."""
+    name, change = _name(call.request.path_params["name"]), call.body
+    pool = call.services.store.run(
+        lambda tx: pools.set_pool(
+            tx, name, max_concurrency=change.max_concurrency, stop_policy=change.stop_policy
+        )
+    )
+    if pool is None:
+        raise _no_such_pool()
+    return answer(_document(pool))
+
+
+def _document(pool: PoolRow) -> PoolDocument:
+    return PoolDocument.model_validate(pool, from_attributes=True)
+
+
+def _name(text: str) -> str:
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError:
+        raise _no_such_pool() from None
+
+
+def _no_such_pool() -> Problem:
+    return Problem("not_found", "There is no such pool.")

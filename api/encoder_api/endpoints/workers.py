@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import Response
 
 from encoder_api.auth import visible_owner
+from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, operation
 from encoder_core.documents import Document
 from encoder_db import workers
@@ -20,7 +22,7 @@ class WorkerDocument(Document):
 
     name: str
     kind: str
-    """`app`, `worker` or `operator`."""
+    """What it is, such as the unified app or a worker process."""
     host: str
     pid: int
     capacity: int
@@ -42,11 +44,21 @@ class WorkerList(Document):
     "/workers",
     tag=TAG,
     scope=Scope.JOBS_READ,
-    replies={200: Reply(says="The workers that are alive.", model=WorkerList)},
+    headers={"If-None-Match": "The ETag of an earlier answer."},
+    replies={
+        200: Reply(says="The workers.", model=WorkerList, headers={"ETag": "Of this answer."}),
+        304: Reply(says="Nothing has changed."),
+    },
 )
 def list_workers(call: Call[None, None]) -> Response:
     """List the workers that are alive."""
     shows_jobs = visible_owner(call.principal) is None
     with call.services.store.read() as tx:
-        alive = workers.list_workers(tx)
-    raise NotImplementedError
+        alive = [_document(row, shows_jobs=shows_jobs) for row in workers.list_workers(tx)]
+    return answer_unless_known(call.request, WorkerList(workers=alive))
+
+
+def _document(row: Mapping[str, Any], *, shows_jobs: bool) -> WorkerDocument:
+    running = row["running"]
+    shown = {**row, "busy": len(running), "running": running if shows_jobs else []}
+    return WorkerDocument(**shown)

@@ -1,0 +1,70 @@
+"""What workers in Pods say and fetch. The attempt's token is who they are, not an API key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+from uuid import UUID
+
+from starlette.responses import Response, StreamingResponse
+
+from encoder_api.auth import bearer_token, unauthorized
+from encoder_api.contract import Call, Reply, answer, operation
+from encoder_api.endpoints.jobs import no_such_job
+from encoder_core.reports import Answer, Envelope
+from encoder_db.blobs import has_blob, read_blob
+from encoder_db.reports import apply_report
+from encoder_db.store import Store
+from encoder_db.tokens import job_of_token
+
+TAG: Final = "internal"
+# A final report brings 32 outputs, each with its files; an HLS set of two hours has thousands.
+REPORT_BYTES: Final = 16 * 1024 * 1024
+
+
+@operation(
+    "POST",
+    "/internal/reports",
+    tag=TAG,
+    scope=None,
+    body=Envelope,
+    body_limit=lambda _: REPORT_BYTES,
+    replies={200: Reply(says="What the worker has to do now.", model=Answer)},
+)
+def take_report(call: Call[Envelope, None]) -> Response:
+    """Take in a worker's report; `accepted` is false when it does not hold the attempt."""
+    return answer(apply_report(call.services.store, call.body))
+
+
+@operation(
+    "GET",
+    "/internal/jobs/{uuid}/inline",
+    tag=TAG,
+    scope=None,
+    headers={"Authorization": "`Bearer` and the attempt's token."},
+    refuses=("unauthorized",),
+    replies={200: Reply(says="The source's bytes.", media_type="application/octet-stream")},
+)
+def read_inline_source(call: Call[None, None]) -> Response:
+    """Fetch the bytes of an inline source."""
+    store = call.services.store
+    token = bearer_token(call.request.headers.get("authorization"))
+    if token is None:
+        raise unauthorized("Send the attempt's token as `Authorization: Bearer …`.")
+    with store.read() as tx:
+        job_id = job_of_token(tx, _uuid(call.request.path_params["uuid"]), token)
+        if job_id is None or not has_blob(tx, job_id):
+            raise no_such_job()
+    return StreamingResponse(_blob(store, job_id), media_type="application/octet-stream")
+
+
+def _blob(store: Store, job_id: int) -> Iterator[bytes]:
+    with store.read() as tx:
+        yield from read_blob(tx, job_id)
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise no_such_job() from None

@@ -30,6 +30,9 @@ THROW_AWAY_OPTIONS = (
     "--skip-log-bin",
 )
 
+# As root both servers start only when told so.
+AS_ROOT = ("--user=root",) if os.getuid() == 0 else ()
+
 DROP_WAIT_S = 10  # a test that leaves a transaction open would otherwise stop the run for a year
 
 _numbers = itertools.count(1)

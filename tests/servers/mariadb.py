@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.servers.cache import built
-from tests.servers.database import INIT_SQL, THROW_AWAY_OPTIONS, DatabaseServer, version_of
+from tests.servers.database import AS_ROOT, INIT_SQL, THROW_AWAY_OPTIONS, DatabaseServer, version_of
 from tests.servers.process import ServerFailed, ServerProcess, free_port
 
 SERVER = "/usr/sbin/mariadbd"  # sbin is not on every user's path
@@ -35,7 +34,7 @@ def mariadb_server(folder: Path, *, host: str = "127.0.0.1") -> Iterator[Databas
     argv = [
         SERVER,
         "--no-defaults",
-        f"--user={getpass.getuser()}",  # as root it starts only when told so
+        *AS_ROOT,
         f"--datadir={folder / 'data'}",
         # Paths of sockets end at 107 characters, those of test folders do not: relative to datadir.
         "--socket=s",
@@ -57,7 +56,7 @@ def initialised() -> Path:
 
 
 def _build(folder: Path) -> None:
-    argv = [*INITIALIZE, f"--user={getpass.getuser()}", f"--datadir={folder / 'data'}"]
+    argv = [*INITIALIZE, *AS_ROOT, f"--datadir={folder / 'data'}"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ServerFailed(f"mariadb-install-db: {done.stdout[-2000:]}{done.stderr[-2000:]}")

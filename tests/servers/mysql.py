@@ -8,7 +8,6 @@ packages alone. Unstable cannot be pinned: the run prints the version it met.
 
 from __future__ import annotations
 
-import getpass
 import platform
 import re
 import shutil
@@ -18,13 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.servers.cache import built
-from tests.servers.database import INIT_SQL, THROW_AWAY_OPTIONS, DatabaseServer, version_of
+from tests.servers.database import AS_ROOT, INIT_SQL, THROW_AWAY_OPTIONS, DatabaseServer, version_of
 from tests.servers.process import ServerFailed, ServerProcess, free_port
 
 SUITE = "sid"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 BOOTSTRAP = (
     "mmdebstrap",
+    "--mode=chrootless",  # neither root nor a user namespace
     "--variant=extract",  # unpack only: no chroot, no package scripts
     "--include=mysql-server-core",
     # Unstable's Release file expires within a week, and mirrors lag.
@@ -87,7 +87,7 @@ def _mysqld(root: Path) -> list[str]:
         str(usr / "sbin" / "mysqld"),
         "--no-defaults",
         f"--basedir={usr}",
-        f"--user={getpass.getuser()}",  # as root it starts only when told so
+        *AS_ROOT,
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
@@ -15,6 +15,7 @@ from urllib3.exceptions import NewConnectionError
 
 from encoder_core.egress import Dialler
 
+CONNECTIONS: Final = 4  # to one host at once: parts of an upload that are under way together
 Body = bytes | IO[bytes] | None
 
 
@@ -31,7 +32,10 @@ class CheckedHttp:
     ) -> None:
         self._timeout = Timeout(connect=connect_timeout_s, read=read_timeout_s)
         self._pools = PoolManager(
-            retries=False, timeout=self._timeout, ssl_context=ssl.create_default_context()
+            retries=False,
+            timeout=self._timeout,
+            ssl_context=ssl.create_default_context(),
+            maxsize=CONNECTIONS,
         )
         self._pools.pool_classes_by_scheme = _make_pool_classes(dialler, connect_timeout_s)
 

@@ -217,7 +217,8 @@ class FtpSourceConnector:
     def _stat(self, client: CheckedFtp) -> SourceStat:
         """Size and time of change together stand for the bytes: FTP has nothing stronger."""
         path = self._session.place.path
-        size, changed = _ask_size(client, path), _ask(client, f"MDTM {path}")
+        size = _ask_size(client, path, must_exist=True)
+        changed = _ask(client, f"MDTM {path}")
         validator = f"{size}-{changed}" if size is not None and changed else None
         return SourceStat(size, validator, ranges=validator is not None)
 
@@ -322,15 +323,17 @@ def _make_folders(client: CheckedFtp, folder: str) -> None:
             client.mkd(made)
 
 
-def _ask(client: CheckedFtp, command: str) -> str | None:
+def _ask(client: CheckedFtp, command: str, *, must_exist: bool = False) -> str | None:
     """The argument of a 213 answer; None from servers that do not know the command."""
     try:
         answer = client.sendcmd(command)
-    except ftplib.error_perm:
+    except ftplib.error_perm as error:
+        if must_exist and str(error).startswith("550"):
+            raise
         return None
     return answer[4:].strip() if answer.startswith("213") else None
 
 
-def _ask_size(client: CheckedFtp, path: str) -> int | None:
-    text = _ask(client, f"SIZE {path}")
+def _ask_size(client: CheckedFtp, path: str, *, must_exist: bool = False) -> int | None:
+    text = _ask(client, f"SIZE {path}", must_exist=must_exist)
     return int(text) if text and text.isdigit() else None

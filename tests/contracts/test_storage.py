@@ -1,0 +1,624 @@
+"""Every storage connector keeps the same promises, against real servers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, TypeAdapter
+
+from encoder_core.egress import Dialler
+from encoder_core.errors import JobError
+from encoder_core.reports import AmbientCredentials
+from encoder_core.specs import Destination, Source
+from encoder_core.storage import open_destination, open_source
+from encoder_core.storage.base import Access, Upload
+from tests.servers.ftp import FtpServer
+from tests.servers.http import Fault, HttpServer
+from tests.servers.s3 import S3Bucket
+from tests.servers.tls import TlsFiles
+
+SOURCE: TypeAdapter[Any] = TypeAdapter(Source)
+DESTINATION: TypeAdapter[Any] = TypeAdapter(Destination)
+LOOPBACK = ["127.0.0.0/8"]
+DATA = bytes(range(256)) * 5000  # 1.28 MB: more than one chunk
+
+
+class PatientClock:
+    """A clock on which pauses take no time; remembers how long they would have been."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@dataclass
+class Store:
+    """A server, the fields that name a place on it, and a way to look inside."""
+
+    source: Callable[[str], dict[str, Any]]
+    destination: Callable[[str], dict[str, Any]] | None
+    put: Callable[[str, bytes], None]
+    get: Callable[[str], bytes | None]
+    names: Callable[[], list[str]]
+    access: Access
+
+
+def make_access(**more: Any) -> Access:
+    return Access(dialler=Dialler(LOOPBACK), clock=PatientClock(), **more)
+
+
+def void(_: object) -> None:
+    pass
+
+
+def http_store(server: HttpServer) -> Store:
+    scheme = server.url.partition(":")[0]
+    return Store(
+        source=lambda path: {"kind": scheme, "url": f"{server.url}/{path}"},
+        destination=lambda path: {"kind": scheme, "url": f"{server.url}/{path}"},
+        put=lambda path, data: void(server.serve(f"/{path}", data)),
+        get=lambda path: server.stored(f"/{path}") if server.has(f"/{path}") else None,
+        names=list,
+        access=make_access(),
+    )
+
+
+def ftp_store(server: FtpServer) -> Store:
+    def put(path: str, data: bytes) -> None:
+        target = server.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+    return Store(
+        source=server.fields,
+        destination=server.fields,
+        put=put,
+        get=lambda path: _read(server.folder / path),
+        names=lambda: _names(server.folder),
+        access=make_access(),
+    )
+
+
+def s3_store(bucket: S3Bucket) -> Store:
+    return Store(
+        source=bucket.fields,
+        destination=bucket.fields,
+        put=bucket.put,
+        get=lambda path: bucket.get(path) if path in bucket.keys() else None,  # noqa: SIM118
+        names=bucket.keys,
+        access=make_access(),
+    )
+
+
+def file_store(root: Path) -> Store:
+    def put(path: str, data: bytes) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+
+    return Store(
+        source=lambda path: {"kind": "file", "path": path},
+        destination=lambda path: {"kind": "file", "path": path},
+        put=put,
+        get=lambda path: _read(root / path),
+        names=lambda: _names(root),
+        access=make_access(files_root=root),
+    )
+
+
+def inline_store(path: Path) -> Store:
+    return Store(
+        source=lambda _: {"kind": "inline", "sizeBytes": 1},
+        destination=None,
+        put=lambda _, data: void(path.write_bytes(data)),
+        get=lambda _: _read(path),
+        names=list,
+        access=make_access(inline_path=path),
+    )
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+KINDS = ["file", "http", "https", "ftp", "ftps", "s3"]
+
+
+@pytest.fixture
+def make_store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Store]:
+    def make(kind: str) -> Store:
+        if kind in ("https", "ftps"):
+            files: TlsFiles = request.getfixturevalue("tls_files")
+            monkeypatch.setenv("SSL_CERT_FILE", str(files.authority))
+        match kind:
+            case "file":
+                root = tmp_path / "files"
+                root.mkdir()
+                return file_store(root)
+            case "inline":
+                return inline_store(tmp_path / "inline")
+            case "http" | "https":
+                return http_store(request.getfixturevalue(f"{kind}_server"))
+            case "ftp" | "ftps":
+                return ftp_store(request.getfixturevalue(f"{kind}_server"))
+        return s3_store(request.getfixturevalue("s3_bucket"))
+
+    return make
+
+
+@pytest.fixture(params=[*KINDS, "inline"])
+def source_store(request: pytest.FixtureRequest, make_store: Callable[[str], Store]) -> Store:
+    return make_store(request.param)
+
+
+@pytest.fixture(params=KINDS)
+def destination_store(request: pytest.FixtureRequest, make_store: Callable[[str], Store]) -> Store:
+    return make_store(request.param)
+
+
+def read_all(store: Store, path: str, **options: Any) -> bytes:
+    connector = open_source(SOURCE.validate_python(store.source(path)), store.access)
+    return b"".join(connector.read(**options))
+
+
+def deliver(store: Store, path: str, file: Path, *, name: str | None = None, **more: Any) -> str:
+    assert store.destination is not None
+    destination = DESTINATION.validate_python({**store.destination(path), **more})
+    return open_destination(destination, store.access).put(make_upload(file, name)).url
+
+
+def make_upload(file: Path, name: str | None = None) -> Upload:
+    data = file.read_bytes()
+    return Upload(
+        path=file,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        content_type="video/mp4",
+        name=name,
+    )
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "encoded.mp4"
+    path.write_bytes(DATA)
+    return path
+
+
+class TestEverySource:
+    def test_says_how_large_it_is(self, source_store: Store) -> None:
+        source_store.put("a/clip.mp4", DATA)
+        connector = open_source(
+            SOURCE.validate_python(source_store.source("a/clip.mp4")), source_store.access
+        )
+        assert connector.stat().size_bytes == len(DATA)
+
+    def test_gives_its_bytes_in_chunks_of_at_most_a_mebibyte(self, source_store: Store) -> None:
+        source_store.put("clip.mp4", DATA)
+        connector = open_source(
+            SOURCE.validate_python(source_store.source("clip.mp4")), source_store.access
+        )
+        chunks = list(connector.read())
+        assert b"".join(chunks) == DATA
+        assert max(map(len, chunks)) <= 1024 * 1024
+
+    def test_goes_on_from_an_offset_while_it_is_unchanged(self, source_store: Store) -> None:
+        source_store.put("clip.mp4", DATA)
+        connector = open_source(
+            SOURCE.validate_python(source_store.source("clip.mp4")), source_store.access
+        )
+        stat = connector.stat()
+        assert stat.ranges
+        assert stat.validator is not None
+        rest = b"".join(connector.read(offset=1_000_000, validator=stat.validator))
+        assert rest == DATA[1_000_000:]
+
+    def test_notices_that_it_was_replaced(self, source_store: Store) -> None:
+        source_store.put("clip.mp4", DATA)
+        connector = open_source(
+            SOURCE.validate_python(source_store.source("clip.mp4")), source_store.access
+        )
+        validator = connector.stat().validator
+        source_store.put("clip.mp4", DATA[:-1])
+        with pytest.raises(JobError) as caught:
+            b"".join(connector.read(offset=10, validator=validator))
+        assert caught.value.code == "source_changed"
+
+    def test_that_does_not_exist_is_not_found_at_once(self, source_store: Store) -> None:
+        source = SOURCE.validate_python(source_store.source("none.mp4"))
+        connector = open_source(source, source_store.access)
+        with pytest.raises(JobError) as caught:
+            connector.stat()
+        assert caught.value.code == "source_not_found"
+        assert clock_of(source_store.access).pauses == []
+
+
+class TestEveryDestination:
+    def test_has_exactly_the_file_when_put_returns(
+        self, destination_store: Store, file: Path
+    ) -> None:
+        deliver(destination_store, "a/b/clip.mp4", file)
+        assert destination_store.get("a/b/clip.mp4") == DATA
+
+    def test_takes_the_same_file_again(self, destination_store: Store, file: Path) -> None:
+        deliver(destination_store, "clip.mp4", file)
+        deliver(destination_store, "clip.mp4", file)
+        assert destination_store.get("clip.mp4") == DATA
+
+    def test_replaces_what_was_there(self, destination_store: Store, file: Path) -> None:
+        destination_store.put("clip.mp4", b"older")
+        deliver(destination_store, "clip.mp4", file)
+        assert destination_store.get("clip.mp4") == DATA
+
+    def test_puts_the_files_of_a_set_beside_its_own_name(
+        self, destination_store: Store, file: Path
+    ) -> None:
+        deliver(destination_store, "set/thumb.jpg", file, name="thumb-00001.jpg")
+        assert destination_store.get("set/thumb-00001.jpg") == DATA
+        assert destination_store.get("set/thumb.jpg") is None
+
+    def test_publishes_nothing_without_leave(self, destination_store: Store, file: Path) -> None:
+        class Fenced(BaseException):
+            pass
+
+        def refuse() -> None:
+            raise Fenced
+
+        store = replace(
+            destination_store, access=replace(destination_store.access, before_publish=refuse)
+        )
+        with pytest.raises(Fenced):
+            deliver(store, "clip.mp4", file)
+        assert store.get("clip.mp4") is None
+        assert store.names() == []
+
+    def test_answers_an_address_without_credentials(
+        self, destination_store: Store, file: Path
+    ) -> None:
+        url = deliver(destination_store, "clip.mp4", file)
+        assert url.endswith("clip.mp4")
+        assert "secret" not in url
+        assert "only-for-tests" not in url
+
+
+@pytest.mark.parametrize("kind", ["http", "ftp", "s3"])
+def test_a_private_address_is_refused_and_nothing_is_told(
+    kind: str, make_store: Callable[[str], Store], file: Path
+) -> None:
+    store = replace(make_store(kind), access=Access(dialler=Dialler(), clock=PatientClock()))
+    with pytest.raises(JobError) as source:
+        read_all(store, "clip.mp4")
+    with pytest.raises(JobError) as destination:
+        deliver(store, "clip.mp4", file)
+    assert (source.value.code, str(source.value)) == (
+        "address_not_allowed",
+        "The address is not allowed.",
+    )
+    assert destination.value.code == "address_not_allowed"
+
+
+def clock_of(access: Access) -> PatientClock:
+    assert isinstance(access.clock, PatientClock)
+    return access.clock
+
+
+class TestHttp:
+    @pytest.mark.parametrize(
+        ("status", "code"),
+        [
+            pytest.param(404, "source_not_found", id="404 is not found"),
+            pytest.param(410, "source_not_found", id="410 is not found"),
+            pytest.param(401, "source_denied", id="401 is denied"),
+            pytest.param(403, "source_denied", id="403 is denied"),
+            pytest.param(418, "source_rejected", id="another 4xx is rejected"),
+        ],
+    )
+    def test_a_permanent_refusal_is_final_at_once(
+        self, http_server: HttpServer, status: int, code: str
+    ) -> None:
+        http_server.misbehave("/clip.mp4", Fault(status=status))
+        store = http_store(http_server)
+        with pytest.raises(JobError) as caught:
+            read_all(store, "clip.mp4")
+        assert caught.value.code == code
+        assert len(http_server.requests) == 1
+        assert f"127.0.0.1 answered {status}" in str(caught.value)
+
+    def test_a_storm_of_503_is_sat_out_as_long_as_the_server_asks(
+        self, http_server: HttpServer
+    ) -> None:
+        http_server.serve("/clip.mp4", DATA)
+        http_server.misbehave("/clip.mp4", Fault(status=503, retry_after="7", times=2))
+        store = http_store(http_server)
+        assert read_all(store, "clip.mp4") == DATA
+        assert clock_of(store.access).pauses == [7.0, 7.0]
+
+    def test_a_server_that_never_recovers_is_unreachable(self, http_server: HttpServer) -> None:
+        http_server.misbehave("/clip.mp4", Fault(status=500))
+        with pytest.raises(JobError) as caught:
+            read_all(http_store(http_server), "clip.mp4")
+        assert caught.value.code == "source_unreachable"
+        assert caught.value.failure.retryable
+
+    def test_a_cut_is_a_truncated_source(self, http_server: HttpServer) -> None:
+        http_server.serve("/clip.mp4", DATA)
+        http_server.misbehave("/clip.mp4", Fault(cut_at=0.5))
+        with pytest.raises(JobError) as caught:
+            read_all(http_store(http_server), "clip.mp4")
+        assert caught.value.code == "source_truncated"
+
+    def test_a_part_from_another_place_is_not_taken(self, http_server: HttpServer) -> None:
+        http_server.serve("/clip.mp4", DATA)
+        http_server.misbehave("/clip.mp4", Fault(lying_range=True))
+        with pytest.raises(JobError) as caught:
+            read_all(http_store(http_server), "clip.mp4", offset=1000)
+        assert caught.value.code == "source_rejected"
+
+    def test_a_whole_file_is_not_taken_for_its_rest(self, http_server: HttpServer) -> None:
+        http_server.serve("/clip.mp4", DATA)
+        http_server.misbehave("/clip.mp4", Fault(ignore_range=True))
+        with pytest.raises(JobError) as caught:
+            read_all(http_store(http_server), "clip.mp4", offset=1000)
+        assert caught.value.code == "source_unreachable"
+
+    def test_redirects_are_followed(self, http_server: HttpServer) -> None:
+        http_server.serve("/clip.mp4", DATA)
+        http_server.misbehave("/old.mp4", Fault(redirect_to="/clip.mp4"))
+        assert read_all(http_store(http_server), "old.mp4") == DATA
+
+    def test_a_loop_of_redirects_ends(self, http_server: HttpServer) -> None:
+        http_server.misbehave("/clip.mp4", Fault(redirect_to="/clip.mp4"))
+        with pytest.raises(JobError) as caught:
+            read_all(http_store(http_server), "clip.mp4")
+        assert caught.value.code == "source_rejected"
+        assert len(http_server.requests) == 6
+
+    def test_a_redirect_to_a_private_address_is_refused(self, http_server: HttpServer) -> None:
+        http_server.misbehave("/clip.mp4", Fault(redirect_to="http://169.254.169.254/latest/"))
+        with pytest.raises(JobError) as caught:
+            read_all(http_store(http_server), "clip.mp4")
+        assert caught.value.code == "address_not_allowed"
+
+    def test_headers_go_to_the_origin_they_were_set_for_and_no_further(
+        self, http_server: HttpServer
+    ) -> None:
+        with HttpServer() as other:
+            other.serve("/clip.mp4", DATA)
+            http_server.misbehave("/clip.mp4", Fault(redirect_to=f"{other.url}/clip.mp4"))
+            source = {
+                "kind": "http",
+                "url": f"{http_server.url}/clip.mp4".replace("http://", "http://me:pass@"),
+                "headers": {"X-Token": "very-secret"},
+            }
+            connector = open_source(SOURCE.validate_python(source), make_access())
+            assert b"".join(connector.read()) == DATA
+            first, second = http_server.requests[0].headers, other.requests[0].headers
+        assert first["x-token"] == "very-secret"
+        assert first["authorization"] == "Basic bWU6cGFzcw=="
+        assert not {"x-token", "authorization"} & set(second)
+
+    def test_an_upload_is_tried_again_with_put(self, http_server: HttpServer, file: Path) -> None:
+        http_server.misbehave("/clip.mp4", Fault(status=503, times=1))
+        deliver(http_store(http_server), "clip.mp4", file)
+        assert http_server.stored("/clip.mp4") == DATA
+        last = http_server.requests[-1]
+        assert (last.method, last.headers["content-length"], last.headers["content-type"]) == (
+            "PUT",
+            str(len(DATA)),
+            "video/mp4",
+        )
+
+    def test_a_post_whose_fate_is_unknown_is_not_repeated(
+        self, http_server: HttpServer, file: Path
+    ) -> None:
+        http_server.misbehave("/clip.mp4", Fault(status=503))
+        with pytest.raises(JobError) as caught:
+            deliver(http_store(http_server), "clip.mp4", file, method="POST")
+        assert caught.value.code == "destination_unreachable"
+        assert [request.method for request in http_server.requests] == ["POST"]
+
+
+class TestFtp:
+    def test_a_full_server_is_tried_again(self, ftp_server: FtpServer) -> None:
+        store = ftp_store(ftp_server)
+        store.put("clip.mp4", DATA)
+        ftp_server.faults.refuse_logins = 2
+        connector = open_source(SOURCE.validate_python(store.source("clip.mp4")), store.access)
+        assert connector.stat().size_bytes == len(DATA)
+        assert len(clock_of(store.access).pauses) == 2
+
+    def test_a_wrong_password_is_denied(self, ftp_server: FtpServer) -> None:
+        fields = ftp_server.fields("clip.mp4", password="wrong-password")
+        connector = open_source(SOURCE.validate_python(fields), make_access())
+        with pytest.raises(JobError) as caught:
+            connector.stat()
+        assert caught.value.code == "source_denied"
+        assert "wrong-password" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            pytest.param("426 Connection closed; transfer aborted.", id="the server says so"),
+            pytest.param("226 Transfer complete.", id="the server says that all is well"),
+        ],
+    )
+    def test_a_cut_is_a_truncated_source(self, ftp_server: FtpServer, reply: str) -> None:
+        store = ftp_store(ftp_server)
+        store.put("clip.mp4", DATA)
+        ftp_server.faults.cut_after_bytes = 100_000
+        ftp_server.faults.cut_reply = reply
+        with pytest.raises(JobError) as caught:
+            read_all(store, "clip.mp4")
+        assert caught.value.code == "source_truncated"
+
+    def test_a_cut_upload_leaves_no_file(self, ftp_server: FtpServer, file: Path) -> None:
+        store = ftp_store(ftp_server)
+        ftp_server.faults.cut_after_bytes = 100_000
+        ftp_server.faults.cut_reply = "226 Transfer complete."
+        with pytest.raises(JobError) as caught:
+            deliver(store, "clip.mp4", file)
+        assert caught.value.code == "destination_unreachable"
+        assert store.names() == []
+
+    def test_a_refused_rename_leaves_no_file(self, ftp_server: FtpServer, file: Path) -> None:
+        store = ftp_store(ftp_server)
+        ftp_server.faults.refuse_rename = True
+        with pytest.raises(JobError) as caught:
+            deliver(store, "clip.mp4", file)
+        assert caught.value.code in ("destination_denied", "destination_rejected")
+        assert store.names() == []
+
+    def test_a_url_says_the_same_as_host_and_path(self, ftp_server: FtpServer) -> None:
+        store = ftp_store(ftp_server)
+        store.put("a/clip.mp4", DATA)
+        user, password = ftp_server.user, ftp_server.password
+        url = f"ftp://{user}:{password}@127.0.0.1:{ftp_server.port}/a/clip.mp4"
+        connector = open_source(SOURCE.validate_python({"kind": "ftp", "url": url}), store.access)
+        assert b"".join(connector.read()) == DATA
+
+    @pytest.mark.parametrize(
+        "path", [pytest.param("%0d%0aDELE x", id="a command"), pytest.param("a/%2e%2e/b", id="..")]
+    )
+    def test_a_path_that_smuggles_is_refused(self, path: str) -> None:
+        url = f"ftp://127.0.0.1/{path.replace(' ', '%20')}"
+        with pytest.raises(JobError) as caught:
+            open_source(SOURCE.validate_python({"kind": "ftp", "url": url}), make_access())
+        assert caught.value.code == "source_rejected"
+
+
+class TestS3:
+    def test_a_large_file_goes_in_parts_and_keeps_its_type(
+        self, s3_bucket: S3Bucket, tmp_path: Path
+    ) -> None:
+        large = tmp_path / "large.mp4"
+        large.write_bytes(DATA * 14)  # 17.9 MB: three parts
+        store = s3_store(s3_bucket)
+        deliver(store, "a/ü +large.mp4", large)
+        assert s3_bucket.get("a/ü +large.mp4") == DATA * 14
+        head = s3_bucket.client.head_object(Bucket=s3_bucket.name, Key="a/ü +large.mp4")
+        assert head["ContentType"] == "video/mp4"
+        assert head["ETag"].strip('"').endswith("-3")
+        assert s3_bucket.unfinished_uploads() == []
+
+    def test_an_acl_is_sent_when_it_is_asked_for_and_only_then(
+        self, http_server: HttpServer, file: Path
+    ) -> None:
+        """The gateway of these tests keeps no ACL, so the request itself is looked at."""
+        fields = {
+            "kind": "s3",
+            "bucket": "b00",
+            "path": "clip.mp4",
+            "endpoint": http_server.url,
+            "access_key_id": "AKIA",
+            "access_key_secret": "secret-key",
+        }
+        for more in ({"acl": "public-read"}, {}):
+            destination = DESTINATION.validate_python({**fields, **more})
+            open_destination(destination, make_access()).put(make_upload(file))
+        asked, plain = http_server.requests
+        assert asked.headers["x-amz-acl"] == "public-read"
+        assert "x-amz-acl" not in plain.headers
+        assert asked.body == DATA
+
+    def test_a_fenced_large_upload_is_aborted(self, s3_bucket: S3Bucket, tmp_path: Path) -> None:
+        class Fenced(BaseException):
+            pass
+
+        def refuse() -> None:
+            raise Fenced
+
+        large = tmp_path / "large.mp4"
+        large.write_bytes(DATA * 14)
+        store = s3_store(s3_bucket)
+        store = replace(store, access=replace(store.access, before_publish=refuse))
+        with pytest.raises(Fenced):
+            deliver(store, "large.mp4", large)
+        assert s3_bucket.keys() == []
+        assert s3_bucket.unfinished_uploads() == []
+
+    def test_a_content_type_of_the_request_wins(self, s3_bucket: S3Bucket, file: Path) -> None:
+        deliver(s3_store(s3_bucket), "clip.mp4", file, contentType="video/x-own")
+        head = s3_bucket.client.head_object(Bucket=s3_bucket.name, Key="clip.mp4")
+        assert head["ContentType"] == "video/x-own"
+
+    def test_strange_credentials_are_denied(self, s3_bucket: S3Bucket, file: Path) -> None:
+        store = s3_store(s3_bucket)
+        with pytest.raises(JobError) as caught:
+            deliver(
+                store,
+                "clip.mp4",
+                file,
+                access_key_id="AKIANOBODY",
+                access_key_secret="nobody-secret",
+            )
+        assert caught.value.code == "destination_denied"
+        assert "nobody" not in str(caught.value).lower()
+
+    def test_a_missing_bucket_is_not_found(self, s3_bucket: S3Bucket, file: Path) -> None:
+        with pytest.raises(JobError) as caught:
+            deliver(s3_store(s3_bucket), "clip.mp4", file, bucket="no-such-bucket")
+        assert caught.value.code == "destination_not_found"
+
+    def test_borrowed_credentials_never_go_to_an_endpoint_of_the_request(
+        self, s3_bucket: S3Bucket, http_server: HttpServer
+    ) -> None:
+        root = s3_bucket.server.root
+        ambient = AmbientCredentials(
+            access_key_id=SecretStr(root.access_key), access_key_secret=SecretStr(root.secret_key)
+        )
+        source = {"kind": "s3", "bucket": "b00", "path": "x", "endpoint": http_server.url}
+        connector = open_source(SOURCE.validate_python(source), make_access(ambient=ambient))
+        with pytest.raises(JobError) as caught:
+            connector.stat()
+        assert caught.value.code == "source_not_found"
+        [request] = http_server.requests
+        assert "authorization" not in request.headers
+        assert root.access_key not in json.dumps(request.headers)
+
+    def test_why_it_was_denied_without_credentials_is_said(self, s3_bucket: S3Bucket) -> None:
+        s3_bucket.put("clip.mp4", DATA)
+        fields = s3_bucket.fields("clip.mp4")
+        del fields["access_key_id"], fields["access_key_secret"]
+        connector = open_source(SOURCE.validate_python(fields), make_access())
+        with pytest.raises(JobError, match="asked without credentials") as caught:
+            connector.stat()
+        assert caught.value.code == "source_denied"
+
+
+class TestFiles:
+    @pytest.mark.parametrize("path", ["link/secret", "loop", "../secret", "/link/secret"])
+    def test_nothing_outside_the_root_is_reached(self, tmp_path: Path, path: str) -> None:
+        root, outside = tmp_path / "root", tmp_path / "outside"
+        root.mkdir()
+        outside.mkdir()
+        (outside / "secret").write_bytes(b"secret")
+        (root / "link").symlink_to(outside)
+        (root / "loop").symlink_to(tmp_path)
+        source = SOURCE.validate_python({"kind": "file", "path": "x"})
+        with pytest.raises(JobError) as caught:
+            open_source(source.model_copy(update={"path": path}), make_access(files_root=root))
+        assert caught.value.code == "file_not_allowed"
+
+    def test_without_a_root_no_file_is_served(self) -> None:
+        source = SOURCE.validate_python({"kind": "file", "path": "x"})
+        with pytest.raises(JobError) as caught:
+            open_source(source, make_access())
+        assert caught.value.code == "file_not_allowed"

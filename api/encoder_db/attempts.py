@@ -21,8 +21,9 @@ from encoder_db.blobs import has_blob
 from encoder_db.dialect import db_now
 from encoder_db.endings import end_canceled, fail_job, reset_for_attempt
 from encoder_db.messages import ack, begin_handling, give_back
-from encoder_db.outcomes import charged_budgets, close_attempt
+from encoder_db.outcomes import charged_budgets, close_attempt, finish_attempt
 from encoder_db.queue import Engine
+from encoder_db.reports import apply_report
 from encoder_db.rows import (
     AttemptRow,
     Claimed,
@@ -39,8 +40,16 @@ from encoder_db.tables import job_attempts, job_outputs, jobs, pools
 from encoder_db.transitions import move_job
 
 __all__ = [
-    *("Claimed", "OpenAttempt", "Refusal", "Work", "apply_report", "finish_attempt"),
-    *("mark_starting", "open_attempt", "open_attempts", "read_work"),
+    "Claimed",
+    "OpenAttempt",
+    "Refusal",
+    "Work",
+    "apply_report",
+    "finish_attempt",
+    "mark_starting",
+    "open_attempt",
+    "open_attempts",
+    "read_work",
 ]
 
 LAPSE_MARGIN_S: Final = 30.0  # clocks differ a little, and a PUT may be under way

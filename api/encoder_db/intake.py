@@ -98,7 +98,7 @@ def create_job(
     store_secrets(tx, job.id, job.uuid, keys=keys, credentials=secrets, webhook_url=notification)
     if inline is not None:
         write_blob(tx, job.id, inline)
-    enqueue(tx, job, owner_known=owner_known)
+    enqueue(tx, job, due_at=moment, owner_known=owner_known)
     record_event_of(tx, _document(tx, row), job_event(JobStatus.QUEUED))
     if idempotency is not None:
         answer = {"id": job.id, "uuid": str(job.uuid), "status": job.status.value}

@@ -22,6 +22,8 @@ from encoder_db.endings import (
     missing_outputs,
     requeue_job,
 )
+from encoder_db.idempotency import Idempotency, Replayed
+from encoder_db.intake import create_job
 from encoder_db.outcomes import close_attempt
 from encoder_db.purge import purge_deleted
 from encoder_db.rows import JobRef, JobRow, by_ref, lock_job, read_open_attempt
@@ -31,8 +33,19 @@ from encoder_db.tables import dead_letters, job_outputs, jobs
 from encoder_db.transitions import move_job
 
 __all__ = [
-    *("Idempotency", "JobRef", "JobRow", "Replayed", "cancel_job", "create_job", "delete_job"),
-    *("fail_queued", "list_jobs", "purge_deleted", "read_job", "read_row", "retry_job"),
+    "Idempotency",
+    "JobRef",
+    "JobRow",
+    "Replayed",
+    "cancel_job",
+    "create_job",
+    "delete_job",
+    "fail_queued",
+    "list_jobs",
+    "purge_deleted",
+    "read_job",
+    "read_row",
+    "retry_job",
 ]
 
 NO_OUTPUTS_LEFT = "every output is uploaded; there is nothing to try again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, case, delete, exists, insert, select, update
@@ -41,9 +42,18 @@ def register_owner(tx: Connection, *, pool: str, priority: Priority, owner: str)
 
 
 def enqueue(
-    tx: Connection, job: JobRow, *, delay_s: float = 0.0, owner_known: bool = False
+    tx: Connection,
+    job: JobRow,
+    *,
+    delay_s: float = 0.0,
+    due_at: datetime | None = None,
+    owner_known: bool = False,
 ) -> None:
-    """Put a queued job into its queue, due after the delay. It must not be in one already."""
+    """
+    Put a queued job into its queue, due after the delay or at a moment of the database's clock.
+
+    It must not be in one already. `owner_known` saves looking for its owner.
+    """
     queue = queue_key(job.pool, job.priority, job.owner)
     if not owner_known and not tx.execute(select(has_owner(queue))).scalar_one():
         register_owner(tx, pool=job.pool, priority=job.priority, owner=job.owner)
@@ -51,7 +61,7 @@ def enqueue(
         insert(queue_jobs).values(
             queue=queue,
             job_id=job.id,
-            visible_at=in_seconds(delay_s),
+            visible_at=due_at or in_seconds(delay_s),
             deliveries=0,
             failures=0,
             lease_seq=0,

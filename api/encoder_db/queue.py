@@ -13,6 +13,7 @@ from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.dialect import claimable, db_now, in_seconds
 from encoder_db.endings import end_canceled, fail_job
 from encoder_db.fairness import STARVATION_TURN, Waiting, share_out
+from encoder_db.messages import ack, enqueue, extend, nack, release, requeue
 from encoder_db.rows import QueueMessage, lock_job, read_open_attempt
 from encoder_db.store import Store
 from encoder_db.tables import (
@@ -24,8 +25,17 @@ from encoder_db.tables import (
 )
 
 __all__ = [
-    *("Engine", "QueueMessage", "ack", "claim", "dead_letter", "enqueue", "extend", "nack"),
-    *("release", "release_leases_of", "requeue"),
+    "Engine",
+    "QueueMessage",
+    "ack",
+    "claim",
+    "dead_letter",
+    "enqueue",
+    "extend",
+    "nack",
+    "release",
+    "release_leases_of",
+    "requeue",
 ]
 
 Engine = Literal["local", "kubernetes"]

@@ -72,7 +72,8 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("priority IN ('high', 'normal', 'low')", name="ck_jobs_priority"),
         sa.CheckConstraint(
-            "status IN ('queued', 'starting', 'running', 'canceling', 'completed', 'failed', 'canceled')",
+            "status IN ('queued', 'starting', 'running', 'canceling', "
+            "'completed', 'failed', 'canceled')",
             name="ck_jobs_status",
         ),
         sa.Index("ix_jobs_by_pool", "pool", "status", "id"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, func, select, update
 
 from encoder_core.exits import EXIT_FAILURES, Exit
-from encoder_core.failures import FAILURES, Budget, Failure, Warned, failure
+from encoder_core.failures import Budget, Failure, Warned, failure, kind_of
 from encoder_core.reports import FinalReport, Outcome
 from encoder_core.retries import Retry, RetryLimits, decide_retry
 from encoder_core.states import AttemptStatus, JobStatus, OutputStatus
@@ -77,7 +77,7 @@ def finish_attempt(
             row,
             AttemptStatus.LOST if lost else AttemptStatus.FAILED,
             because=because,
-            budget=FAILURES[because.code].budget,
+            budget=kind_of(because.code).budget,
             exit_code=exit_code,
         )
         decided = decide_retry(

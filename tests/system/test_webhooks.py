@@ -178,9 +178,11 @@ def test_every_change_arrives_signed_and_in_order(
 @pytest.mark.parametrize(
     ("answer", "outcome", "status"),
     [
-        pytest.param(Answer(status=301, headers={"Location": "/"}), "redirect_refused", 301),
-        pytest.param(Answer(status=400), "client_error", 400),
-        pytest.param(Answer(status=500), "server_error", 500),
+        pytest.param(
+            Answer(status=301, headers={"Location": "/"}), "redirect_refused", 301, id="a redirect"
+        ),
+        pytest.param(Answer(status=400), "client_error", 400, id="400"),
+        pytest.param(Answer(status=500), "server_error", 500, id="500"),
         pytest.param(Answer(hang=True), "timeout", None, id="hangs"),
     ],
 )
@@ -320,22 +322,26 @@ def test_a_sender_ends_soon_and_what_hung_is_sent_by_the_next(
 def test_receivers_that_hang_do_not_delay_the_others(
     store: Store, webhook_receiver: WebhookReceiver
 ) -> None:
-    """Three hosts with twenty events each never answer; a healthy one hears within a second."""
+    """
+    Three hosts with ten events each never answer; a healthy one hears while they hang.
+
+    The bound is a third of how long they hang, so that a busy machine is no failure.
+    """
     with WebhookReceiver() as first, WebhookReceiver() as second, WebhookReceiver() as third:
         for dead in (first, second, third):
-            dead.answer("/hook", *[Answer(hang=True)] * 20)
-            for _ in range(20):
+            dead.answer("/hook", *[Answer(hang=True)] * 10)
+            for _ in range(10):
                 submit(store, f"{dead.url}/hook")
         with sending(store, settings=PATIENT):
             for dead in (first, second, third):
                 dead.wait_for(4)
             submitted: dict[str, float] = {}
-            for _ in range(20):
+            for _ in range(10):
                 job = submit(store, f"{webhook_receiver.url}/hook")
                 submitted[str(job.uuid)] = time.monotonic()
                 arrived = webhook_receiver.wait_for(len(submitted))
         waited = [one.at - submitted[one.body["data"]["uuid"]] for one in arrived]
-        assert max(waited) < 1, waited
+        assert max(waited) < PATIENT.timeout_s / 3, waited
         for dead in (first, second, third):
             assert len(dead.deliveries) <= 4, "one host, so many at once"
 
@@ -351,9 +357,9 @@ def test_an_address_that_is_not_allowed_is_never_dialled(
 
 
 def test_two_senders_share_the_work(store: Store, webhook_receiver: WebhookReceiver) -> None:
-    for _ in range(40):
+    for _ in range(20):
         submit(store, f"{webhook_receiver.url}/hook")
     with sending(store), sending(store):
-        arrived = webhook_receiver.wait_for(40)
+        arrived = webhook_receiver.wait_for(20)
         wait_until(lambda: pending(store) == 0)
-    assert len({delivery.id for delivery in arrived}) == len(arrived) == 40
+    assert len({delivery.id for delivery in arrived}) == len(arrived) == 20

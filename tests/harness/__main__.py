@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.harness import binaries
@@ -15,7 +16,7 @@ from tests.harness.template import images_in_place
 
 def build() -> None:
     """Make whatever the cluster ring needs and the cache does not hold yet."""
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "Kubernetes and etcd": binaries.kubernetes,
         "CoreDNS": binaries.coredns,
         "images for nodes": _prepare_images,

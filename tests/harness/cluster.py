@@ -87,6 +87,11 @@ class Cluster:
         return self._with_nodes().machine
 
     @property
+    def number(self) -> int:
+        """Which of the clusters of this machine it is."""
+        return self._with_nodes().number
+
+    @property
     def api_server(self) -> Process:
         return self._api.process
 
@@ -106,6 +111,17 @@ class Cluster:
     def add_node(self) -> Node:
         [node] = self._add_nodes(1)
         return node
+
+    def make_namespace(self, name: str) -> None:
+        """A namespace in which Pods may start: it has the account that they run as."""
+        self.kubectl("create", "namespace", name)
+        self._wait_for_account(name)
+
+    def describe(self) -> str:
+        """What an engineer would ask first when something did not work."""
+        pods = self.kubectl("get", "pods", "--all-namespaces", "--output=wide")
+        events = self.kubectl("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp")
+        return f"{pods}\n{events}"
 
     def traces(self) -> list[str]:
         """What of this cluster is on the machine, in words."""
@@ -183,9 +199,7 @@ class Cluster:
         corefile.write_text(COREFILE.format(address=addresses.machine, kubeconfig=self.kubeconfig))
         self._processes.start("coredns", binaries.coredns(), "-conf", corefile, group=group)
         self._add_nodes(self._wanted)
-        # A Pod is refused until its namespace has the account that it runs as.
-        account = f"{DEFAULT_NAMESPACE}/serviceaccounts/default"
-        self._api.process.wait_until(lambda: bool(self.get(account)))
+        self._wait_for_account("default")
 
     def _add_nodes(self, count: int) -> list[Node]:
         addresses = self._with_nodes()
@@ -212,6 +226,10 @@ class Cluster:
         for node in new:
             node.wait_ready(self._api)
         return new
+
+    def _wait_for_account(self, namespace: str) -> None:
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+        self._api.process.wait_until(lambda: bool(self.get(path)))
 
     def _with_nodes(self) -> Addresses:
         if self._addresses is None:

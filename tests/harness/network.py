@@ -34,6 +34,12 @@ def unlocked() -> Iterator[tuple[Addresses, int]]:
             os.close(lock)
 
 
+def wait_until_unlocked(number: int) -> None:
+    """Return when nobody runs the cluster with this number any more."""
+    with (LOCKS / f"{Addresses(number).name}.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
 def collides(addresses: Addresses) -> bool:
     """Whether the machine has a network of its own where the cluster's would be."""
     mine = (addresses.hosts, addresses.services, addresses.pods)

@@ -1,0 +1,3 @@
+"""Tests that need a Kubernetes: an API server alone, or nodes that run Pods."""
+
+from __future__ import annotations

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -47,18 +48,30 @@ def services_of(app: Starlette) -> Services:
     return services
 
 
+@cache
+def openapi_document() -> dict[str, Any]:
+    """Built when it is first asked for: that takes longer than the rest of a start."""
+    return build_document(OPERATIONS, version=version("encoder"))
+
+
+@cache
+def _openapi_json() -> bytes:
+    return json.dumps(openapi_document(), ensure_ascii=False).encode()
+
+
+@cache
+def _docs_page() -> str:
+    return render_page(openapi_document())
+
+
 def _documentation() -> list[BaseRoute]:
-    document = build_document(OPERATIONS, version=version("encoder"))
-    as_json = json.dumps(document, ensure_ascii=False).encode()
-    page = render_page(document)
+    def openapi(request: Request) -> Response:
+        return Response(_openapi_json(), headers=_REVALIDATE, media_type="application/json")
 
-    async def openapi(request: Request) -> Response:
-        return Response(as_json, headers=_REVALIDATE, media_type="application/json")
+    def docs(request: Request) -> Response:
+        return HTMLResponse(_docs_page(), headers=_REVALIDATE)
 
-    async def docs(request: Request) -> Response:
-        return HTMLResponse(page, headers=_REVALIDATE)
-
-    async def style(request: Request) -> Response:
+    def style(request: Request) -> Response:
         return Response(STYLE, headers=_REVALIDATE, media_type="text/css")
 
     return [

@@ -30,6 +30,11 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN: Final = Principal(name="open", owner=DEFAULT_OWNER, scopes=frozenset({Scope.ADMIN.value}))
 """Who asks when nobody has to say so."""
 
+FIRST: Final = Principal(
+    name="ENCODER_API_KEY", owner=DEFAULT_OWNER, scopes=frozenset({Scope.ADMIN.value})
+)
+"""Who asks with the key of the settings."""
+
 
 def check_exposure(settings: ApiSettings, *, keys_exist: bool) -> None:
     """Refuse to start when everybody on the network could do everything. Raises."""
@@ -78,12 +83,16 @@ class Authenticator:
             _refuse_foreign_page(request)
             return OPEN
         presented = bearer_token(request.headers.get("authorization"))
+        if presented is not None:
+            principal = self._find(presented)
+            if principal is not None:
+                return principal
         if not self.needs_key():
             _refuse_foreign_host(request)
             _refuse_foreign_page(request)
             return OPEN
         if presented is not None:
-            return self.principal_of(presented)
+            raise _unknown_key()
         key = self._sessions.key_of(request.cookies.get(COOKIE))
         if key is None:
             raise unauthorized("Send an API key as `Authorization: Bearer enc_…`.")
@@ -109,17 +118,18 @@ class Authenticator:
 
     def principal_of(self, presented: str) -> Principal:
         """Whose key it is. Raises Problem (401)."""
+        principal = self._find(presented)
+        if principal is None:
+            raise _unknown_key()
+        return principal
+
+    def _find(self, presented: str) -> Principal | None:
         first = self._settings.api_key
         if first is not None and hmac.compare_digest(
             first.get_secret_value().encode(), presented.encode()
         ):
-            return Principal(
-                name="ENCODER_API_KEY", owner=DEFAULT_OWNER, scopes=frozenset({Scope.ADMIN.value})
-            )
-        principal = self._store.run(lambda tx: authenticate_key(tx, presented))
-        if principal is None:
-            raise unauthorized("The API key is unknown or revoked.", presented=True)
-        return principal
+            return FIRST
+        return self._store.run(lambda tx: authenticate_key(tx, presented))
 
 
 def bearer_token(header: str | None) -> str | None:
@@ -132,6 +142,10 @@ def bearer_token(header: str | None) -> str | None:
 def unauthorized(detail: str, *, presented: bool = False) -> Problem:
     challenge = 'Bearer realm="encoder"' + (', error="invalid_token"' if presented else "")
     return Problem("unauthorized", detail, headers={"WWW-Authenticate": challenge})
+
+
+def _unknown_key() -> Problem:
+    return unauthorized("The API key is unknown or revoked.", presented=True)
 
 
 def _refuse_foreign_host(request: Request) -> None:

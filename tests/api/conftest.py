@@ -23,6 +23,13 @@ from encoder_db.store import Store
 KEYS = KeyRing([bytes(range(32))])
 LOCAL = "http://127.0.0.1:8080"
 
+ENVIRONMENT = (
+    *("ENCODER_HOST", "PORT", "ENCODER_AUTH", "ENCODER_API_KEY", "ENCODER_FILES_ROOT"),
+    *("ENCODER_DASHBOARD", "ENCODER_MAX_BODY_BYTES", "ENCODER_SESSION_HOURS", "ENCODER_DRAIN_S"),
+    "ENCODER_SHUTDOWN_S",
+)
+"""The names of the API's settings."""
+
 Answer = Any  # httpx's response, by whichever name Starlette's client imports it
 
 
@@ -34,7 +41,7 @@ class CheckedClient(TestClient):
         self.document: dict[str, Any] = super().request("GET", "/openapi.json").json()
         self.unannounced_allowed = False
 
-    def request(self, method: str, url: Any, **options: Any) -> Answer:  # type: ignore[override]
+    def request(self, method: str, url: Any, **options: Any) -> Answer:
         response = super().request(method, url, **options)
         if not self.unannounced_allowed:
             self.check(method, str(url), response)
@@ -67,6 +74,13 @@ class CheckedClient(TestClient):
                 found: dict[str, Any] | None = methods.get(method.lower())
                 return found
         return None
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own settings must not change what is tested."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -203,13 +203,18 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
     """List jobs, the latest first."""
     query, keys = call.query, call.services.store.keys
     owner = visible_owner(call.principal)
-    filters = {"status": query.status, "pool": query.pool, "external_id": query.external_id}
-    binding = repr((owner, *filters.values()))
+    binding = repr((owner, query.status, query.pool, query.external_id))
     before = None if query.cursor is None else read_cursor(keys, query.cursor, binding=binding)
     with call.services.store.read() as tx:
         # One more than the page tells whether there is a next one.
         found = db_jobs.list_jobs(
-            tx, owner=owner, limit=query.limit + 1, before_id=before, **filters
+            tx,
+            owner=owner,
+            limit=query.limit + 1,
+            before_id=before,
+            status=query.status,
+            pool=query.pool,
+            external_id=query.external_id,
         )
     page, more = found[: query.limit], len(found) > query.limit
     cursor = make_cursor(keys, page[-1].id, binding=binding) if more else None

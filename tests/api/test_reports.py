@@ -1,0 +1,101 @@
+"""Workers in Pods report over HTTP: their token is who they are, and only for their attempt."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from encoder_core.ids import new_token
+from encoder_db.attempts import open_attempt
+from encoder_db.queue import claim
+from encoder_db.rows import Claimed
+from encoder_db.store import Store
+from tests.api.conftest import CheckedClient, ClientMaker
+from tests.api.samples import job
+
+DATA = bytes(range(256)) * 9000  # more than one chunk
+
+
+@pytest.fixture
+def client(make_client: ClientMaker) -> CheckedClient:
+    """Keys are on: workers have none."""
+    return make_client(api_key="k" * 20)
+
+
+@pytest.fixture
+def claimed(client: CheckedClient, store: Store) -> Claimed:
+    source = {"kind": "inline", "data": base64.b64encode(DATA).decode()}
+    headers = {"Authorization": f"Bearer {'k' * 20}"}
+    assert client.post("/jobs", json=job(source=source), headers=headers).status_code == 202
+    (message,) = claim(store, engine="local", worker="w", limit=1, lease_s=600)
+    opened = open_attempt(store, message, executor="local", worker="w")
+    assert isinstance(opened, Claimed)
+    return opened
+
+
+def envelope(claimed: Claimed, **changes: Any) -> dict[str, Any]:
+    return {
+        "jobUuid": str(claimed.job.uuid),
+        "attempt": claimed.attempt,
+        "token": claimed.token,
+        "report": {"type": "started"},
+        **changes,
+    }
+
+
+def test_a_report_is_taken_in_and_answered(client: CheckedClient, claimed: Claimed) -> None:
+    response = client.post("/internal/reports", json=envelope(claimed))
+    assert response.json() == {"accepted": True, "cancel": False, "publishLeaseS": 120.0}
+    headers = {"Authorization": f"Bearer {'k' * 20}"}
+    assert client.get(f"/jobs/{claimed.job.id}", headers=headers).json()["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"token": new_token()}, id="another token"),
+        pytest.param({"attempt": 2}, id="another attempt"),
+        pytest.param({"jobUuid": str(uuid4())}, id="another job"),
+    ],
+)
+def test_who_does_not_hold_the_attempt_is_told(
+    client: CheckedClient, claimed: Claimed, changes: dict[str, Any]
+) -> None:
+    response = client.post("/internal/reports", json=envelope(claimed, **changes))
+    assert response.json()["accepted"] is False
+
+
+def test_a_report_that_is_none_is_refused_by_pointer(
+    client: CheckedClient, claimed: Claimed
+) -> None:
+    report = {"type": "progress", "phase": "encoding", "percent": 101}
+    response = client.post("/internal/reports", json=envelope(claimed, report=report))
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "/report/percent"
+    assert claimed.token not in response.text
+
+
+def fetch(client: CheckedClient, job: Any, token: str | None) -> Any:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return client.get(f"/internal/jobs/{job}/inline", headers=headers)
+
+
+def test_the_worker_fetches_the_bytes_of_an_inline_source(
+    client: CheckedClient, claimed: Claimed
+) -> None:
+    response = fetch(client, claimed.job.uuid, claimed.token)
+    assert (response.status_code, response.content) == (200, DATA)
+
+
+def test_nobody_else_does(client: CheckedClient, claimed: Claimed) -> None:
+    assert fetch(client, claimed.job.uuid, None).status_code == 401
+    for uuid, token in [
+        (claimed.job.uuid, new_token()),
+        (claimed.job.uuid, "k" * 20),
+        (uuid4(), claimed.token),
+        ("x", claimed.token),
+    ]:
+        assert fetch(client, uuid, token).status_code == 404

@@ -1,0 +1,157 @@
+"""The server: it takes a free port, says which, finishes what it began, and stops when told."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from encoder_api.app import create_app, services_of
+from encoder_api.server import ApiServer
+from encoder_api.settings import ApiSettings
+from encoder_core.errors import ConfigurationError
+from encoder_db.store import Store
+
+WAIT_S = 30.0
+
+
+@contextmanager
+def running(app: Starlette, *, drain_s: float = 0.0) -> Iterator[ApiServer]:
+    server = ApiServer(app, host="127.0.0.1", port=0, drain_s=drain_s)
+    started = threading.Event()
+    thread = threading.Thread(target=server.run, kwargs={"ready": started.set})
+    thread.start()
+    try:
+        assert started.wait(WAIT_S)
+        yield server
+    finally:
+        server.stop()
+        server.stop()
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def connected(server: ApiServer) -> Iterator[http.client.HTTPConnection]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def get(connection: http.client.HTTPConnection, path: str) -> int:
+    connection.request("GET", path)
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def test_it_serves_on_a_free_port(store: Store) -> None:
+    with (
+        running(create_app(ApiSettings(), store)) as server,
+        connected(server) as connection,
+    ):
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        assert get(connection, "/health") == 200
+        assert get(connection, "/jobs") == 200
+
+
+def test_a_taken_port_is_said_in_a_sentence(store: Store) -> None:
+    app = create_app(ApiSettings(), store)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=rf"port {port}.*PORT"):
+            ApiServer(app, host="127.0.0.1", port=port)
+
+
+def test_a_body_too_large_does_not_disturb_the_next_request(store: Store) -> None:
+    with running(create_app(ApiSettings(max_body_bytes=2000), store)) as server:
+        with connected(server) as connection:
+            connection.request(
+                "POST", "/jobs", body=b"[" * 3000, headers={"Content-Type": "application/json"}
+            )
+            response = connection.getresponse()
+            assert (response.status, response.headers["connection"]) == (413, "close")
+            response.read()
+        with connected(server) as connection:
+            assert get(connection, "/health") == 200
+
+
+def test_it_says_that_it_stops_before_it_stops(store: Store) -> None:
+    app = create_app(ApiSettings(), store)
+    with running(app, drain_s=WAIT_S) as server, connected(server) as connection:
+        assert get(connection, "/readyz") == 200
+        server.stop()
+        assert services_of(app).draining.is_set()
+        assert get(connection, "/readyz") == 503
+        assert get(connection, "/jobs") == 200
+
+
+def test_a_request_that_is_under_way_is_finished(store: Store) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Response:
+        begun.set()
+        assert may_end.wait(WAIT_S)
+        return Response("done")
+
+    app = create_app(ApiSettings(), store)
+    app.router.routes.insert(0, Route("/slow", slow))
+    statuses: list[int] = []
+    with running(app) as server:
+
+        def ask() -> None:
+            with connected(server) as connection:
+                statuses.append(get(connection, "/slow"))
+
+        client = threading.Thread(target=ask)
+        client.start()
+        assert begun.wait(WAIT_S)
+        server.stop()
+        may_end.set()
+        client.join(WAIT_S)
+    assert statuses == [200]
+
+
+PROCESS = """
+import sys
+from encoder_api.app import create_app
+from encoder_api.server import serve
+from encoder_api.settings import ApiSettings
+from encoder_db.store import Store
+
+with Store.open(sys.argv[1]) as store:
+    app = create_app(ApiSettings(), store)
+    serve(app, host="127.0.0.1", port=0, ready=lambda server: print(server.url, flush=True))
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_stops_on_a_signal(store: Store, number: signal.Signals) -> None:
+    url = store.engine.url.render_as_string(hide_password=False)
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS, url],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.send_signal(number)
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(WAIT_S) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from pathlib import Path
 
@@ -49,7 +50,6 @@ UPRIGHT = "h264_320x180_25p_2s_stereo.mp4"
 
 def clip(name: str) -> Path:
     """The path of a clip of RECIPES, or ROTATED. Read only: all tests share it."""
-    version = _ffmpeg("-version").splitlines()[0]
     recipe = "" if name == ROTATED else RECIPES[name]
 
     def build(folder: Path) -> None:
@@ -58,7 +58,12 @@ def clip(name: str) -> Path:
         else:
             _ffmpeg("-v", "error", *recipe.split(), str(folder / name))
 
-    return built("clip", "\n".join((name, recipe, version)), build) / name
+    return built("clip", "\n".join((name, recipe, _version())), build) / name
+
+
+@functools.cache
+def _version() -> str:
+    return _ffmpeg("-version").splitlines()[0]
 
 
 def all_clips() -> None:

@@ -275,7 +275,14 @@ def test_the_detail_view_says_what_was_asked_for_and_what_became_of_it(
 ) -> None:
     job_id = service.submit(externalId="launch", metadata={"campaign": "spring"})
     claimed = service.begin()
-    stream = {"type": "video", "codec": "prores", "width": 1920, "height": 1080}
+    stream = {
+        "codec_type": "video",
+        "codec_name": "prores",
+        "width": 1920,
+        "height": 1080,
+        "avg_frame_rate": "24000/1001",
+        "bit_rate": "147000000",
+    }
     service.report(
         claimed,
         SourceReport(source=SourceInfo(size_bytes=1_200_000_000, duration_s=61, streams=[stream])),
@@ -296,7 +303,13 @@ def test_the_detail_view_says_what_was_asked_for_and_what_became_of_it(
         "href", "https://cdn.example.com/keynote_1080p.mp4"
     )
     expect(second.locator(".chip")).to_have_text("failed")
-    for said in ("launch", "spring", "prores · 1920 \u00d7 1080", "1.2 GB", "1:01"):
+    for said in (
+        "launch",
+        "spring",
+        "prores · 1920 \u00d7 1080 · 23.98 fps · 147.0 Mb/s",
+        "1.2 GB",
+        "1:01",
+    ):
         expect(detail).to_contain_text(said)
     expect(detail.locator(".timeline .word")).to_have_text(
         ["queued", "starting", "running", "output 1 uploaded", "failed"]

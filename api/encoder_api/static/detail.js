@@ -215,10 +215,7 @@ function source(job) {
       ["Size", bytes(info.sizeBytes)],
       ["Duration", info.durationS ? runtime(info.durationS) : null],
       ["Container", info.container],
-      ...(info.streams ?? []).map((stream, index) => [
-        title(stream.type ?? stream.codecType ?? stream.codec_type ?? `Stream ${index}`),
-        describeStream(stream),
-      ]),
+      ...info.streams.map((stream) => [title(stream.codec_type ?? "stream"), inWords(stream)]),
     ]) : null);
 }
 
@@ -226,21 +223,17 @@ function title(word) {
   return String(word).charAt(0).toUpperCase() + String(word).slice(1);
 }
 
-function describeStream(stream) {
-  const get = (...names) => names.map((name) => stream[name]).find((value) => value ?? false);
-  const width = get("width");
-  const height = get("height");
-  const rate = get("frameRate", "fps");
-  const channels = get("channels", "audioChannels");
-  const sampling = get("sampleRate", "sample_rate");
+/** A stream as ffprobe names its facts. */
+function inWords(stream) {
+  const [frames, seconds] = String(stream.avg_frame_rate ?? "0/0").split("/").map(Number);
+  const fps = frames && seconds ? Number((frames / seconds).toFixed(2)) : null;
   return [
-    get("codec", "codecName", "codec_name"),
-    width && height ? `${width} × ${height}` : null,
-    rate ? `${Number(Number(rate).toFixed(2)) || rate} fps` : null,
-    channels ? plural(channels, "channel") : null,
-    sampling ? `${Number(sampling) / 1000} kHz` : null,
-    bitrate(get("bitrate", "bitRate")),
-    get("language"),
+    stream.codec_name,
+    stream.width && stream.height ? `${stream.width} × ${stream.height}` : null,
+    fps ? `${fps}\u00a0fps` : null,
+    stream.channel_layout ?? (stream.channels ? plural(stream.channels, "channel") : null),
+    Number(stream.sample_rate) ? `${stream.sample_rate / 1000}\u00a0kHz` : null,
+    bitrate(Number(stream.bit_rate)),
   ].filter(Boolean).join(" · ");
 }
 

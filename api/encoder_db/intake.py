@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from encoder_core.documents import JobDocument
-from encoder_core.errors import Refused
+from encoder_core.errors import FieldProblem, InvalidRequest, Refused
 from encoder_core.events import job_event
 from encoder_core.ids import new_uuid
 from encoder_core.redaction import split_secrets
@@ -42,8 +42,8 @@ def create_job(
     Record a job and put it into its queue.
 
     `inline` are the bytes of an inline source; left out, they are decoded from the spec. Raises
-    Refused when the pool does not exist (422) or the owner's externalId is taken (409), and
-    Replayed when the request was answered before.
+    InvalidRequest when the pool does not exist, Refused when the owner's externalId is taken
+    (409), and Replayed when the request was answered before.
     """
     spec, inline = _detach_inline(spec, inline)
     queue = queue_key(spec.pool, spec.priority, owner)
@@ -51,7 +51,7 @@ def create_job(
         select(db_now(), has_owner(queue)).select_from(pools).where(pools.c.name == spec.pool)
     ).one_or_none()
     if found is None:
-        raise Refused("pool_unknown", f"there is no pool {spec.pool!r}", status=422)
+        raise InvalidRequest([FieldProblem("/pool", "pool_unknown", "there is no such pool")])
     moment, owner_known = found
 
     public, secrets = split_secrets(spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +47,8 @@ OWNER = "default"
 WORKER = "host-a"
 LIMITS = RetryLimits()
 LEASE_S = 600.0
+
+Act = Callable[[Store, Any], Any]
 
 
 # --- Asking ----------------------------------------------------------------------------------

@@ -72,9 +72,10 @@ def test_a_job_is_found_by_number_and_by_uuid_but_not_by_another_owner(store: St
 
 
 def test_an_unknown_pool_is_refused(store: Store) -> None:
-    with pytest.raises(Refused, match="there is no pool 'gpu'") as refused:
+    with pytest.raises(InvalidRequest) as wrong:
         make.create(store, make.spec(pool="gpu"))
-    assert (refused.value.code, refused.value.status) == ("pool_unknown", 422)
+    (problem,) = wrong.value.problems
+    assert (problem.pointer, problem.code) == ("/pool", "pool_unknown")
     assert make.count(store, "jobs") == 0
 
 

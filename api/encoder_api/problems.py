@@ -47,7 +47,6 @@ _CATALOGUE: Final = (
     ProblemType("body_too_large", 413, "The body is too large"),
     ProblemType("unsupported_media_type", 415, "The body must be application/json"),
     ProblemType("invalid_request", 422, "One or more fields are not valid"),
-    ProblemType("pool_unknown", 422, "There is no such pool"),
     ProblemType("idempotency_key_reused", 422, "The Idempotency-Key was used for another request"),
     # What stands in its way
     ProblemType("idempotency_in_progress", 409, "The same request is being worked on"),

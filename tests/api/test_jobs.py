@@ -6,7 +6,7 @@ import base64
 import threading
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event
@@ -19,6 +19,8 @@ from tests.api.samples import ORIGINAL, job, output
 
 Headers = dict[str, str]
 AddKey = Callable[..., Headers]
+
+UNKNOWN = "01890000-0000-7000-8000-000000000000"
 
 
 def submit(client: CheckedClient, document: Any = None, **headers: str) -> dict[str, Any]:
@@ -129,10 +131,8 @@ def test_files_are_accepted_where_there_is_a_folder_for_them(
 
 def test_a_pool_that_does_not_exist(client: CheckedClient) -> None:
     response = client.post("/jobs", json=job(pool="nowhere"))
-    assert (response.status_code, response.json()["type"]) == (
-        422,
-        "urn:encoder:problem:pool_unknown",
-    )
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["pointer"], error["code"]) == (422, "/pool", "pool_unknown")
 
 
 def test_an_external_id_is_taken_once(client: CheckedClient) -> None:
@@ -211,7 +211,7 @@ def test_a_job_is_found_by_number_and_by_uuid(client: CheckedClient) -> None:
     "ref",
     [
         *("0", "999999", "-1", "1.0", "01x", "9" * 30, "x", "%20", "%00", "1%0a", "²", "1e3"),
-        *(str(uuid4()), str(uuid4())[:-1], f"urn:uuid:{uuid4()}", "{" + str(uuid4()) + "}"),
+        *(UNKNOWN, UNKNOWN[:-1], f"urn:uuid:{UNKNOWN}", "{" + UNKNOWN + "}"),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

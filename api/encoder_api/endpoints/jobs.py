@@ -150,7 +150,6 @@ _EXAMPLE: Final = {
     },
     refuses=(
         "invalid_parameter",
-        "pool_unknown",
         "idempotency_key_reused",
         "idempotency_in_progress",
         "external_id_taken",

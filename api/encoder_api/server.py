@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -117,26 +116,6 @@ class _Server(uvicorn.Server):
 
     def end(self) -> None:
         self.should_exit = True
-
-
-def serve(
-    app: Starlette,
-    *,
-    host: str,
-    port: int,
-    drain_s: float = 0.0,
-    shutdown_s: float = 20.0,
-    ready: Callable[[ApiServer], None] | None = None,
-) -> None:
-    """Serve as a process of its own: until SIGTERM or SIGINT. Call it in the main thread."""
-    server = ApiServer(app, host=host, port=port, drain_s=drain_s, shutdown_s=shutdown_s)
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: server.stop()) for number in signals]
-    try:
-        server.run(ready=None if ready is None else lambda: ready(server))
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:

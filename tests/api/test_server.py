@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,34 +120,3 @@ def test_a_request_that_is_under_way_is_finished(store: Store) -> None:
         may_end.set()
         client.join(WAIT_S)
     assert statuses == [200]
-
-
-PROCESS = """
-import sys
-from encoder_api.app import create_app
-from encoder_api.server import serve
-from encoder_api.settings import ApiSettings
-from encoder_db.store import Store
-
-with Store.open(sys.argv[1]) as store:
-    app = create_app(ApiSettings(), store)
-    serve(app, host="127.0.0.1", port=0, ready=lambda server: print(server.url, flush=True))
-print("stopped", flush=True)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_stops_on_a_signal(store: Store, number: signal.Signals) -> None:
-    url = store.engine.url.render_as_string(hide_password=False)
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    with subprocess.Popen(
-        [sys.executable, "-c", PROCESS, url],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("http://127.0.0.1:")
-        process.send_signal(number)
-        assert process.stdout.read() == "stopped\n"
-        assert process.wait(WAIT_S) == 0

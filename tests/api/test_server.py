@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from encoder_api.app import create_app, services_of
-from encoder_api.server import ApiServer
+from encoder_api.server import ApiServer, listen
 from encoder_api.settings import ApiSettings
 from encoder_core.errors import ConfigurationError
 from encoder_db.store import Store
@@ -63,6 +63,12 @@ def test_it_serves_on_a_free_port(store: Store) -> None:
         assert server.url == f"http://127.0.0.1:{server.port}"
         assert get(connection, "/health") == 200
         assert get(connection, "/jobs") == 200
+
+
+def test_an_answer_does_not_wait_for_the_client_to_acknowledge_its_head() -> None:
+    """asyncio turns Nagle's algorithm off only on sockets that say that they are TCP."""
+    with listen("127.0.0.1", 0) as socket_:
+        assert socket_.proto == socket.IPPROTO_TCP
 
 
 def test_a_taken_port_is_said_in_a_sentence(store: Store) -> None:

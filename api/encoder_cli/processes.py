@@ -69,8 +69,9 @@ def run_webhooks() -> None:
 
 
 def run_retention(*, hours: int | None) -> int:
+    kept_h = QueueSettings().retention_hours if hours is None else hours
     with opened_store() as store:
-        return delete_old_jobs(store, older_than_h=hours or QueueSettings().retention_hours)
+        return delete_old_jobs(store, older_than_h=kept_h)
 
 
 # --- Parts -----------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ def settings_for(database_url: str, folder: Path) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("MYSQL_", "ENCODER_", "QUEUE_", "AWS_", "RETENTION_"))
+        # Compiled once, our modules start every further process of the suite faster.
+        and name != "PYTHONDONTWRITEBYTECODE"
     }
     environment |= {
         "HOME": str(folder),
@@ -63,6 +65,7 @@ class Service:
 
     folder: Path
     settings: dict[str, str]
+    database_url: str
     command: tuple[str, ...] = ("up",)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -123,6 +126,9 @@ class Service:
     def get(self, path: str, **options: Any) -> requests.Response:
         return requests.get(self.url + path, timeout=30, **options)
 
+    def patch(self, path: str, body: Any) -> requests.Response:
+        return requests.patch(self.url + path, json=body, timeout=30)
+
     def delete(self, path: str) -> requests.Response:
         return requests.delete(self.url + path, timeout=30)
 
@@ -182,6 +188,14 @@ class Service:
 @contextmanager
 def encoder_up(database_url: str, folder: Path, **settings: str) -> Iterator[Service]:
     """The unified app, running."""
-    with Service(folder, settings_for(database_url, folder) | settings) as service:
+    environment = settings_for(database_url, folder) | settings
+    with Service(folder, environment, own_database(database_url, folder)) as service:
         service.start()
         yield service
+
+
+def own_database(database_url: str, folder: Path) -> str:
+    """Where the service keeps its record: a SQLite file is in its data folder."""
+    if database_url.startswith("sqlite"):
+        return f"sqlite:///{folder / 'data' / 'encoder.db'}"
+    return database_url

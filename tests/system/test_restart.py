@@ -22,8 +22,9 @@ def is_encoding(job: dict[str, Any]) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """Processes whose parent is `pid`, by the kernel's own list."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Processes whose parent is `pid`, by the kernel's own lists: each thread has one."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for children in lists for child in children.read_text().split()]
 
 
 def is_alive(pid: int) -> bool:
@@ -115,6 +116,6 @@ def test_a_canceled_job_stops_its_worker_and_stays_canceled(
 
 def test_two_apps_cannot_share_a_sqlite_file(sqlite_url: str, tmp_path: Path) -> None:
     with encoder_up(sqlite_url, tmp_path) as service:
-        second = Service(tmp_path, service.settings)
+        second = Service(tmp_path, service.settings, service.database_url)
         with pytest.raises(Exception, match="another process works with"):
             second.start()

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import OperationalError
 
 from encoder_api.webhooks.sender import Sender
 from encoder_api.webhooks.settings import WebhookSettings
@@ -354,6 +355,31 @@ def test_an_address_that_is_not_allowed_is_never_dialled(
         [tried] = logged(store, job, 1)
     assert (tried.outcome, tried.remote_ip) == ("address_not_allowed", None)
     assert webhook_receiver.deliveries == []
+
+
+class AwayOnce(Store):
+    """A database that cannot be reached when it is asked for the first time."""
+
+    was_away = False
+
+    def run(self, work: Callable[[Connection], Any]) -> Any:
+        if not self.was_away:
+            self.was_away = True
+            raise OperationalError("claim", {}, Exception("gone away"))
+        return super().run(work)
+
+
+def test_a_database_that_was_away_is_asked_again(
+    store: Store, database_url: str, webhook_receiver: WebhookReceiver
+) -> None:
+    submit(store, f"{webhook_receiver.url}/hook")
+    with (
+        AwayOnce.open(database_url, keys=KEYS, webhook_secret=SECRET) as away,
+        sending(away),
+    ):
+        webhook_receiver.wait_for(1)
+        wait_until(lambda: pending(store) == 0)
+    assert away.was_away
 
 
 def test_two_senders_share_the_work(store: Store, webhook_receiver: WebhookReceiver) -> None:

@@ -8,7 +8,7 @@ PROCESSES ?= 2
 .PHONY: help setup setup-run demo up test check fix lock bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what running and testing need: Debian packages, .venv, test servers
 	@tools/setup test
@@ -56,3 +56,22 @@ bench: setup ## Measure, and compare with what the documentation says; ARGS goes
 clean: ## Remove .venv and every cache of the tree (not the test servers' cache outside of it)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist var
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- Kubernetes (root; docs/development-cluster.md) ---
+
+.PHONY: setup-cluster cluster-up cluster-down test-cluster images
+
+setup-cluster:
+	@tools/setup cluster
+
+test-cluster: setup-cluster ## Run all tests of the cluster ring, on a Kubernetes of their own
+	@$(PYTHON) -m pytest -m cluster $(ARGS)
+
+cluster-up: setup-cluster ## Leave a Kubernetes running; print what to export to reach it
+	@$(PYTHON) -m tests.harness up
+
+cluster-down: ## Remove what cluster-up left running, and every trace of it
+	@$(PYTHON) -m tests.harness down
+
+images: setup-cluster ## Build the container images, with docker where it runs, else with buildah
+	@$(PYTHON) -m tests.harness images

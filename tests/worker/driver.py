@@ -45,12 +45,9 @@ def to_file(path: str, **spec: Any) -> dict[str, Any]:
 class Worker:
     """A worker from its start to the end of the block, which kills it if it still runs."""
 
-    def __init__(
-        self, order: dict[str, Any], *arguments: str, environ: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, order: dict[str, Any], *arguments: str) -> None:
         self._order = order
         self._arguments = arguments
-        self._environ = {**os.environ, **(environ or {})}
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(

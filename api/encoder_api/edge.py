@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -70,6 +70,8 @@ class Edge:
         with log_fields(request=request.state.request_id):
             try:
                 await self._app(scope, receive, send_with_headers)
+            except ClientDisconnect:
+                log.info("client_gone")
             except Exception as error:  # whatever it is, the client gets an answer and the log why
                 if status:
                     # The answer has begun: cutting it off is the only way to say that it is broken.

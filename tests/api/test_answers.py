@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +89,13 @@ def test_a_body_that_is_announced_too_large_is_not_read(make_client: ClientMaker
     assert "2000" in response.json()["detail"]
 
 
-def test_a_body_that_grows_too_large_is_given_up(store: Store) -> None:
-    """Spoken to as a server does, for the test client reads a whole body before it sends it."""
+def speak(store: Store, chunks: Iterator[Any]) -> list[Any]:
+    """Speak to the app as a server does: the test client reads a whole body before it sends it."""
     app = create_app(ApiSettings(max_body_bytes=2000), store)
-    chunks, answers = iter(range(10)), []
+    answers: list[Any] = []
 
-    async def receive() -> dict[str, Any]:
-        next(chunks)
-        return {"type": "http.request", "body": b" " * 1000, "more_body": True}
+    async def receive() -> Any:
+        return next(chunks)
 
     async def send(message: Any) -> None:
         answers.append(message)
@@ -107,8 +108,23 @@ def test_a_body_that_grows_too_large_is_given_up(store: Store) -> None:
         "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
     }
     asyncio.run(app(scope, receive, send))
+    return answers
+
+
+def test_a_body_that_grows_too_large_is_given_up(store: Store) -> None:
+    chunk = {"type": "http.request", "body": b" " * 1000, "more_body": True}
+    chunks = itertools.repeat(chunk, 10)
+    answers = speak(store, chunks)
     assert answers[0]["status"] == 413
-    assert next(chunks) == 3
+    assert len(list(chunks)) == 7
+
+
+def test_a_client_that_goes_away_is_no_mistake_of_ours(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = {"type": "http.request", "body": b"{", "more_body": True}
+    assert speak(store, iter([half, {"type": "http.disconnect"}])) == []
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_the_limit_of_other_bodies_is_small(client: CheckedClient) -> None:

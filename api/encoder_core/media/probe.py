@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -214,7 +215,7 @@ def _positive(text: Any) -> float | None:
         value = float(text)
     except (TypeError, ValueError):
         return None
-    return value if value > 0 else None
+    return value if value > 0 and math.isfinite(value) else None
 
 
 def _whole(text: Any) -> int | None:

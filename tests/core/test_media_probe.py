@@ -1,0 +1,110 @@
+"""Reading ffprobe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from encoder_core.media.probe import (
+    Probe,
+    Span,
+    apply_measurements,
+    measure_packets,
+    missing_seconds,
+    parse_probe,
+)
+
+VIDEO = {"index": 0, "codec_type": "video", "codec_name": "h264", "width": 1920, "height": 1080,
+         "avg_frame_rate": "25/1", "r_frame_rate": "25/1", "pix_fmt": "yuv420p"}  # fmt: skip
+AUDIO = {"index": 1, "codec_type": "audio", "codec_name": "aac", "channels": 2,
+         "sample_rate": "48000"}  # fmt: skip
+
+
+def parse(*streams: dict[str, Any], name: str = "mov,mp4", duration: str = "10.0") -> Probe:
+    return parse_probe(
+        {"format": {"format_name": name, "duration": duration}, "streams": list(streams)}
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        pytest.param({}, 0, id="upright"),
+        pytest.param({"side_data_list": [{"rotation": -90}]}, 90, id="clockwise"),
+        pytest.param({"side_data_list": [{"rotation": 90}]}, 270, id="counter-clockwise"),
+        pytest.param({"side_data_list": [{"rotation": -180}]}, 180, id="upside down"),
+        pytest.param({"tags": {"rotate": "90"}}, 90, id="the older tag"),
+    ],
+)
+def test_rotation(fields: dict[str, Any], want: int) -> None:
+    video = parse({**VIDEO, **fields}).video
+    assert video is not None
+    assert video.rotation == want
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "want"),
+    [("yuv420p", 8), ("yuv420p10le", 10), ("p010le", 10), ("gbrp12be", 12), ("yuvj420p", 8)],
+)
+def test_bit_depth(pixel_format: str, want: int) -> None:
+    video = parse({**VIDEO, "pix_fmt": pixel_format}).video
+    assert video is not None
+    assert video.bit_depth == want
+
+
+def test_cover_art_is_no_video() -> None:
+    probe = parse({**VIDEO, "disposition": {"attached_pic": 1}}, AUDIO)
+    assert (probe.video, probe.has_cover, len(probe.audio)) == (None, True, 1)
+
+
+def test_streams_that_ffmpeg_cannot_name_are_left_out() -> None:
+    unknown = {"index": 2, "codec_type": "audio", "codec_name": "unknown", "channels": 4,
+               "sample_rate": "48000"}  # fmt: skip
+    nameless = {"index": 3, "codec_type": "audio"}
+    data = {"index": 4, "codec_type": "data", "codec_name": "bin_data"}
+    assert parse(VIDEO, AUDIO, unknown, nameless, data) == parse(VIDEO, AUDIO)
+
+
+def test_a_document_without_anything_is_an_empty_probe() -> None:
+    assert parse_probe({}) == Probe(formats=("",), duration_s=None)
+
+
+@pytest.mark.parametrize("text", ["N/A", "", None, "0", "-1", "nan", "inf"])
+def test_a_duration_that_is_none(text: Any) -> None:
+    assert parse(VIDEO, duration=text).duration_s is None
+
+
+def test_pixel_aspect_of_zero_means_unknown() -> None:
+    video = parse({**VIDEO, "sample_aspect_ratio": "0:1"}).video
+    assert video is not None
+    assert video.pixel_aspect == Fraction(1)
+
+
+def test_packets_are_measured_per_stream() -> None:
+    lines = ["0,0.000000,0.040000", "1,0.5,0.25", "0,0.080000,0.040000", "0,N/A,N/A", "", "x"]
+    assert measure_packets(lines) == {0: Span(0.0, 0.12, 3), 1: Span(0.5, 0.75, 1)}
+
+
+class TestMeasurements:
+    SPANS = {0: Span(0.0, 6.0, 150), 1: Span(0.0, 5.9, 280)}
+
+    def test_a_declared_duration_stays(self) -> None:
+        probe = apply_measurements(parse(VIDEO, AUDIO, name="matroska,webm"), self.SPANS)
+        assert probe.duration_s == 10.0
+        assert missing_seconds(probe, self.SPANS) == 4.0
+
+    def test_an_estimated_duration_is_replaced(self) -> None:
+        probe = apply_measurements(parse(VIDEO, AUDIO, name="mpegts"), self.SPANS)
+        assert probe.duration_s == 6.0
+        assert probe.video is not None
+        assert (probe.video.frames, probe.video.duration_s) == (150, 6.0)
+        assert missing_seconds(probe, self.SPANS) == 0.0
+
+    def test_only_mov_with_all_durations_needs_none(self) -> None:
+        known = parse({**VIDEO, "duration": "10"}, {**AUDIO, "duration": "10"})
+        assert not known.needs_measuring
+        assert parse({**VIDEO, "duration": "10"}, AUDIO).needs_measuring
+        assert replace(known, formats=("matroska", "webm")).needs_measuring

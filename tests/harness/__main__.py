@@ -46,10 +46,18 @@ def up() -> None:
 
 def _start() -> Path:
     started = time.monotonic()
-    with Cluster(nodes=1, images=build_for_cluster()) as cluster:
+    images = build_for_cluster()
+    _say(f"images: {', '.join(image.tag for image in images) or 'none'}", started)
+    started = time.monotonic()
+    with Cluster(nodes=1, images=images) as cluster:
         cluster.leave()
-    print(f"a cluster runs, after {time.monotonic() - started:.0f} s", file=sys.stderr)
+    _say("a cluster of one node runs", started)
     return cluster.kubeconfig
+
+
+def _say(what: str, started: float) -> None:
+    # Standard output is for a shell to evaluate.
+    print(f"{what} ({time.monotonic() - started:.0f} s)", file=sys.stderr, flush=True)
 
 
 def down() -> None:

@@ -231,3 +231,10 @@ def test_whatever_the_record_refuses_with_is_in_the_catalogue() -> None:
     for code, status in found:
         if status != "404":  # all of them are `not_found`
             assert PROBLEMS[code].status == int(status), code
+
+
+def test_the_dashboard_can_be_left_out(client: CheckedClient, make_client: ClientMaker) -> None:
+    assert client.get("/").headers["content-type"].startswith("text/html")
+    bare = make_client(dashboard=False)
+    assert bare.get("/").status_code == 404
+    assert bare.get("/static/app.js").status_code == 404

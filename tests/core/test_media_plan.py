@@ -289,7 +289,7 @@ class TestRefusals:
             ),
             pytest.param({}, id="nothing but a destination"),
             pytest.param({"container": "mp3", "videoCodec": "none"}, id="mp3 without a picture"),
-            pytest.param({"container": "mkv", "videoCodec": "copy", "audioCodec": "copy"}, id="mkv"),
+            pytest.param({"container": "mkv", "videoCodec": "copy", "audioCodec": "aac"}, id="mkv"),
             pytest.param({"container": "jpg", "width": 320, "height": 320}, id="jpg"),
         ],
     )  # fmt: skip

@@ -118,7 +118,8 @@ def main() -> None:
         _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         for layer in box["layers"]:
             if layer.startswith("landlock:"):
-                _apply_landlock(libc, int(layer.partition(":")[2]), box["read"], box["write"])
+                version = int(layer.partition(":")[2])
+                _apply_landlock(libc, version, argv[0], box["read"], box["write"])
         if "seccomp" in box["layers"]:
             _apply_seccomp(libc)
     except OSError as error:
@@ -142,7 +143,7 @@ def _limit_resources() -> None:
 
 
 def _apply_landlock(
-    libc: ctypes.CDLL, version: int, read: Iterable[str], write: Iterable[str]
+    libc: ctypes.CDLL, version: int, program: str, read: Iterable[str], write: Iterable[str]
 ) -> None:
     files = _FILES_BY_VERSION[min(version, 3)] | (IOCTL_DEV if version >= 5 else 0)
     network = NET_BIND_CONNECT if version >= 4 else 0
@@ -150,7 +151,7 @@ def _apply_landlock(
     attributes = struct.pack("QQ", files, network) if version >= 4 else struct.pack("Q", files)
     rules = libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     _check(rules, "landlock ruleset")
-    for path in SYSTEM_FOLDERS:
+    for path in (*SYSTEM_FOLDERS, program):
         _allow(libc, rules, path, (READ | EXECUTE) & files)
     for path in (*SYSTEM_FILES, *read):
         _allow(libc, rules, path, READ & files)

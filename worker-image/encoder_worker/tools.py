@@ -61,7 +61,7 @@ def launched(
     """A locked-in child as long as the block; killed with all of its session when that is left."""
     command = sandbox.launch_arguments(
         argv,
-        read=[os.path.realpath(path) for path in (Path(argv[0]), *box.read)],
+        read=[os.path.realpath(path) for path in box.read],
         write=[str(path) for path in box.write],
         layers=tools.layers,
     )

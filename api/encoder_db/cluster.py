@@ -18,7 +18,7 @@ from encoder_db.dialect import db_now
 from encoder_db.intake import create_job
 from encoder_db.pools import StopPolicy
 from encoder_db.rows import JobRow, lock_job, read_attempt
-from encoder_db.tables import job_attempts, jobs, pools
+from encoder_db.tables import job_attempts, job_outputs, jobs, pools
 
 KUBERNETES_OWNER = "kubernetes"
 """Whose jobs those are that people apply with kubectl."""
@@ -149,6 +149,16 @@ def record_node(tx: Connection, job_id: int, attempt: int, *, node: str) -> None
         .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
         .values(node=node)
     )
+
+
+def output_specs(tx: Connection, job_id: int) -> list[dict[str, object]]:
+    """What was asked for, redacted, in the job's order."""
+    query = (
+        select(job_outputs.c.spec)
+        .where(job_outputs.c.job_id == job_id)
+        .order_by(job_outputs.c.position)
+    )
+    return [dict(spec) for spec in tx.execute(query).scalars()]
 
 
 def resources_to_watch(tx: Connection) -> list[str]:

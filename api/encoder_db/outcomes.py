@@ -35,6 +35,7 @@ def finish_attempt(
     exit_code: int | None,
     lost: bool = False,
     failure: Failure | None = None,
+    last_word: FinalReport | None = None,
     limits: RetryLimits,
     jitter: float,
 ) -> JobStatus | None:
@@ -42,7 +43,8 @@ def finish_attempt(
     End an attempt, and say what its job is now.
 
     `exit_code` is None when nobody knows it, negative when a signal ended the process; `lost`
-    says that the executor is gone without a word; `failure` is what the executor saw itself.
+    says that the executor is gone without a word; `failure` is what the executor saw itself;
+    `last_word` is what the worker left elsewhere, for when its final report never arrived.
     `jitter` is a random number in [0, 1). None: the attempt was ended by another, or is not
     current; losing is normal.
     """
@@ -52,7 +54,9 @@ def finish_attempt(
         row = read_attempt(tx, job_id, attempt)
         if job is None or row is None or not row.is_open or job.attempt != attempt:
             return None
-        final = None if row.final_report is None else FinalReport.model_validate(row.final_report)
+        final = last_word
+        if row.final_report is not None:
+            final = FinalReport.model_validate(row.final_report)
         for report in final.outputs if final else []:
             job = apply_output(tx, job, report)
         if job.status is JobStatus.CANCELING:

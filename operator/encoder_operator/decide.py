@@ -14,7 +14,6 @@ from encoder_operator.exits import Ended, classify_end, classify_waiting
 from encoder_operator.seen import JobSeen, PodSeen
 
 RETRY_S: Final = 5.0
-VANISHED_S: Final = 10.0  # a Pod just created may be missing from the watch for a moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +70,13 @@ class StartPod:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordPod:
+    """The Pod exists, and the record does not know it: we crashed between the two."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeletePod:
     name: str
     uid: str
@@ -88,7 +94,9 @@ class DeleteResource:
     uid: str
 
 
-Step = Adopt | Disown | CancelJob | StartPod | DeletePod | FinishAttempt | DeleteResource
+Step = (
+    Adopt | Disown | CancelJob | StartPod | RecordPod | DeletePod | FinishAttempt | DeleteResource
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,9 @@ def decide(seen: Observed) -> Decision:
         return Decision([CancelJob("The resource was deleted")], wake_after_s=0)
     if seen.row.status in ACTIVE_JOB and seen.row.attempt_open:
         return _active(seen, seen.row)
+    if seen.row.status is JobStatus.QUEUED and seen.row.resource_uid is None and _is_done(seen.job):
+        # Retried by request: the resource of the run before makes room for a new one.
+        return Decision([DeleteResource(seen.job.uid)])
     return Decision()
 
 
@@ -142,8 +153,7 @@ def _final(seen: Observed, row: RowSeen, job: JobSeen) -> Decision:
     alive: list[Step] = [DeletePod(pod.name, pod.uid) for pod in _alive(seen)]
     if alive:
         return Decision(alive)
-    recorded = job.conditions.get("ResultRecorded", {}).get("status") == "True"
-    if row.finished_at is None or not recorded:
+    if row.finished_at is None or not _is_done(job):
         return Decision()
     left_s = (row.finished_at + seen.retention - seen.now).total_seconds()
     if left_s > 0:
@@ -160,6 +170,8 @@ def _active(seen: Observed, row: RowSeen) -> Decision:
         code = None if stopping else "pod_deleted"
         ended = Ended(code, None if stopping else "The Pod is gone.")
         return Decision([FinishAttempt(row.attempt, ended, lost=True)], wake_after_s=0)
+    if not row.pod_created:
+        return Decision([RecordPod(row.attempt)], wake_after_s=0)
     if pod.ended:
         return Decision([FinishAttempt(row.attempt, classify_end(pod))], wake_after_s=0)
     if stopping:
@@ -178,6 +190,11 @@ def _active(seen: Observed, row: RowSeen) -> Decision:
     return Decision(
         [DeletePod(pod.name, pod.uid), FinishAttempt(row.attempt, ended)], wake_after_s=0
     )
+
+
+def _is_done(job: JobSeen) -> bool:
+    """Whether the record is known to be final: only then may evidence be deleted."""
+    return job.conditions.get("ResultRecorded", {}).get("status") == "True"
 
 
 def _alive(seen: Observed) -> list[PodSeen]:

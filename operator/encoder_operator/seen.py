@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL, job_of_resource
@@ -73,6 +73,23 @@ class JobSeen:
     """By type."""
     status: Mapping[str, Any]
 
+    @classmethod
+    def known(cls, name: str, uid: str) -> JobSeen:
+        """One of which no more is known than that it exists."""
+        return cls(
+            name=name,
+            uid=uid,
+            generation=0,
+            resource_version="",
+            job_uid=None,
+            pool="",
+            cancel=False,
+            deleting=False,
+            spec={},
+            conditions={},
+            status={},
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSeen:
@@ -81,7 +98,7 @@ class PoolSeen:
     name: str
     generation: int
     max_concurrency: int
-    stop_policy: str
+    stop_policy: Literal["None", "Hold", "Drain"]
     spec: Mapping[str, Any]
     status: Mapping[str, Any]
 

@@ -1,0 +1,80 @@
+"""`python -m encoder_operator`: settings, the watches of kopf, and the operator beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+
+import kopf
+
+from encoder_core.errors import EncoderError
+from encoder_core.logs import configure_logging
+from encoder_db.migrations import migrate
+from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings
+from encoder_db.store import Store, open_store
+from encoder_operator.budget import WriteBudget
+from encoder_operator.handlers import register
+from encoder_operator.kube import Kube, connect
+from encoder_operator.operator import Operator
+from encoder_operator.settings import OperatorSettings
+
+log = logging.getLogger("encoder.operator")
+
+LIVENESS = "http://0.0.0.0:8081/healthz"
+
+
+async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) -> None:
+    """Until SIGTERM, or until one of the two halves fails: then the process ends, not limps."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    budget = WriteBudget(settings.writes_per_s, burst=settings.write_burst, now=time.monotonic)
+    async with await connect() as api:
+        operator = Operator(
+            store, Kube(api, namespace=settings.namespace, budget=budget), settings, queue
+        )
+        registry = kopf.OperatorRegistry()
+        register(registry, operator)
+        halves = [
+            asyncio.create_task(
+                kopf.operator(
+                    registry=registry,
+                    namespaces=[settings.namespace],
+                    standalone=True,
+                    stop_flag=stop,
+                    liveness_endpoint=LIVENESS,
+                ),
+                name="watches",
+            ),
+            asyncio.create_task(operator.run(), name="operator"),
+        ]
+        waiting = [*halves, asyncio.create_task(stop.wait(), name="stop")]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        halves[1].cancel()
+        await asyncio.wait(halves)
+        for task in done:
+            if not task.cancelled() and task.exception() is not None:
+                raise task.exception()  # type: ignore[misc]  # it is not None
+
+
+def main() -> int:
+    try:
+        settings, queue = OperatorSettings(), QueueSettings()
+        database, secrets = DatabaseSettings(), SecretSettings()
+        configure_logging(secrets=[database.mysql_password.get_secret_value() or "unset"])
+        with open_store(database, secrets) as store:
+            migrate(store)
+            asyncio.run(run(store, settings, queue))
+    except EncoderError as error:
+        print(f"encoder operator: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""A job as a TranscodeJob, and a TranscodeJob as a job. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from encoder_core.names import GROUP, JOB_LABEL, POOL_LABEL, VERSION, resource_name
+from encoder_core.specs import JobSpec
+from encoder_db.rows import JobRow
+
+_NOT_OF_A_JOB: Final = frozenset(
+    {"jobUID", "poolRef", "credentialsSecretRef", "resources", "desiredState"}
+    | {"activeDeadlineSeconds", "startDeadlineSeconds"}
+)
+
+
+def build_resource(job: JobRow, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """
+    The TranscodeJob of a job that came through the API: a copy for people to read.
+
+    The worker's order is made from the row. What is secret is not in the row's documents; the
+    marks that say so are dropped here.
+    """
+    request = {key: value for key, value in job.request.items() if key != "pool"}
+    spec = {
+        **_without_secret_marks(request),
+        "jobUID": str(job.uuid),
+        "poolRef": {"name": job.pool},
+        "source": _without_secret_marks(job.source),
+        "outputs": [_without_secret_marks(output) for output in outputs],
+    }
+    name = resource_name(job.uuid)
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "TranscodeJob",
+        "metadata": {"name": name, "labels": {JOB_LABEL: name, POOL_LABEL: job.pool}},
+        "spec": spec,
+    }
+
+
+def _without_secret_marks(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: _without_secret_marks(item)
+            for key, item in value.items()
+            if item != {"set": True} and key != "headers"
+        }
+    return [_without_secret_marks(item) for item in value] if isinstance(value, list) else value
+
+
+def read_spec(spec: Mapping[str, Any], *, pool: str) -> JobSpec:
+    """The job that somebody applied. Raises pydantic's ValidationError."""
+    document = {key: value for key, value in spec.items() if key not in _NOT_OF_A_JOB}
+    return JobSpec.model_validate({**document, "pool": pool})

@@ -1,0 +1,73 @@
+"""What a cluster admin can set for the operator. Read once, from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def own_namespace() -> str:
+    """The namespace of our own Pod; `default` outside a cluster."""
+    try:
+        return _NAMESPACE_FILE.read_text().strip()
+    except OSError:
+        return "default"
+
+
+class OperatorSettings(BaseSettings):
+    """Where the operator works and how hard. Read from ENCODER_OPERATOR_*."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ENCODER_OPERATOR_", frozen=True, env_ignore_empty=True
+    )
+
+    namespace: str = Field(default_factory=own_namespace)
+    """Where TranscodeJobs, their Pods and their Secrets are. Default: the operator's own."""
+
+    worker_image: str = "encoder-worker:latest"
+    """What Pods run."""
+
+    image_pull_policy: str = "IfNotPresent"
+
+    report_url: str = "http://encoder-api:8080/internal/reports"
+    """Where workers report. Must be reachable from Pods of the work namespace."""
+
+    worker_service_account: str = "encoder-worker"
+    """An account without rights; its token is not mounted."""
+
+    cpu: str = "1"
+    """What a Pod asks of a node. ffmpeg takes its number of threads from the limit."""
+
+    cpu_limit: str | None = None
+    """Default: none, so that idle cores of the node are used."""
+
+    memory: str = "1Gi"
+    """Request and limit: a worker that is killed for memory is better than a node that is."""
+
+    scratch: str = "10Gi"
+    """Room for the source and all outputs of a job."""
+
+    deadline_s: int = Field(24 * 3600, gt=0)
+    """After which a Pod is ended."""
+
+    retention_s: int = Field(3600, ge=0)
+    """How long a finished TranscodeJob and its Pods stay, to be looked at."""
+
+    writes_per_s: float = Field(50.0, gt=0)
+    """All writes to the API server together."""
+
+    write_burst: int = Field(100, ge=1)
+
+    reconcilers: int = Field(8, ge=1, le=64)
+    """Jobs that are looked at at once."""
+
+    resync_s: float = Field(300.0, gt=0)
+    """How often everything is listed again, to find what a watch missed."""
+
+    progress_s: float = Field(15.0, gt=0)
+    """How often a running job's progress is written to its resource, when it changed."""

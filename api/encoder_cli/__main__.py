@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from encoder_core.errors import EncoderError
+from encoder_core.errors import ConfigurationError, EncoderError
 
 app = typer.Typer(
     help="Encoder: one HTTP request in, transcoded files and a webhook out.",
@@ -62,6 +62,19 @@ def webhooks() -> None:
     from encoder_cli.processes import run_webhooks
 
     run_webhooks()
+
+
+@app.command("operator")
+def run_operator() -> None:
+    """Runs jobs in Pods on Kubernetes. Needs MySQL, and the `operator` extra."""
+    try:
+        from encoder_operator.__main__ import main as operate
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.name} is not installed here; the operator has an image of its own "
+            "(operator/Dockerfile), or install encoder[operator]"
+        ) from error
+    raise typer.Exit(operate())
 
 
 @app.command()

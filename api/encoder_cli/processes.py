@@ -127,7 +127,10 @@ def opened_store(*, alone: bool = False, shared_by: str | None = None) -> Iterat
     logs.configure_logging(
         secrets=[
             secret.get_secret_value()
-            for secret in (database.mysql_password, secrets.secret_key, secrets.webhook_secret)
+            for secret in (
+                *(database.mysql_password, secrets.secret_key, secrets.webhook_secret),
+                ApiSettings().api_key,
+            )
             if secret is not None and secret.get_secret_value()
         ]
     )

@@ -10,7 +10,7 @@ import time
 
 import kopf
 
-from encoder_core.errors import EncoderError
+from encoder_core.errors import ConfigurationError, EncoderError
 from encoder_core.logs import configure_logging
 from encoder_db.migrations import migrate
 from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings
@@ -66,6 +66,11 @@ def main() -> int:
     try:
         settings, queue = OperatorSettings(), QueueSettings()
         database, secrets = DatabaseSettings(), SecretSettings()
+        if database.is_sqlite:
+            raise ConfigurationError(
+                "the operator shares its jobs with the API and needs MySQL: set MYSQL_HOST (and "
+                "MYSQL_USER, MYSQL_PASSWORD, MYSQL_DATABASE)"
+            )
         configure_logging(secrets=[database.mysql_password.get_secret_value() or "unset"])
         with open_store(database, secrets) as store:
             migrate(store)

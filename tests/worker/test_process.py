@@ -110,7 +110,7 @@ class TestSuccess:
     def test_the_order_may_be_a_file_and_the_last_word_goes_where_the_kubelet_looks(
         self, folder: Path, clip: Clip
     ) -> None:
-        outputs = [to_file(f"{n}.mp3", container="mp3", audioBitrate="64k") for n in range(32)]
+        outputs = [to_file(f"{n}.mp3", container="mp3", audioBitrate="64k") for n in range(12)]
         order = make_order(folder, put(folder, clip(UPRIGHT)), *outputs)
         last = folder / "termination"
         code, _ = run_worker(order, lambda _: ACCEPTED, "--termination-log", str(last))

@@ -37,6 +37,7 @@ OFFICIAL_SOURCES = (
     f"deb http://deb.debian.org/debian-security {SUITE}-security main",
 )
 RUNNING = Path("/run/encoder-buildah")  # locks and mount points; empty when nothing is built
+MANY_IMAGES = 100  # every step of a Dockerfile counts as one: some ten builds, 5 to 10 GB
 MARK = "encoder.test.mark"
 BUILD_AUTHORITIES = "/run/build-ca.crt"
 
@@ -47,9 +48,9 @@ class Image:
     #: Hash of its configuration, which names all its layers: the same image has the same.
     id: str
 
-    def save(self, archive: Path) -> None:
-        """Write it as one file that `ctr images import` and `docker load` read."""
-        _buildah("push", "--quiet", self.id, f"docker-archive:{archive}:{self.tag}")
+    def save(self, layout: Path) -> None:
+        """Put it into a folder of OCI blobs, which may hold some of its layers already."""
+        _buildah("push", "--quiet", "--disable-compression", self.id, f"oci:{layout}:{self.tag}")
 
     @property
     def size(self) -> str:
@@ -93,6 +94,16 @@ def build_image(
             *("--iidfile", image_id, "--tag", tag, "--file", dockerfile, context),
         )
         return Image(tag, image_id.read_text().strip().removeprefix("sha256:"))
+
+
+def forget_old_builds() -> None:
+    """
+    Drop what no image is made of any more, once there is a lot of it.
+
+    Not each time: first stages of Dockerfiles are such too, and make the next build quick.
+    """
+    if len(_buildah("images", "--all", "--quiet").split()) > MANY_IMAGES:
+        _buildah("rmi", "--prune", "--force")
 
 
 def _bootstrap(folder: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 
 from tests.harness.commands import run
-from tests.harness.images import Image, build_image
+from tests.harness.images import Image, build_image, forget_old_builds
 from tests.harness.processes import REPOSITORY
 
 # Names the machine itself as the registry, so that nobody pulls a stranger's image by mistake.
@@ -42,6 +42,7 @@ def build_for_people() -> Iterator[str]:
 def _with_buildah() -> Iterator[Image]:
     for name, dockerfile in _existing().items():
         yield build_image(REPOSITORY / dockerfile, _tag(name), context=REPOSITORY)
+    forget_old_builds()
 
 
 def _existing() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from encoder_core.clock import Clock
 from encoder_core.errors import JobError
@@ -22,8 +23,8 @@ from encoder_core.reports import WorkerLimits
 from encoder_worker.examine import examine_output
 from encoder_worker.tools import Box, Ended, Tools, run_ffmpeg
 
-FULL = ("No space left on device", "Disk quota exceeded")
-PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+FULL: Final = ("No space left on device", "Disk quota exceeded")
+PICTURE_STARTS: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from encoder_core.errors import JobError
 from encoder_core.media.command import build_measure_command, build_probe_command
@@ -15,10 +16,10 @@ from encoder_core.media.probe import (
     missing_seconds,
     parse_probe,
 )
-from encoder_worker.tools import Box, Tools, run_probe
+from encoder_worker.tools import Box, Tools, run_probe, stream_probe
 
-FORGIVEN_S = 1.0  # a header's duration is rounded, and the last packet may have no length
-FORGIVEN_SHARE = 0.02
+FORGIVEN_S: Final = 1.0  # a header's duration is rounded, and the last packet may have no length
+FORGIVEN_SHARE: Final = 0.02
 
 
 def examine_source(tools: Tools, source: Path, folder: Path) -> tuple[Probe, dict[str, Any]]:
@@ -45,17 +46,25 @@ def examine_output(tools: Tools, path: Path, folder: Path) -> Probe:
 
 def _probe(tools: Tools, path: Path, folder: Path, *, count: bool) -> dict[str, Any]:
     box = Box(read=(path,), write=())
-    output, _ = run_probe(tools, build_probe_command(str(path), count_packets=count), box, folder)
-    document: dict[str, Any] = json.loads(output)
+    arguments = build_probe_command(str(path), count_packets=count)
+    document: dict[str, Any] = json.loads(run_probe(tools, arguments, box, folder))
     return document
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
 
 
 def _measure(
     tools: Tools, path: Path, folder: Path, probe: Probe, *, refuse_short: bool = False
 ) -> Probe:
     box = Box(read=(path,), write=())
-    output, _ = run_probe(tools, build_measure_command(str(path)), box, folder)
-    spans = measure_packets(output.decode(errors="replace").splitlines())
+    output = stream_probe(tools, build_measure_command(str(path)), box, folder)
+    spans = measure_packets(_lines(output))
     missing = missing_seconds(probe, spans)
     if refuse_short and missing > max(FORGIVEN_S, (probe.duration_s or 0) * FORGIVEN_SHARE):
         raise JobError(

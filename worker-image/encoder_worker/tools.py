@@ -22,7 +22,7 @@ LOG_LINES: Final = 40  # ffmpeg's last words hold the cause; what comes before r
 LOG_LINE_CHARACTERS: Final = 400
 POLL_S: Final = 1.0
 PROBE_TIMEOUT_S: Final = 120.0
-MAX_PROBE_BYTES: Final = 64 * 1024**2  # a day of packets in text; more is no media file
+MAX_DOCUMENT_BYTES: Final = 16 * 1024**2  # of format and streams; thousands of streams are a trap
 SANDBOX_FAILED: Final = 126
 
 
@@ -97,22 +97,29 @@ class Ended:
     """Its last lines."""
 
 
-def run_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) -> tuple[bytes, str]:
-    """What ffprobe prints, and its last words. Raises JobError `source_invalid` when it fails."""
+def run_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) -> bytes:
+    """What ffprobe prints. Raises JobError `source_invalid` when it fails."""
+    output = bytearray()
+    for data in stream_probe(tools, arguments, box, folder):
+        output += data
+        if len(output) > MAX_DOCUMENT_BYTES:
+            raise JobError("source_invalid", "The file has too many streams to describe.")
+    return bytes(output)
+
+
+def stream_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) -> Iterator[bytes]:
+    """What ffprobe prints, as it comes: the packets of a day do not fit the memory."""
+    log = _Log()
     with launched(tools, [tools.ffprobe, *arguments], box, folder) as process:
-        output, log = bytearray(), _Log()
         for stream, data in _read_both(process, timeout_s=PROBE_TIMEOUT_S):
             if stream is process.stdout:
-                output += data
-                if len(output) > MAX_PROBE_BYTES:
-                    raise JobError("source_invalid", "The file has too many packets to check.")
+                yield data
             else:
                 log.feed(data)
         code = process.wait()
     _check_sandbox(code, log)
     if code != 0:
         raise JobError("source_invalid", "ffprobe cannot read the file.", detail=log.text)
-    return bytes(output), log.text
 
 
 def run_ffmpeg(

@@ -83,6 +83,8 @@ class Control:
         return self._why
 
     def _on_terminate(self, _number: int, _frame: FrameType | None) -> None:
+        if self._raised:
+            return
         if self._why is None:
             self._why = Why.INTERRUPTED
             self._end_anyway_later()

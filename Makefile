@@ -65,7 +65,7 @@ setup-cluster:
 	@tools/setup cluster
 
 test-cluster: setup-cluster ## Run all tests of the cluster ring, on a Kubernetes of their own
-	@$(PYTHON) -m pytest -m cluster $(ARGS)
+	@$(PYTHON) -m pytest tests/cluster $(ARGS)
 
 cluster-up: setup-cluster ## Leave a Kubernetes running; print what to export to reach it
 	@$(PYTHON) -m tests.harness up

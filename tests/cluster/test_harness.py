@@ -22,6 +22,9 @@ from tests.harness.control_plane import QUICK_NODE_LOSS
 from tests.harness.images import build_image
 from tests.harness.network import wait_until_unlocked
 from tests.harness.processes import REPOSITORY
+from tests.servers.ftp import ftp_server
+from tests.servers.mysql import mysql_server
+from tests.servers.webhooks import WebhookReceiver
 
 # Where servers of a real node write without being asked.
 FIXED_PLACES = [
@@ -119,6 +122,30 @@ def test_a_pod_reaches_a_server_of_the_test_and_is_seen_as_itself(
         said = output_of(cluster, namespace, "calls", *talk_to(str(cluster.machine), port))
     pod = cluster.get(f"/api/v1/namespaces/{namespace}/pods/calls")
     assert said == pod["status"]["podIP"]
+
+
+def test_a_pod_reaches_the_servers_that_other_rings_use(
+    cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    host = str(cluster.machine)
+    files, database = tmp_path / "files", tmp_path / "database"
+    files.mkdir()
+    database.mkdir()
+    with (
+        ftp_server(files, host=host) as ftp,
+        WebhookReceiver(host=host) as webhooks,
+        mysql_server(database, host=host) as mysql,
+    ):
+        post = f"POST /hook HTTP/1.1\\r\\nHost: {host}\\r\\nContent-Length: 0\\r\\n\\r\\n"
+        script = f"""
+            head -n 1 < /dev/tcp/{host}/{ftp.port}
+            head -c 20 < /dev/tcp/{host}/{mysql.port} | tr -dc '[:print:]'
+            exec 3<>/dev/tcp/{host}/{webhooks.port}; printf '{post}' >&3; head -n 1 <&3
+        """
+        said = output_of(cluster, namespace, "visits", "bash", "-c", script)
+    assert "220 " in said
+    assert mysql.version.removeprefix("MySQL ") in said
+    assert "HTTP/1.1 200" in said or "HTTP/1.1 204" in said
 
 
 def test_pods_and_tests_reach_a_service_on_another_node(cluster: Cluster, namespace: str) -> None:

@@ -47,7 +47,7 @@ class FtpFaults:
 
 @dataclass(frozen=True, slots=True)
 class FtpServer:
-    """A running server on 127.0.0.1, and the request fields that name a place on it."""
+    """A running server, and the request fields that name a place on it."""
 
     port: int
     folder: Path
@@ -74,10 +74,12 @@ class FtpServer:
 
 
 @contextmanager
-def ftp_server(folder: Path, *, tls: TlsFiles | None = None) -> Iterator[FtpServer]:
+def ftp_server(
+    folder: Path, *, tls: TlsFiles | None = None, host: str = "127.0.0.1"
+) -> Iterator[FtpServer]:
     """Serve `folder`, as long as the block. With `tls` nothing works before AUTH TLS and PROT P."""
     loop = IOLoop()
-    handler, server = _handler_and_server(loop, folder, tls)
+    handler, server = _handler_and_server(loop, folder, tls, host)
     stop = threading.Event()
 
     def run() -> None:
@@ -95,7 +97,9 @@ def ftp_server(folder: Path, *, tls: TlsFiles | None = None) -> Iterator[FtpServ
         thread.join()
 
 
-def _handler_and_server(loop: Any, folder: Path, tls: TlsFiles | None) -> tuple[Any, Any]:
+def _handler_and_server(
+    loop: Any, folder: Path, tls: TlsFiles | None, host: str
+) -> tuple[Any, Any]:
     """A handler class of its own per server: the library keeps settings on the class."""
     authorizer = DummyAuthorizer()
     authorizer.add_user(USER, PASSWORD, str(folder), perm="elradfmwMT")
@@ -115,8 +119,8 @@ def _handler_and_server(loop: Any, folder: Path, tls: TlsFiles | None) -> tuple[
             "tls_data_required": True,
         }
         handler = type("Control", (_FaultyControl, TLS_FTPHandler), attributes)
-    server = FTPServer(("127.0.0.1", 0), handler, ioloop=loop)
-    handler.known = FtpServer(server.address[1], folder, tls)
+    server = FTPServer((host, 0), handler, ioloop=loop)
+    handler.known = FtpServer(server.address[1], folder, tls, host)
     return handler, server
 
 

@@ -102,8 +102,8 @@ class _State:
 class HttpServer(LoopbackHttp):
     """See the module. Paths begin with a slash and have no query."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(tls)
+    def __init__(self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1") -> None:
+        super().__init__(tls, host=host)
         self._state = _State()
 
     def serve(self, path: str, data: bytes, *, content_type: str = "video/mp4") -> str:

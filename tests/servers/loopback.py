@@ -29,10 +29,15 @@ class QuietHandler(BaseHTTPRequestHandler):
 
 
 class LoopbackHttp(ABC):
-    """A threaded HTTP server on a free port of 127.0.0.1, as long as the `with` block."""
+    """
+    A threaded HTTP server on a free port of loopback, as long as the `with` block.
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    `host` is another address of the machine where the callers are Pods.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1") -> None:
         self._tls = tls
+        self._host = host
         #: Set when the server ends. Handlers that wait, wait on this.
         self.closing = threading.Event()
 
@@ -43,7 +48,7 @@ class LoopbackHttp(ABC):
     @property
     def url(self) -> str:
         scheme = "http" if self._tls is None else "https"
-        return f"{scheme}://127.0.0.1:{self.port}"
+        return f"{scheme}://{self._host}:{self.port}"
 
     @property
     def port(self) -> int:
@@ -51,7 +56,7 @@ class LoopbackHttp(ABC):
         return port
 
     def __enter__(self) -> Self:
-        self._server = _Server(("127.0.0.1", 0), self.handler(), self._tls)
+        self._server = _Server((self._host, 0), self.handler(), self._tls)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(NOTICE_STOP_S,), name=type(self).__name__
         )

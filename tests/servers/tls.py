@@ -24,10 +24,11 @@ class TlsFiles:
         return context
 
 
-def make_certificates(folder: Path) -> TlsFiles:
+def make_certificates(folder: Path, *more: str) -> TlsFiles:
+    """`more` are addresses besides those of loopback."""
     authority = trustme.CA()
     files = TlsFiles(folder / "authority.pem", folder / "server.pem")
     authority.cert_pem.write_to_path(files.authority)
-    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued = authority.issue_cert("localhost", "127.0.0.1", *more)
     issued.private_key_and_cert_chain_pem.write_to_path(files.server)
     return files

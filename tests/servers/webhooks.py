@@ -48,8 +48,8 @@ class Delivery:
 class WebhookReceiver(LoopbackHttp):
     """Answers 204 unless told otherwise. Any path is a receiver of its own."""
 
-    def __init__(self, secret: str = SECRET) -> None:
-        super().__init__()
+    def __init__(self, secret: str = SECRET, *, host: str = "127.0.0.1") -> None:
+        super().__init__(host=host)
         self.secret = secret
         self._deliveries: list[Delivery] = []
         self._answers: dict[str, deque[Answer]] = {}

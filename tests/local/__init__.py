@@ -1,0 +1,3 @@
+"""The one-machine engine, part by part."""
+
+from __future__ import annotations

@@ -109,8 +109,9 @@ class Cluster:
         return self._api.certificates.kubeconfig(self.url, user, group)
 
     def add_node(self) -> Node:
-        [node] = self._add_nodes(1)
-        return node
+        new = self._prepare_nodes(1)
+        self._join(new)
+        return new[0]
 
     def make_namespace(self, name: str) -> None:
         """A namespace in which Pods may start: it has the account that they run as."""
@@ -161,6 +162,7 @@ class Cluster:
                 services=NO_SERVICES,
                 flags=self._flags,
             )
+            self._api.wait_ready()
             self._api.process.wait_until(lambda: bool(self.get(DEFAULT_NAMESPACE)))
             return
         self._addresses, self._lock = _take_number(root)
@@ -188,6 +190,8 @@ class Cluster:
             flags=self._flags,
             group=group,
         )
+        new = self._prepare_nodes(self._wanted)
+        self._api.wait_ready()
         start_controllers(
             self._processes,
             self._api,
@@ -198,10 +202,11 @@ class Cluster:
         corefile = folder / "Corefile"
         corefile.write_text(COREFILE.format(address=addresses.machine, kubeconfig=self.kubeconfig))
         self._processes.start("coredns", binaries.coredns(), "-conf", corefile, group=group)
-        self._add_nodes(self._wanted)
+        self._join(new)
         self._wait_for_account("default")
 
-    def _add_nodes(self, count: int) -> list[Node]:
+    def _prepare_nodes(self, count: int) -> list[Node]:
+        """Nodes up to the point where they need the API server."""
         addresses = self._with_nodes()
         first = len(self.nodes) + 1
         new = [
@@ -216,6 +221,10 @@ class Cluster:
         with images_in_place([base_image(), sandbox_image(), *self._images]) as images:
             for node in new:
                 node.start_containerd(images)
+        return new
+
+    def _join(self, new: Sequence[Node]) -> None:
+        addresses = self._with_nodes()
         for node in new:
             node.start_kubelet(self._api, addresses.machine, self._flags)
             for other in self.nodes:
@@ -225,7 +234,6 @@ class Cluster:
         network.route_services(addresses, self.nodes[0].addresses)
         for node in new:
             node.wait_ready(self._api)
-        return new
 
     def _wait_for_account(self, namespace: str) -> None:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"

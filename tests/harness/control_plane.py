@@ -42,6 +42,9 @@ class ApiServer:
     etcd: Process
     process: Process
 
+    def wait_ready(self) -> None:
+        self.process.wait_until(lambda: self.client.read("/readyz") == b"ok")
+
 
 def start_api_server(
     folder: Path,
@@ -53,7 +56,7 @@ def start_api_server(
     flags: Flags,
     group: Path | None = None,
 ) -> ApiServer:
-    """Start etcd and kube-apiserver on `address` and wait until they are ready."""
+    """Start etcd and kube-apiserver on `address`, without waiting until they are ready."""
     programs = binaries.kubernetes()
     certificates = Certificates(folder / "certificates")
     url = f"https://{address}:{port}"
@@ -107,7 +110,6 @@ def start_api_server(
         *flags.get("kube-apiserver", ()),
         group=group,
     )
-    process.wait_until(lambda: client.read("/readyz") == b"ok")
     return ApiServer(url, certificates, client, admin, signing_key, etcd, process)
 
 

@@ -13,13 +13,13 @@ import kopf
 from encoder_core.errors import ConfigurationError, EncoderError
 from encoder_core.logs import configure_logging
 from encoder_db.migrations import migrate
-from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings
+from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings, TransferSettings
 from encoder_db.store import Store, open_store
 from encoder_operator.budget import WriteBudget
 from encoder_operator.handlers import register
 from encoder_operator.kube import Kube, connect
 from encoder_operator.operator import Operator
-from encoder_operator.settings import OperatorSettings
+from encoder_operator.settings import AmbientSettings, OperatorSettings
 
 log = logging.getLogger("encoder.operator")
 
@@ -28,14 +28,19 @@ LIVENESS = "http://0.0.0.0:8081/healthz"
 
 async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) -> None:
     """Until SIGTERM, or until one of the two halves fails: then the process ends, not limps."""
-    stop = asyncio.Event()
+    stop, transfer = asyncio.Event(), TransferSettings()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     budget = WriteBudget(settings.writes_per_s, burst=settings.write_burst, now=time.monotonic)
     async with await connect() as api:
         operator = Operator(
-            store, Kube(api, namespace=settings.namespace, budget=budget), settings, queue
+            store,
+            Kube(api, namespace=settings.namespace, budget=budget),
+            settings,
+            queue,
+            transfer,
+            AmbientSettings().lend(buckets=transfer.s3_ambient_buckets),
         )
         registry = kopf.OperatorRegistry()
         register(registry, operator)
@@ -71,7 +76,17 @@ def main() -> int:
                 "the operator shares its jobs with the API and needs MySQL: set MYSQL_HOST (and "
                 "MYSQL_USER, MYSQL_PASSWORD, MYSQL_DATABASE)"
             )
-        configure_logging(secrets=[database.mysql_password.get_secret_value() or "unset"])
+        ambient = AmbientSettings()
+        configure_logging(
+            secrets=[
+                secret.get_secret_value()
+                for secret in (
+                    *(database.mysql_password, secrets.secret_key, secrets.webhook_secret),
+                    *(ambient.access_key_secret, ambient.session_token),
+                )
+                if secret is not None and secret.get_secret_value()
+            ]
+        )
         with open_store(database, secrets) as store:
             migrate(store)
             asyncio.run(run(store, settings, queue))

@@ -15,7 +15,7 @@ from encoder_core.errors import InvalidRequest, JobError
 from encoder_core.failures import failure
 from encoder_core.model import REVEAL
 from encoder_core.names import pod_name, secret_name
-from encoder_core.reports import FinalReport, WorkerLimits, WorkOrder
+from encoder_core.reports import AmbientCredentials, FinalReport, WorkerLimits, WorkOrder
 from encoder_core.retries import RetryLimits
 from encoder_db import attempts, cluster, jobs
 from encoder_db.outcomes import finish_attempt
@@ -56,6 +56,9 @@ class Actor:
     cache: Cache
     pods: PodSettings
     report_url: str
+    allowed_cidrs: tuple[str, ...]
+    ambient: AmbientCredentials
+    """Copied into the Secret of an attempt, for requests that bring no credentials."""
     limits: RetryLimits
 
     async def act(self, step: Step, seen: Observed) -> None:
@@ -129,6 +132,8 @@ class Actor:
             outputs=work.outputs,
             scratch_dir=SCRATCH_PATH,
             report_url=self.report_url,
+            allowed_cidrs=list(self.allowed_cidrs),
+            ambient=self.ambient,
             limits=WorkerLimits(deadline_s=self.pods.deadline_s),
         )
         text = order.model_dump_json(by_alias=True, exclude_none=True, context=REVEAL)

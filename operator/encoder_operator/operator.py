@@ -14,9 +14,10 @@ from sqlalchemy.exc import DBAPIError
 
 from encoder_core.errors import EncoderError
 from encoder_core.names import JOB_LABEL
+from encoder_core.reports import AmbientCredentials
 from encoder_core.retries import RetryLimits
 from encoder_db import cluster
-from encoder_db.settings import QueueSettings
+from encoder_db.settings import QueueSettings, TransferSettings
 from encoder_db.store import Store
 from encoder_operator.act import Actor, in_thread
 from encoder_operator.cache import Cache
@@ -38,7 +39,13 @@ class Operator:
     """Handlers call `…_changed`; `run` keeps everything else going until it is cancelled."""
 
     def __init__(
-        self, store: Store, kube: Kube, settings: OperatorSettings, queue: QueueSettings
+        self,
+        store: Store,
+        kube: Kube,
+        settings: OperatorSettings,
+        queue: QueueSettings,
+        transfer: TransferSettings,
+        ambient: AmbientCredentials,
     ) -> None:
         self._store = store
         self._kube = kube
@@ -61,6 +68,8 @@ class Operator:
                 service_account=settings.worker_service_account,
             ),
             report_url=settings.report_url,
+            allowed_cidrs=transfer.allowed_cidrs,
+            ambient=ambient,
             limits=limits,
         )
         reconciler = Reconciler(

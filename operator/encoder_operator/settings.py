@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from encoder_core.reports import AmbientCredentials
 
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -17,6 +19,27 @@ def own_namespace() -> str:
         return _NAMESPACE_FILE.read_text().strip()
     except OSError:
         return "default"
+
+
+class AmbientSettings(BaseSettings):
+    """What the installation lends to requests without credentials of their own."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, populate_by_name=True)
+
+    access_key_id: SecretStr | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
+    access_key_secret: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    session_token: SecretStr | None = Field(None, validation_alias="AWS_SESSION_TOKEN")
+    region: str | None = Field(None, validation_alias="AWS_REGION")
+
+    def lend(self, *, buckets: tuple[str, ...] | None) -> AmbientCredentials:
+        """`buckets`: the only ones that they may be used for; None is all."""
+        return AmbientCredentials(
+            access_key_id=self.access_key_id,
+            access_key_secret=self.access_key_secret,
+            session_token=self.session_token,
+            region=self.region,
+            buckets=None if buckets is None else list(buckets),
+        )
 
 
 class OperatorSettings(BaseSettings):

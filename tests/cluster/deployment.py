@@ -1,0 +1,199 @@
+"""The Kubernetes-native set-up as an admin makes it: a Secret, an overlay, `kubectl apply -k`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from tests.harness.cluster import Cluster
+from tests.harness.processes import REPOSITORY
+from tests.harness.project_images import build_for_cluster
+from tests.servers.ftp import FtpServer, ftp_server
+from tests.servers.http import HttpServer
+from tests.servers.mysql import mysql_server
+from tests.servers.s3 import S3Server, s3_server
+from tests.servers.webhooks import SECRET, WebhookReceiver
+
+NAMESPACE = "encoder"
+API_KEY = "enc_firstkey_only-for-the-tests-of-this-project"
+RETENTION_S = 8  # long enough to be looked at, short enough to be waited for
+POLL_S = 0.1
+
+JOBS = f"/apis/encoder.dev/v1alpha1/namespaces/{NAMESPACE}/transcodejobs"
+
+
+@dataclass
+class Deployment:
+    """A cluster with the service in it, and servers that its Pods reach."""
+
+    cluster: Cluster
+    s3: S3Server
+    ftp: FtpServer
+    http: HttpServer
+    webhooks: WebhookReceiver
+    url: str = ""
+
+    # --- As a REST client ----------------------------------------------------------------------
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        return requests.request(
+            method,
+            self.url + path,
+            headers={"Authorization": f"Bearer {API_KEY}"},
+            timeout=30,
+            **options,
+        )
+
+    def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        response = self.request("POST", "/jobs", json=request)
+        assert response.status_code == 202, response.text
+        accepted: dict[str, Any] = response.json()
+        return accepted
+
+    def job(self, ref: int | str) -> dict[str, Any]:
+        response = self.request("GET", f"/jobs/{ref}")
+        assert response.status_code == 200, response.text
+        document: dict[str, Any] = response.json()
+        return document
+
+    # --- As somebody at a terminal -------------------------------------------------------------
+
+    def kubectl(self, *arguments: str, text: str | None = None) -> str:
+        return self.cluster.kubectl("-n", NAMESPACE, *arguments, text=text)
+
+    def resource(self, name: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.maybe(f"{JOBS}/{name}")
+        return found
+
+    def pod(self, name: str) -> dict[str, Any] | None:
+        return self.maybe(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+
+    def maybe(self, path: str) -> dict[str, Any] | None:
+        text = self.cluster.kubectl("get", "--raw", path, "--ignore-not-found")
+        found: dict[str, Any] | None = json.loads(text) if text else None
+        return found
+
+    def apply(self, name: str, spec: Mapping[str, Any]) -> None:
+        body = {
+            "apiVersion": "encoder.dev/v1alpha1",
+            "kind": "TranscodeJob",
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+        self.kubectl("apply", "-f", "-", text=json.dumps(body))
+
+    def wait_for(self, what: str, condition: Callable[[], Any], *, timeout_s: float = 120) -> Any:
+        """What `condition` returns, as soon as that is something."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}\n{self.logs()}"
+            time.sleep(POLL_S)
+        return found
+
+    def logs(self) -> str:
+        return "\n".join(
+            self.kubectl("logs", f"deployment/{name}", "--tail=40", "--all-containers")
+            for name in ("encoder-operator", "encoder-api")
+        )
+
+
+def condition(resource: Mapping[str, Any] | None, type_: str) -> tuple[str, str] | None:
+    """Status and reason of a condition."""
+    conditions = ((resource or {}).get("status") or {}).get("conditions") or []
+    return next(((c["status"], c["reason"]) for c in conditions if c["type"] == type_), None)
+
+
+@contextmanager
+def deployed(folder: Path) -> Iterator[Deployment]:
+    """A cluster of two nodes in which the service is ready."""
+    images = build_for_cluster()
+    with ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(nodes=2, images=images))
+        host = str(cluster.machine)
+        for name in ("mysql", "s3", "ftp"):
+            (folder / name).mkdir()
+        mysql = stack.enter_context(mysql_server(folder / "mysql", host=host))
+        database = stack.enter_context(mysql.fresh_database())
+        deployment = Deployment(
+            cluster=cluster,
+            s3=stack.enter_context(s3_server(folder / "s3", host=host)),
+            ftp=stack.enter_context(ftp_server(folder / "ftp", host=host)),
+            http=stack.enter_context(HttpServer(host=host)),
+            webhooks=stack.enter_context(WebhookReceiver(host=host)),
+        )
+        cluster.make_namespace(NAMESPACE)
+        settings = {
+            "MYSQL_HOST": database.host,
+            "MYSQL_PORT": str(database.port),
+            "MYSQL_USER": database.user,
+            "MYSQL_PASSWORD": database.password,
+            "MYSQL_DATABASE": database.database,
+            "QUEUE_POLL_INTERVAL_MS": "200",
+            "ENCODER_API_KEY": API_KEY,
+            "ENCODER_WEBHOOK_SECRET": SECRET,
+            "ENCODER_EGRESS_ALLOWED_CIDRS": f"{host}/32",
+        }
+        literals = [f"--from-literal={name}={value}" for name, value in settings.items()]
+        deployment.kubectl("create", "secret", "generic", "encoder-env", *literals)
+        cluster.kubectl("apply", "-k", write_overlay(folder / "overlay"))
+        for name in ("encoder-api", "encoder-operator", "encoder-webhooks"):
+            try:
+                deployment.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s")
+            except subprocess.CalledProcessError as error:
+                raise AssertionError(f"{error}\n{cluster.describe()}") from error
+        service = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/services/encoder-api")
+        deployment.url = f"http://{service['spec']['clusterIP']}"
+        yield deployment
+
+
+def write_overlay(folder: Path) -> Path:
+    """What an admin keeps beside our base: the names of images, and a setting or two."""
+    folder.mkdir()
+    variables = {
+        "ENCODER_OPERATOR_WORKER_IMAGE": "localhost/encoder-worker:dev",
+        "ENCODER_OPERATOR_RETENTION_S": str(RETENTION_S),
+        "ENCODER_OPERATOR_PROGRESS_S": "1",
+        "ENCODER_OPERATOR_CPU": "200m",
+        "ENCODER_OPERATOR_MEMORY": "512Mi",
+        "ENCODER_OPERATOR_SCRATCH": "1Gi",
+    }
+    patch = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "encoder-operator"},
+        "spec": {
+            "template": {
+                "spec": {
+                    "containers": [
+                        {
+                            "name": "operator",
+                            "env": [{"name": n, "value": v} for n, v in variables.items()],
+                        }
+                    ]
+                }
+            }
+        },
+    }
+    images = [
+        {"name": f"your-registry/{name}", "newName": f"localhost/{name}", "newTag": "dev"}
+        for name in ("encoder", "encoder-operator")
+    ]
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(REPOSITORY / "k8s", folder.resolve())],
+        "images": images,
+        "patches": [{"patch": yaml.safe_dump(patch)}],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    return folder

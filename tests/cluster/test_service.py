@@ -1,0 +1,214 @@
+"""The main job on a real Kubernetes, seen by a REST client and by somebody at a terminal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.deployment import RETENTION_S, Deployment, condition, deployed
+from tests.servers.s3 import S3Bucket
+
+CLIP = "h264_320x180_25p_2s_stereo.mp4"
+LONG_CLIP = "h264_640x360_25p_20s_stereo.mp4"
+ENDED = {"completed", "failed", "canceled"}
+
+Clip = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployed(tmp_path_factory.mktemp("deployment")) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def bucket(service: Deployment) -> S3Bucket:
+    return service.s3.make_bucket()
+
+
+def an_output(destination: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "container": "mp4",
+        "videoCodec": "libx264",
+        "videoBitrate": "300k",
+        "audioCodec": "aac",
+        "width": 160,
+        "height": 90,
+        "preset": "ultrafast",
+        "destination": destination,
+        **changes,
+    }
+
+
+def a_long_spec(service: Deployment, clip: Clip, path: str) -> dict[str, Any]:
+    """From HTTP to HTTP, with a middle to do something in."""
+    source = service.http.serve("/long.mp4", clip(LONG_CLIP).read_bytes())
+    slow = an_output(
+        {"kind": "http", "url": f"{service.http.url}{path}"}, width=640, height=360, preset="slower"
+    )
+    return {"source": {"kind": "http", "url": source}, "outputs": [slow]}
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    answer = subprocess.run(
+        [
+            *("ffprobe", "-v", "error", "-select_streams", "v:0"),
+            *("-show_entries", "stream=width,height", "-of", "json", "-i", "pipe:0"),
+        ],
+        input=data,
+        capture_output=True,
+        check=True,
+    )
+    [stream] = json.loads(answer.stdout)["streams"]
+    return stream["width"], stream["height"]
+
+
+def test_a_job_of_the_api_runs_in_a_pod_and_leaves_nothing_behind(
+    service: Deployment, clip: Clip, bucket: S3Bucket
+) -> None:
+    bucket.put("in.mp4", clip(CLIP).read_bytes())
+    accepted = service.submit(
+        {
+            "source": bucket.fields("in.mp4"),
+            "outputs": [
+                an_output(bucket.fields("out/small.mp4")),
+                an_output(service.ftp.fields("out/wide.mp4"), width=320, height=180),
+            ],
+            "notificationUrl": f"{service.webhooks.url}/hook",
+        }
+    )
+    name = f"tj-{accepted['uuid']}"
+
+    seen: list[tuple[str, str] | None] = []
+    pod: dict[str, Any] = {}
+
+    def succeeded() -> bool:
+        state = condition(service.resource(name), "Succeeded")
+        if state is not None and state not in seen:
+            seen.append(state)
+        pod.update(service.pod(f"{name}-a1") or {})
+        return state is not None and state[0] != "Unknown"
+
+    service.wait_for("the resource ends", succeeded)
+    assert seen[-1] == ("True", "Completed")
+    assert seen[0] is not None
+    assert seen[0][0] == "Unknown"
+    columns = service.kubectl("get", "transcodejobs", name, "--no-headers").split()
+    assert columns[:6] == [name, "True", "Completed", "default", "100%", "1"]
+
+    security = pod["spec"]["containers"][0]["securityContext"]
+    assert security["readOnlyRootFilesystem"] is True
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert pod["spec"]["automountServiceAccountToken"] is False
+
+    assert size_of(bucket.get("out/small.mp4")) == (160, 90)
+    assert size_of((service.ftp.folder / "out/wide.mp4").read_bytes()) == (320, 180)
+    job = service.job(accepted["id"])
+    assert (job["status"], [o["status"] for o in job["outputs"]]) == ("completed", ["uploaded"] * 2)
+    assert job["attempts"][0]["worker"] == f"{name}-a1"
+
+    deliveries = service.webhooks.wait_for(
+        lambda seen: any(delivery.body["type"] == "job.completed" for delivery in seen)
+    )
+    assert {delivery.refused for delivery in deliveries} == {""}
+
+    secrets = service.kubectl("get", "transcodejob", name, "-o", "json")
+    assert bucket.server.root.secret_key not in secrets
+    service.wait_for(
+        "resource, Pod and Secret go after their retention",
+        lambda: (
+            not (
+                service.resource(name)
+                or service.pod(f"{name}-a1")
+                or service.maybe(f"/api/v1/namespaces/encoder/secrets/{name}-a1")
+            )
+        ),
+        timeout_s=RETENTION_S + 60,
+    )
+    assert service.job(accepted["id"])["status"] == "completed"
+
+
+def test_a_resource_applied_with_kubectl_is_a_job_like_any_other(
+    service: Deployment, clip: Clip
+) -> None:
+    source = service.http.serve("/in.mp4", clip(CLIP).read_bytes())
+    upload = {"kind": "http", "url": f"{service.http.url}/by-hand.mp4"}
+    spec = {"source": {"kind": "http", "url": source}, "outputs": [an_output(upload)]}
+    service.apply("by-hand", spec)
+    service.kubectl("wait", "--for=condition=Succeeded", "tj/by-hand", "--timeout=120s")
+    assert size_of(service.http.stored("/by-hand.mp4")) == (160, 90)
+    jobs = service.request("GET", "/jobs").json()["jobs"]
+    [job] = [job for job in jobs if job["owner"] == "kubernetes"]
+    assert job["status"] == "completed"
+
+
+def test_deleting_a_resource_cancels_its_job_and_stops_its_pod(
+    service: Deployment, clip: Clip
+) -> None:
+    accepted = service.submit(a_long_spec(service, clip, "/deleted.mp4"))
+    name = f"tj-{accepted['uuid']}"
+    service.wait_for(
+        "it encodes", lambda: (service.job(accepted["id"])["progress"] or {}).get("percent", 0) > 1
+    )
+    service.kubectl("delete", "tj", name)
+    service.wait_for("canceled", lambda: service.job(accepted["id"])["status"] in ENDED)
+    assert service.job(accepted["id"])["status"] == "canceled"
+    service.wait_for("the Pod is gone", lambda: service.pod(f"{name}-a1") is None)
+    assert not service.http.has("/deleted.mp4")
+
+
+def test_canceling_a_job_stops_its_pod(service: Deployment, clip: Clip) -> None:
+    accepted = service.submit(a_long_spec(service, clip, "/canceled.mp4"))
+    name = f"tj-{accepted['uuid']}"
+    service.wait_for("it runs", lambda: service.job(accepted["id"])["status"] == "running")
+    assert service.request("POST", f"/jobs/{accepted['id']}/cancel").ok
+    service.wait_for("canceled", lambda: service.job(accepted["id"])["status"] == "canceled")
+    service.wait_for(
+        "its resource says so",
+        lambda: condition(service.resource(name), "Succeeded") == ("False", "Canceled"),
+    )
+
+
+def test_scaling_a_pool_to_zero_holds_new_work_and_scaling_it_up_lets_it_go(
+    service: Deployment, clip: Clip
+) -> None:
+    service.kubectl("scale", "tp/default", "--replicas=0")
+    service.wait_for(
+        "the pool is mirrored",
+        lambda: [
+            pool
+            for pool in service.request("GET", "/pools").json()["pools"]
+            if (pool["name"], pool["maxConcurrency"]) == ("default", 0)
+        ],
+    )
+    source = service.http.serve("/in.mp4", clip(CLIP).read_bytes())
+    upload = {"kind": "http", "url": f"{service.http.url}/held.mp4"}
+    accepted = service.submit(
+        {"source": {"kind": "http", "url": source}, "outputs": [an_output(upload)]}
+    )
+    service.wait_for(
+        "the pool says that a job waits",
+        lambda: service.kubectl("get", "tp", "default", "-o", "jsonpath={.status.queued}") == "1",
+    )
+    assert service.job(accepted["id"])["status"] == "queued"
+    assert service.resource(f"tj-{accepted['uuid']}") is None
+    service.kubectl("scale", "tp/default", "--replicas=2")
+    service.wait_for("it ends", lambda: service.job(accepted["id"])["status"] in ENDED)
+    assert service.job(accepted["id"])["status"] == "completed"
+
+
+def test_a_killed_operator_picks_everything_up_again(service: Deployment, clip: Clip) -> None:
+    accepted = service.submit(a_long_spec(service, clip, "/survives.mp4"))
+    service.wait_for("it runs", lambda: service.job(accepted["id"])["status"] == "running")
+    service.kubectl(
+        *("delete", "pod", "-l", "app.kubernetes.io/name=encoder-operator"),
+        *("--grace-period=0", "--force"),
+    )
+    service.wait_for("it ends", lambda: service.job(accepted["id"])["status"] in ENDED)
+    job = service.job(accepted["id"])
+    assert (job["status"], len(job["attempts"])) == ("completed", 1)

@@ -18,9 +18,9 @@ _KEY, _WEBHOOK = "secret_key", "webhook_secret"
 _WEBHOOK_PURPOSE = "instance:webhook_secret"
 
 
-def generated_key(tx: Connection) -> bytes:
+def read_key(tx: Connection) -> bytes | None:
     """
-    The key-encryption key for installations that set no ENCODER_SECRET_KEY.
+    The key-encryption key of an installation that set no ENCODER_SECRET_KEY.
 
     It lies beside what it seals, so it protects nothing from who reads the database: a warning
     says so at each start.
@@ -29,6 +29,10 @@ def generated_key(tx: Connection) -> bytes:
         "secret_key_generated",
         extra={"hint": "set ENCODER_SECRET_KEY so that the database alone opens no credential"},
     )
+    return _read(tx, _KEY)
+
+
+def make_key(tx: Connection) -> bytes:
     return _kept(tx, _KEY, os.urandom(32))
 
 
@@ -40,9 +44,13 @@ def generated_webhook_secret(tx: Connection, keys: KeyRing) -> str:
 
 def _kept(tx: Connection, name: str, fresh: bytes) -> bytes:
     """The stored value; `fresh` becomes it when there is none. Two processes agree on one."""
-    stored = select(instance_secrets.c.value).where(instance_secrets.c.name == name)
-    value = tx.execute(stored).scalar_one_or_none()
-    if value is None:
-        insert_missing(tx, instance_secrets, {"name": name, "value": fresh, "created_at": db_now()})
-        value = tx.execute(stored).scalar_one()
-    return bytes(value)
+    insert_missing(tx, instance_secrets, {"name": name, "value": fresh, "created_at": db_now()})
+    stored = _read(tx, name)
+    assert stored is not None
+    return stored
+
+
+def _read(tx: Connection, name: str) -> bytes | None:
+    query = select(instance_secrets.c.value).where(instance_secrets.c.name == name)
+    value = tx.execute(query).scalar_one_or_none()
+    return None if value is None else bytes(value)

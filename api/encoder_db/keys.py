@@ -18,7 +18,7 @@ from encoder_db.dialect import db_now, in_seconds
 from encoder_db.tables import api_keys
 
 _ALPHABET: Final = string.ascii_letters + string.digits
-_KEY: Final = re.compile(r"^enc_([A-Za-z0-9]{8})_([A-Za-z0-9]{32})$")
+_KEY: Final = re.compile(r"enc_([A-Za-z0-9]{8})_([A-Za-z0-9]{32})")
 USED_EVERY_S: Final = 60.0  # the use of a key is noted, but not with each request
 
 
@@ -78,7 +78,7 @@ def create_key(tx: Connection, *, name: str, owner: str, scopes: Sequence[str]) 
 
 def authenticate_key(tx: Connection, presented: str) -> Principal | None:
     """Whose key it is; None when it is malformed, unknown or revoked."""
-    match = _KEY.match(presented)
+    match = _KEY.fullmatch(presented)
     if match is None:
         return None
     public, secret = match.groups()

@@ -59,6 +59,7 @@ class Store:
         self._clock = clock or SystemClock()
         # SQLite's own wait for another writer is a sleep that grows; ours ends with the writer.
         self._writer = threading.Lock() if self.dialect == "sqlite" else None
+        self._writing: int | None = None
 
     @classmethod
     def open(
@@ -97,8 +98,14 @@ class Store:
             with self.engine.begin() as tx:
                 yield tx
             return
+        if self._writing == threading.get_ident():
+            raise RuntimeError("a transaction inside a transaction would wait for itself")
         with self._writer, self.engine.begin() as tx:
-            yield tx
+            self._writing = threading.get_ident()
+            try:
+                yield tx
+            finally:
+                self._writing = None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -124,8 +131,17 @@ class Store:
 
     @cached_property
     def keys(self) -> KeyRing:
-        """The given keys, or one that is made once and kept in the database."""
-        return self._given_keys or KeyRing([self.run(instance.generated_key)])
+        """
+        The given keys, or one that is made once and kept in the database.
+
+        Making it takes a transaction of its own: `migrate` sees to it, so that nobody does it
+        inside another.
+        """
+        if self._given_keys is not None:
+            return self._given_keys
+        with self.read() as tx:
+            key = instance.read_key(tx)
+        return KeyRing([key or self.run(instance.make_key)])
 
     @cached_property
     def webhook_secret(self) -> str:

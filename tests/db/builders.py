@@ -43,7 +43,8 @@ from encoder_db.store import Store
 from encoder_db.tables import job_attempts, metadata
 from encoder_db.types import Timestamp
 
-__all__ = ["Claimed", "QueueMessage", "Report"]  # used beside the builders
+# Tests use these beside the builders.
+__all__ = ["Claimed", "QueueMessage", "Report", "Started", "mark_starting", "open_attempt"]
 
 OWNER = "default"
 WORKER = "host-a"

@@ -21,7 +21,7 @@ KEYS = KeyRing([b"k" * 32])
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("record") / "encoder.db"
-    with Store.open(f"sqlite:///{path}") as store:
+    with Store.open(f"sqlite:///{path}", keys=KEYS) as store:
         migrate(store)
     return path
 
@@ -30,7 +30,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def migrated_mysql(mysql_server: DatabaseServer) -> Iterator[str]:
     """Migrating takes most of a second, emptying the tables a few milliseconds."""
     with mysql_server.fresh_database() as database:
-        with Store.open(database.url) as store:
+        with Store.open(database.url, keys=KEYS) as store:
             migrate(store)
         yield database.url
 

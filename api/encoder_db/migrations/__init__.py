@@ -27,19 +27,24 @@ _VERSION_TABLE: Final = "alembic_version"
 
 def migrate(store: Store) -> None:
     """
-    Create or upgrade the tables. Does nothing when they are as they should be.
+    Create or upgrade the tables, and make the installation's key when none was given.
 
-    Raises ConfigurationError when the schema is newer than this code.
+    Does nothing when all is as it should be. Raises ConfigurationError when the schema is newer
+    than this code.
     """
     with store.read() as tx:
-        if schema_version(tx) == HEAD:
-            return
+        found = schema_version(tx)
+    if found != HEAD:
+        _migrate_alone(store)
+    _ = store.keys
+
+
+def _migrate_alone(store: Store) -> None:
     with _alone(store) as connection:
         found = schema_version(connection)
-        if found == HEAD:
-            return
-        _upgrade(connection, found)
-        log.info("schema_migrated", extra={"from_version": found, "to_version": HEAD})
+        if found != HEAD:
+            _upgrade(connection, found)
+            log.info("schema_migrated", extra={"from_version": found, "to_version": HEAD})
 
 
 def schema_version(tx: Connection) -> str | None:

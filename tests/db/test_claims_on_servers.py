@@ -1,0 +1,199 @@
+"""What only a server can show: which index a claim reads, what it locks, and who waits for whom."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, insert, select, text
+
+from encoder_core.states import JobStatus
+from encoder_db.dialect import in_seconds
+from encoder_db.migrations import migrate
+from encoder_db.queue import due_messages
+from encoder_db.rows import JobRow
+from encoder_db.store import Store
+from encoder_db.tables import job_attempts, queue_jobs
+from tests.db import builders as make
+
+QUEUE = "default/p1/default"
+ROWS = 10_000
+CLAIM_INDEX = "ix_queue_jobs_claim"
+
+
+@pytest.fixture(params=["mysql"])
+def database_url(request: pytest.FixtureRequest, mysql_url: str) -> str:
+    return mysql_url
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Store]:
+    with Store.open(database_url) as store:
+        migrate(store)
+        yield store
+
+
+def _fill(store: Store, due: int, *, later: int = 0) -> None:
+    def rows(count: int, first: int, spread: range) -> Iterator[dict[str, object]]:
+        for number in range(count):
+            yield {"job_id": first + number, "age": random.choice(spread)}
+
+    age = text("UTC_TIMESTAMP(6) + INTERVAL :age SECOND")
+    statement = insert(queue_jobs).values(
+        queue=QUEUE,
+        visible_at=age,
+        deliveries=0,
+        failures=0,
+        lease_seq=0,
+        enqueued_at=in_seconds(0),
+    )
+    many = [*rows(due, 1, range(-9000, -10)), *rows(later, due + 1, range(1000, 9000))]
+    with store.begin() as tx:
+        tx.execute(statement, many)
+    with store.read() as tx:
+        tx.execute(text("ANALYZE TABLE queue_jobs"))
+
+
+def _explain(store: Store, count: int) -> dict[str, object]:
+    compiled = due_messages(QUEUE, count).compile(
+        store.engine, compile_kwargs={"literal_binds": True}
+    )
+    with store.read() as tx:
+        plan = tx.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {compiled}".replace("%", "%%"))
+        return dict(plan.mappings().one())
+
+
+@pytest.mark.parametrize("rows", [3, ROWS], ids="among {0} rows".format)
+def test_a_claim_reads_its_index_in_order_and_sorts_nothing(store: Store, rows: int) -> None:
+    _fill(store, rows, later=rows)
+    plan = _explain(store, 10)
+    assert (plan["key"], plan["type"]) == (CLAIM_INDEX, "range")
+    assert "filesort" not in str(plan["Extra"])
+    assert "temporary" not in str(plan["Extra"])
+
+
+def test_each_claimer_locks_what_it_takes_and_nobody_waits(store: Store) -> None:
+    _fill(store, ROWS, later=ROWS)
+    with store.begin() as first, store.begin() as second:
+        ours = _take(first, 10)
+        theirs = _take(second, 10)
+        assert len(ours) == len(theirs) == 10
+        assert not ours & theirs
+        # A row and its entry in the claim index: two records for each message.
+        assert _locked(store) == {CLAIM_INDEX: 20, "PRIMARY": 20}
+    assert _locked(store) == {}
+
+
+def _take(tx: Connection, count: int) -> set[int]:
+    return {row.id for row in tx.execute(due_messages(QUEUE, count))}
+
+
+def _locked(store: Store) -> dict[str, int]:
+    """How many records of the queue are locked, by index."""
+    query = text(
+        "SELECT index_name, COUNT(*) FROM performance_schema.data_locks "
+        "WHERE object_schema = DATABASE() AND object_name = 'queue_jobs' "
+        "AND lock_type = 'RECORD' GROUP BY index_name"
+    )
+    with store.read() as tx:
+        return {row[0]: row[1] for row in tx.execute(query)}
+
+
+def test_who_adds_a_job_does_not_wait_for_who_found_nothing(store: Store) -> None:
+    with store.begin() as claimer:
+        assert _take(claimer, 10) == set()
+        job = make.create(store)  # would end in a lock wait time-out
+    assert make.claim_one(store).job_id == job.id
+
+
+def test_what_is_leased_or_delayed_costs_a_claim_nothing(store: Store) -> None:
+    _fill(store, 3, later=ROWS)
+    before = _rows_read(store)
+    with store.begin() as tx:
+        assert len(_take(tx, 10)) == 3
+        read = _session_rows_read(tx)
+    assert read <= 10, before
+
+
+def _rows_read(store: Store) -> int:
+    with store.read() as tx:
+        return _session_rows_read(tx)
+
+
+def _session_rows_read(tx: Connection) -> int:
+    """Rows that this connection asked the storage engine for."""
+    names = ("Handler_read_next", "Handler_read_key", "Handler_read_prev", "Handler_read_rnd_next")
+    status = {row[0]: int(row[1]) for row in tx.execute(text("SHOW SESSION STATUS"))}
+    return sum(status[name] for name in names)
+
+
+# --- Many at once, on every server that is promised ------------------------------------------
+
+
+class TestManyAtOnce:
+    """Producers, claimers and cancellers together: every job ends, and ends once."""
+
+    JOBS = 24
+
+    @pytest.fixture(params=["mysql", "mariadb"])
+    def database_url(self, request: pytest.FixtureRequest) -> str:
+        url: str = request.getfixturevalue(f"{request.param}_url")
+        return url
+
+    @pytest.mark.usefixtures("mariadb_server")
+    def test_every_job_ends_once(self, store: Store) -> None:
+        made: list[JobRow] = []
+        produced = threading.Event()
+        problems: list[BaseException] = []
+
+        def guarded(work: object) -> threading.Thread:
+            def run() -> None:
+                try:
+                    work()  # type: ignore[operator]  # one of the functions below
+                except BaseException as error:  # shown by the assertion below
+                    problems.append(error)
+
+            return threading.Thread(target=run)
+
+        def produce() -> None:
+            made.extend(
+                make.create(store, owner=f"owner-{number % 3}") for number in range(self.JOBS)
+            )
+            produced.set()
+
+        def consume(name: str) -> None:
+            while True:
+                last = produced.is_set()
+                messages = make.claim_some(store, 3, worker=name)
+                for message in messages:
+                    _do(store, message, name)
+                if last and not messages and _all_over(store, made):
+                    return
+
+        threads = [guarded(produce), *(guarded(lambda n=n: consume(f"w{n}")) for n in range(3))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert problems == []
+        assert [make.status(store, job) for job in made] == [JobStatus.COMPLETED] * self.JOBS
+        with store.read() as tx:
+            attempts = Counter(tx.execute(select(job_attempts.c.job_id)).scalars())
+        assert set(attempts.values()) == {1}
+        for job in made:
+            assert [seq for seq, _ in make.events(store, job)] == [1, 2, 3, 4, 5]
+
+
+def _do(store: Store, message: make.QueueMessage, worker: str) -> None:
+    opened = make.open_attempt(store, message, executor="local", worker=worker)
+    assert isinstance(opened, make.Claimed), opened
+    assert make.mark_starting(store, opened)
+    make.say(store, opened, make.Started())
+    make.complete(store, opened)
+
+
+def _all_over(store: Store, made: list[JobRow]) -> bool:
+    return all(make.status(store, job) is JobStatus.COMPLETED for job in made)

@@ -1,0 +1,222 @@
+"""Old rows go, what a crash left half done is mended, and nothing else is touched."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import delete, insert, select, update
+
+from encoder_core.states import AttemptStatus, JobStatus
+from encoder_db.idempotency import Idempotency
+from encoder_db.jobs import cancel_job, create_job, delete_job
+from encoder_db.outbox import claim_deliveries, finish_delivery
+from encoder_db.retention import delete_old_jobs
+from encoder_db.rows import JobRow
+from encoder_db.store import Store
+from encoder_db.sweep import Mended, sweep
+from encoder_db.tables import job_attempts, jobs, metadata, queue_jobs, webhook_deliveries
+from encoder_db.workers import beat, list_workers, retire
+from tests.db import builders as make
+
+J = JobStatus
+DAY_S = 24 * 3600.0
+NOTHING = Mended(0, 0, 0, 0, 0)
+
+
+# --- Retention -------------------------------------------------------------------------------
+
+
+def _finished(store: Store) -> JobRow:
+    job = make.create(store, make.spec(2, source=make.s3()))
+    make.complete(store, make.running(store))
+    return job
+
+
+def test_jobs_that_ended_long_ago_go_with_all_that_is_theirs(store: Store) -> None:
+    for _ in range(5):
+        _finished(store)
+    make.let_pass(store, 2 * DAY_S)
+    fresh = _finished(store)
+    assert delete_old_jobs(store, older_than_h=24, batch=2) == 5
+    rows = {name: make.count(store, name) for name in metadata.tables if name.startswith("job")}
+    assert rows == {
+        "jobs": 1,
+        "job_outputs": 2,
+        "job_attempts": 1,
+        "job_secrets": 0,
+        "job_blobs": 0,
+        "job_progress": 0,
+        "job_events": 6,
+    }
+    assert make.status(store, fresh) is J.COMPLETED
+    assert delete_old_jobs(store, older_than_h=24) == 0
+
+
+def test_jobs_that_are_not_over_stay_however_old_they_are(store: Store) -> None:
+    waits = make.create(store)
+    make.let_pass(store, 365 * DAY_S)
+    assert delete_old_jobs(store, older_than_h=1) == 0
+    assert make.status(store, waits) is J.QUEUED
+
+
+def test_expired_answers_credentials_and_logs_go_too(store: Store) -> None:
+    asked = make.spec(source=make.s3(), notificationUrl="https://example.com/")
+    idempotency = Idempotency(key="k", fingerprint=b"f" * 32)
+    store.run(
+        lambda tx: create_job(
+            tx, spec=asked, owner="default", keys=store.keys, idempotency=idempotency
+        )
+    )
+    (delivery,) = claim_deliveries(store, worker="s", limit=1, lease_s=60)
+    finish_delivery(store, delivery, outcome="delivered")
+    make.finish(store, make.running(store), exit_code=30)
+    tables = ("idempotency_keys", "job_secrets", "webhook_attempts")
+    delete_old_jobs(store, older_than_h=48)
+    assert [make.count(store, name) for name in tables] == [1, 2, 1]
+    make.let_pass(store, DAY_S + 1)
+    delete_old_jobs(store, older_than_h=48)
+    assert [make.count(store, name) for name in tables] == [0, 1, 1]
+    make.let_pass(store, DAY_S)
+    assert delete_old_jobs(store, older_than_h=48) == 1
+    assert [make.count(store, name) for name in tables] == [0, 0, 0]
+
+
+# --- Workers ---------------------------------------------------------------------------------
+
+
+def _beat(store: Store, name: str, running: list[int]) -> None:
+    beat(store, name, kind="app", host="h", pid=7, capacity=2, running=running)
+
+
+def test_workers_are_listed_while_they_are_heard_of(store: Store) -> None:
+    _beat(store, "a", [])
+    _beat(store, "b", [])
+    make.let_pass(store, 20)
+    _beat(store, "a", [1, 2])
+    with store.read() as tx:
+        first, _ = list_workers(tx)
+    assert (first["name"], first["running"], first["capacity"]) == ("a", [1, 2], 2)
+    assert first["heartbeat_at"] > first["started_at"]
+    make.let_pass(store, 20)
+    with store.read() as tx:
+        assert [worker["name"] for worker in list_workers(tx)] == ["a"]
+    retire(store, "a")
+    with store.read() as tx:
+        assert list_workers(tx) == []
+
+
+def test_silent_workers_are_forgotten_after_a_day(store: Store) -> None:
+    _beat(store, "a", [])
+    delete_old_jobs(store, older_than_h=1)
+    assert make.count(store, "workers") == 1
+    make.let_pass(store, DAY_S + 1)
+    delete_old_jobs(store, older_than_h=1)
+    assert make.count(store, "workers") == 0
+
+
+# --- Sweep -----------------------------------------------------------------------------------
+
+
+def test_a_sweep_of_a_healthy_record_changes_nothing(store: Store) -> None:
+    make.create(store)
+    make.running(store)
+    make.create(store)
+    make.claimed(store)
+    make.create(store)
+    make.kubernetes_pool(store)
+    make.create(store, make.spec(pool="k8s"))
+    make.running(store, engine="kubernetes")
+    canceling = make.create(store)
+    make.running(store)
+    cancel_job(store, canceling.id, owner=None)
+    make.let_pass(store, 120)
+    before = [make.count(store, name) for name in metadata.tables]
+    assert sweep(store) == NOTHING
+    assert [make.count(store, name) for name in metadata.tables] == before
+
+
+def _lose_message(store: Store, job: JobRow) -> None:
+    with store.begin() as tx:
+        tx.execute(delete(queue_jobs).where(queue_jobs.c.job_id == job.id))
+
+
+def _lose_attempt(store: Store, job: JobRow) -> None:
+    with store.begin() as tx:
+        tx.execute(
+            update(job_attempts)
+            .where(job_attempts.c.job_id == job.id)
+            .values(status=AttemptStatus.LOST)
+        )
+
+
+def test_a_queued_job_without_a_message_is_queued_again(store: Store) -> None:
+    job = make.create(store)
+    _lose_message(store, job)
+    assert sweep(store) == NOTHING  # whoever is at it may not have committed yet
+    make.let_pass(store, 61)
+    assert sweep(store) == Mended(1, 0, 0, 0, 0)
+    make.complete(store, make.running(store))
+
+
+def test_an_active_job_without_an_attempt_begins_anew(store: Store) -> None:
+    job = make.create(store)
+    make.running(store)
+    _lose_attempt(store, job)
+    make.let_pass(store, 61)
+    assert sweep(store) == Mended(0, 1, 0, 0, 0)
+    assert make.status(store, job) is J.QUEUED
+    make.complete(store, make.running(store))
+
+
+def test_a_canceling_job_without_an_attempt_is_canceled(store: Store) -> None:
+    job = make.create(store)
+    make.running(store)
+    cancel_job(store, job.id, owner=None)
+    _lose_attempt(store, job)
+    make.let_pass(store, 61)
+    sweep(store)
+    assert make.status(store, job) is J.CANCELED
+
+
+def test_a_local_attempt_whose_message_is_gone_can_be_taken_over(store: Store) -> None:
+    job = make.create(store)
+    make.running(store)
+    _lose_message(store, job)
+    make.let_pass(store, 200)
+    assert sweep(store) == Mended(0, 1, 0, 0, 0)
+    assert make.claimed(store, worker="another").attempt == 2
+
+
+def test_a_deleted_job_that_is_over_is_purged(store: Store) -> None:
+    job = make.create(store)
+    make.running(store)
+    delete_job(store, job.id, owner=None)
+    with store.begin() as tx:  # as if the process had died between two steps
+        over = update(jobs).where(jobs.c.id == job.id)
+        tx.execute(over.values(status="canceled", finished_at=jobs.c.updated_at))
+    assert sweep(store).purged == 1
+    assert make.count(store, "jobs") == 0
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["over", "gone"])
+def test_a_message_of_a_job_that_is_over_or_gone_is_dropped(store: Store, exists: bool) -> None:
+    job = make.create(store)
+    with store.read() as tx:
+        message = dict(tx.execute(select(queue_jobs)).mappings().one())
+    cancel_job(store, job.id, owner=None)
+    if not exists:
+        delete_job(store, job.id, owner=None)
+    with store.begin() as tx:
+        tx.execute(insert(queue_jobs).values(message))
+    assert sweep(store) == Mended(0, 0, 0, 1, 0)
+    assert make.count(store, "queue_jobs") == 0
+
+
+def test_deliveries_that_wait_for_nothing_are_let_go(store: Store) -> None:
+    job = make.create(store, make.spec(notificationUrl="https://example.com/"))
+    make.running(store)
+    with store.begin() as tx:
+        tx.execute(delete(webhook_deliveries).where(webhook_deliveries.c.seq == 1))
+    assert claim_deliveries(store, worker="s", limit=9, lease_s=60) == []
+    assert sweep(store) == Mended(0, 0, 0, 0, 1)
+    (delivery,) = claim_deliveries(store, worker="s", limit=9, lease_s=60)
+    assert (delivery.job_id, delivery.seq) == (job.id, 2)

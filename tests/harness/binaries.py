@@ -22,7 +22,7 @@ def kubernetes() -> Path:
     """
     The folder with kube-apiserver, kubelet and the rest, kubectl, and etcd under the name `server`.
 
-    From nothing: ten minutes on two idle cores, and 3 GB of disk while it builds.
+    From nothing: ten minutes on two cores that others use too, and 3 GB of disk while it builds.
     """
     version = kubernetes_version()
     major, minor, _ = version.removeprefix("v").split(".")

@@ -2,8 +2,8 @@
 The images that nodes start with: unpacked by a containerd once, linked into every node after.
 
 Importing the images of the project takes a node a minute; linking what another containerd imported
-takes 1 to 2 s for all of them. The folder is brought up to date in place: only layers that changed are unpacked, and
-what no tag names any more containerd drops by itself.
+takes 1 to 2 s for all of them. The folder is brought up to date in place: only layers that changed
+are unpacked, and what no tag names any more containerd drops by itself.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -147,6 +148,25 @@ def test_the_same_request_gets_the_same_answer_and_no_second_job(
         "uuid": str(job.uuid),
         "status": "queued",
     }
+    assert make.count(store, "jobs") == 1
+
+
+def test_the_same_request_sent_at_once_by_many_makes_one_job(store: Store) -> None:
+    answers: list[object] = []
+
+    def send() -> None:
+        try:
+            answers.append(_send(store, external_id="mine").id)
+        except Replayed as replayed:
+            answers.append(replayed.response["id"])
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    assert len(set(answers)) == 1
     assert make.count(store, "jobs") == 1
 
 

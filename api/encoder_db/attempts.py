@@ -5,19 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
-from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
-from encoder_core.errors import JobError
 from encoder_core.failures import FAILURES, failure
 from encoder_core.ids import hash_token, new_token
-from encoder_core.redaction import merge_secrets
-from encoder_core.reports import OrderedOutput
 from encoder_core.retries import Retry, RetryLimits, decide_retry
-from encoder_core.specs import JobSpec
-from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus, OutputStatus
-from encoder_db.blobs import has_blob
+from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
 from encoder_db.endings import end_canceled, fail_job, reset_for_attempt
 from encoder_db.messages import ack, begin_handling, give_back
@@ -34,10 +28,10 @@ from encoder_db.rows import (
     read_attempt,
     read_open_attempt,
 )
-from encoder_db.secrets import read_credentials
 from encoder_db.store import Store, now
-from encoder_db.tables import job_attempts, job_outputs, jobs, pools
+from encoder_db.tables import job_attempts, jobs, pools
 from encoder_db.transitions import move_job
+from encoder_db.work import OpenAttempt, Work, open_attempts, read_work
 
 __all__ = [
     "Claimed",
@@ -266,97 +260,3 @@ def mark_starting(store: Store, claimed: Claimed) -> bool:
         return True
 
     return store.run(work)
-
-
-# --- Reading ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What an attempt has to do."""
-
-    job_id: int
-    job_uuid: UUID
-    attempt: int
-    spec: JobSpec
-    """With its secrets in place, and with the outputs of `outputs` only."""
-    outputs: list[OrderedOutput]
-    """Those that are not uploaded yet, under their index in the job."""
-    has_inline: bool
-    """The source's bytes are to be read with `blobs.read_blob`."""
-
-
-def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
-    """
-    The work of an attempt; None when it is not current any more.
-
-    Raises JobError with `credentials_required` when secrets that the job needs are gone.
-    """
-    with store.read() as tx:
-        row = tx.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
-        if row is None or row["attempt"] != attempt:
-            return None
-        job = JobRow.of(dict(row))
-        outputs = tx.execute(
-            select(job_outputs.c.position, job_outputs.c.spec, job_outputs.c.status)
-            .where(job_outputs.c.job_id == job_id)
-            .order_by(job_outputs.c.position)
-        ).all()
-        credentials = read_credentials(tx, job.id, job.uuid, keys=store.keys) or {}
-        inline = has_blob(tx, job_id)
-    if set(job.secret_fields) - set(credentials):
-        raise JobError("credentials_required")
-    public = {**job.request, "source": job.source, "outputs": [row.spec for row in outputs]}
-    spec = JobSpec.model_validate(merge_secrets(public, credentials))
-    missing = [row.position for row in outputs if row.status != OutputStatus.UPLOADED]
-    ordered = [OrderedOutput(index=index, spec=spec.outputs[index]) for index in missing]
-    return Work(
-        job_id=job.id,
-        job_uuid=job.uuid,
-        attempt=attempt,
-        spec=spec.model_copy(update={"outputs": [item.spec for item in ordered]}),
-        outputs=ordered,
-        has_inline=inline,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAttempt:
-    """An attempt that holds a place, as an executor lists its own when it starts or sweeps."""
-
-    job_id: int
-    job_uuid: UUID
-    job_status: JobStatus
-    number: int
-    status: AttemptStatus
-    worker: str
-
-
-def open_attempts(
-    tx: Connection, *, executor: Engine, worker: str | None = None
-) -> list[OpenAttempt]:
-    query = (
-        select(
-            *(job_attempts.c.job_id, jobs.c.uuid, jobs.c.status.label("job_status")),
-            *(job_attempts.c.number, job_attempts.c.status, job_attempts.c.worker),
-        )
-        .join(jobs, jobs.c.id == job_attempts.c.job_id)
-        .where(
-            job_attempts.c.executor == executor,
-            job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)),
-        )
-        .order_by(job_attempts.c.job_id)
-    )
-    if worker is not None:
-        query = query.where(job_attempts.c.worker == worker)
-    return [
-        OpenAttempt(
-            job_id=row.job_id,
-            job_uuid=row.uuid,
-            job_status=JobStatus(row.job_status),
-            number=row.number,
-            status=AttemptStatus(row.status),
-            worker=row.worker,
-        )
-        for row in tx.execute(query)
-    ]

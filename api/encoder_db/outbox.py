@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from encoder_db.deliveries import (
     Delivery,
-    WebhookAttempt,
     claim_deliveries,
     finish_delivery,
     give_up_delivery,
-    list_webhook_attempts,
-    redeliver,
     reschedule_delivery,
 )
 from encoder_db.events import (
@@ -19,6 +16,7 @@ from encoder_db.events import (
     list_events,
     record_event,
 )
+from encoder_db.redelivery import WebhookAttempt, list_webhook_attempts, redeliver
 
 __all__ = [
     "Delivery",

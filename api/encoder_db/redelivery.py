@@ -1,0 +1,96 @@
+"""What was sent, and sending it again because somebody asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, insert, select, update
+
+from encoder_db.dialect import db_now
+from encoder_db.events import PARKED_UNTIL, hash_host
+from encoder_db.rows import JobRef, by_ref, lock_job
+from encoder_db.secrets import read_sealed_webhook
+from encoder_db.store import Store
+from encoder_db.tables import job_events, webhook_attempts, webhook_deliveries
+
+
+def redeliver(store: Store, ref: JobRef, event_uuid: UUID, *, owner: str | None = None) -> bool:
+    """
+    Send an event once more, now: the same id and body, one attempt, out of order.
+
+    One that is still pending is only brought forward, unless it waits for an earlier one. False
+    when there is no such event, or nobody to send it to.
+    """
+
+    def work(tx: Connection) -> bool:
+        job = lock_job(tx, by_ref(ref, owner))
+        if job is None:
+            return False
+        which = (job_events.c.job_id == job.id) & (job_events.c.uuid == event_uuid)
+        event = tx.execute(select(job_events).where(which)).mappings().one_or_none()
+        target = read_sealed_webhook(tx, job.id)
+        url = job.request.get("notificationUrl")
+        if event is None or target is None or url is None:
+            return False
+        pending = webhook_deliveries.c.event_id == event["id"]
+        waits = tx.execute(select(webhook_deliveries).where(pending)).mappings().one_or_none()
+        if waits is not None:
+            if waits["next_attempt_at"] != PARKED_UNTIL and waits["leased_by"] is None:
+                forward = update(webhook_deliveries).where(pending)
+                tx.execute(forward.values(next_attempt_at=db_now()))
+            return True
+        tx.execute(
+            insert(webhook_deliveries).values(
+                event_id=event["id"],
+                event_uuid=event["uuid"],
+                event_type=event["type"],
+                job_id=job.id,
+                job_uuid=job.uuid,
+                seq=event["seq"],
+                trigger_kind="manual",
+                target=target,
+                host_hash=hash_host(url),
+                next_attempt_at=db_now(),
+                attempts=0,
+                lease_seq=0,
+            )
+        )
+        return True
+
+    return store.run(work)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookAttempt:
+    """One try to send an event, as the log keeps it."""
+
+    id: int
+    event_uuid: UUID
+    event_type: str
+    seq: int
+    attempt: int
+    trigger_kind: str
+    started_at: datetime
+    duration_ms: int
+    outcome: str
+    status: int | None
+    remote_ip: str | None
+    snippet: bytes | None
+    next_attempt_at: datetime | None
+
+
+def list_webhook_attempts(tx: Connection, job_id: int, *, limit: int = 200) -> list[WebhookAttempt]:
+    """What was sent of a job, the latest first."""
+    query = (
+        select(webhook_attempts)
+        .where(webhook_attempts.c.job_id == job_id)
+        .order_by(webhook_attempts.c.id.desc())
+        .limit(limit)
+    )
+    names = WebhookAttempt.__dataclass_fields__
+    return [
+        WebhookAttempt(**{name: row[name] for name in names})
+        for row in tx.execute(query).mappings()
+    ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import time
 
 import kopf
+from kopf._core.engines.peering import Identity  # the type of a public argument
 
 from encoder_core.errors import ConfigurationError, EncoderError
 from encoder_core.logs import configure_logging
@@ -22,6 +24,8 @@ from encoder_operator.operator import Operator
 from encoder_operator.settings import AmbientSettings, OperatorSettings
 
 log = logging.getLogger("encoder.operator")
+
+QUIET = ("kopf.objects", "kopf.activities", "aiohttp.access")  # a line for each event they see
 
 LIVENESS = "http://0.0.0.0:8081/healthz"
 
@@ -50,6 +54,8 @@ async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) ->
                     registry=registry,
                     namespaces=[settings.namespace],
                     standalone=True,
+                    # Its own guess asks for our user's name, and a numeric user has none.
+                    identity=Identity(socket.gethostname()),
                     stop_flag=stop,
                     liveness_endpoint=LIVENESS,
                 ),
@@ -87,6 +93,8 @@ def main() -> int:
                 if secret is not None and secret.get_secret_value()
             ]
         )
+        for name in QUIET:
+            logging.getLogger(name).setLevel(logging.WARNING)
         with open_store(database, secrets) as store:
             migrate(store)
             asyncio.run(run(store, settings, queue))

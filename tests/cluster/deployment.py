@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,9 @@ from typing import Any
 import requests
 import yaml
 
+from tests.cluster.conftest import apply_crds
 from tests.harness.cluster import Cluster
+from tests.harness.commands import CommandFailed
 from tests.harness.processes import REPOSITORY
 from tests.harness.project_images import build_for_cluster
 from tests.servers.ftp import FtpServer, ftp_server
@@ -131,7 +132,9 @@ def deployed(folder: Path) -> Iterator[Deployment]:
             http=stack.enter_context(HttpServer(host=host)),
             webhooks=stack.enter_context(WebhookReceiver(host=host)),
         )
-        cluster.make_namespace(NAMESPACE)
+        # In the order that k8s/kustomization.yaml says.
+        apply_crds(cluster)
+        cluster.kubectl("apply", "-f", REPOSITORY / "k8s" / "namespace.yaml")
         settings = {
             "MYSQL_HOST": database.host,
             "MYSQL_PORT": str(database.port),
@@ -148,9 +151,10 @@ def deployed(folder: Path) -> Iterator[Deployment]:
         cluster.kubectl("apply", "-k", write_overlay(folder / "overlay"))
         for name in ("encoder-api", "encoder-operator", "encoder-webhooks"):
             try:
-                deployment.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s")
-            except subprocess.CalledProcessError as error:
-                raise AssertionError(f"{error}\n{cluster.describe()}") from error
+                deployment.kubectl("rollout", "status", f"deployment/{name}", "--timeout=90s")
+            except CommandFailed as error:
+                said = f"{error}\n{cluster.describe()}\n{deployment.logs()}"
+                raise AssertionError(said) from error
         service = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/services/encoder-api")
         deployment.url = f"http://{service['spec']['clusterIP']}"
         yield deployment

@@ -17,7 +17,7 @@ from encoder_local.child import Child, worker_environment
 def test_a_worker_sees_ambient_credentials_and_nothing_of_the_service() -> None:
     environment = {
         "PATH": "/usr/bin",
-        "HOME": "/home/somebody",
+        "HOME": "at-home",
         "AWS_ACCESS_KEY_ID": "ambient",
         "SSL_CERT_FILE": "/etc/authority.pem",
         "MYSQL_PASSWORD": "canary",

@@ -15,7 +15,9 @@ def _half_the_cores() -> int:
 class LocalSettings(BaseSettings):
     """How `encoder up` and `encoder worker` run jobs."""
 
-    model_config = SettingsConfigDict(env_prefix="ENCODER_LOCAL_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ENCODER_LOCAL_", frozen=True, env_ignore_empty=True
+    )
 
     concurrency: int = Field(default_factory=_half_the_cores, ge=1, le=256)
     """Jobs at once in this process. Default: half the cores, since one encode fills two or more."""

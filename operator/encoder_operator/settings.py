@@ -22,14 +22,21 @@ def own_namespace() -> str:
 
 
 class AmbientSettings(BaseSettings):
-    """What the installation lends to requests without credentials of their own."""
+    """What the operator lends to requests without credentials, in the Secret of their attempt."""
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, populate_by_name=True)
 
     access_key_id: SecretStr | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
+    """Of an account that may read the sources and write the destinations, and no more."""
+
     access_key_secret: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    """Never sent to an endpoint that a request named."""
+
     session_token: SecretStr | None = Field(None, validation_alias="AWS_SESSION_TOKEN")
+    """Only with temporary credentials, which end with it: jobs that wait longer then fail."""
+
     region: str | None = Field(None, validation_alias="AWS_REGION")
+    """For requests that name none."""
 
     def lend(self, *, buckets: tuple[str, ...] | None) -> AmbientCredentials:
         """`buckets`: the only ones that they may be used for; None is all."""
@@ -56,6 +63,7 @@ class OperatorSettings(BaseSettings):
     """What Pods run."""
 
     image_pull_policy: str = "IfNotPresent"
+    """`Always` for a tag that moves; then a registry that is down stops every new attempt."""
 
     report_url: str = "http://encoder-api:8080/internal/reports"
     """Where workers report. Must be reachable from Pods of the work namespace."""
@@ -76,7 +84,7 @@ class OperatorSettings(BaseSettings):
     """Room for the source and all outputs of a job."""
 
     deadline_s: int = Field(24 * 3600, gt=0)
-    """After which a Pod is ended."""
+    """How long an attempt may run before its Pod is ended."""
 
     retention_s: int = Field(3600, ge=0)
     """How long a finished TranscodeJob and its Pods stay, to be looked at."""
@@ -85,6 +93,7 @@ class OperatorSettings(BaseSettings):
     """All writes to the API server together."""
 
     write_burst: int = Field(100, ge=1)
+    """Writes at once after a pause, such as when a full pool is opened."""
 
     reconcilers: int = Field(8, ge=1, le=64)
     """Jobs that are looked at at once."""

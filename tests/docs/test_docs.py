@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from tests.docs.render import (
     BLOCK,
@@ -22,14 +23,7 @@ from tests.docs.render import (
     settings_modules,
 )
 
-# Read by boto3 and by old set-ups, not by a settings class.
-OF_OTHERS = {
-    "NODE_ENV",
-    "AWS_REGION",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-}
+OF_OTHERS = {"NODE_ENV"}  # of old set-ups; no settings class reads it
 OF_THE_ORIGINAL = {
     *("NODE_ENV", "PORT", "MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD"),
     *("MYSQL_DATABASE", "QUEUE_POLL_INTERVAL_MS", "QUEUE_VISIBILITY_TIMEOUT_MS"),
@@ -59,6 +53,15 @@ def test_every_block_has_its_page() -> None:
 def test_every_setting_says_what_it_buys(cls: type) -> None:
     fields = getattr(cls, "model_fields")  # noqa: B009 - a type has no such attribute to mypy
     assert set(docstrings_of(cls)) == set(fields)
+
+
+@pytest.mark.parametrize(
+    "cls", [pytest.param(cls, id=cls.__qualname__) for cls in settings_classes()]
+)
+def test_a_variable_that_is_empty_is_one_that_is_not_set(cls: type[BaseSettings]) -> None:
+    """`--from-env-file` makes an empty key of `NAME=`, and Compose an empty variable."""
+    assert cls.model_config["env_ignore_empty"] is True
+    assert cls.model_config["frozen"] is True
 
 
 def test_settings_are_where_the_documentation_looks_for_them() -> None:

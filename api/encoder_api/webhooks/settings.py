@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class WebhookSettings(BaseSettings):
     """How webhooks are sent. What signs them is `ENCODER_WEBHOOK_SECRET`."""
 
-    model_config = SettingsConfigDict(frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True, env_ignore_empty=True)
 
     timeout_s: float = Field(15.0, gt=0, le=60, validation_alias="ENCODER_WEBHOOK_TIMEOUT_S")
     """How long one attempt may take in all, from the look-up of the name to the answer."""

@@ -9,12 +9,18 @@ from typing import Any, Final
 
 from encoder_core.documents import AttemptDocument, JobDocument
 from encoder_core.failures import Failure
+from encoder_core.names import pod_name
 from encoder_core.states import JobStatus
 from encoder_operator.exits import classify_waiting
 from encoder_operator.seen import JobSeen, PodSeen
 
 PROGRESS_STEP: Final = 5  # percent: the API server is no place for a progress bar
 ATTEMPTS_SHOWN: Final = 20
+_OURS: Final = (
+    *("observedGeneration", "jobUID", "jobID", "attempt", "attempts", "progress"),
+    *("startTime", "completionTime", "retryTime", "podName", "nodeName"),
+)
+"""What `build_status` fills, besides the conditions. What it leaves out is to disappear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +135,14 @@ def build_status(
     """The whole status that the operator owns, for server-side apply."""
     status: dict[str, Any] = {
         "observedGeneration": job.generation,
-        "jobId": document.id,
+        "jobUID": str(document.uuid),
+        "jobID": document.id,
         "attempt": document.attempt,
-        "attempts": [_attempt(a) for a in document.attempts[-ATTEMPTS_SHOWN:]],
+        "attempts": [_attempt(a, job.name) for a in document.attempts[-ATTEMPTS_SHOWN:]],
         "progress": progress_text(document),
         "startTime": _stamp(document.started_at),
         "completionTime": _stamp(document.finished_at),
-        "retryAt": _stamp(document.due_at) if document.attempt else None,
+        "retryTime": _stamp(document.due_at) if document.attempt else None,
         "podName": pod.name if pod else None,
         "nodeName": pod.node if pod else None,
         "conditions": [_with_time(c, job.conditions.get(c.type), job, now) for c in conditions],
@@ -151,23 +158,28 @@ def progress_text(document: JobDocument) -> str:
 
 
 def is_changed(job: JobSeen, status: Mapping[str, Any]) -> bool:
-    """Whether applying `status` would change what the resource shows."""
-    current = {key: value for key, value in job.status.items() if key in status}
+    """Whether applying `status` would change what the resource shows of ours."""
+    shown = {key: job.status[key] for key in _OURS if key in job.status}
+    wanted = {key: status[key] for key in _OURS if key in status}
     conditions = {c["type"]: c for c in status["conditions"]}
-    return dict(job.conditions) != conditions or {**current, "conditions": None} != {
-        **status,
-        "conditions": None,
+    return shown != wanted or conditions != {
+        # Others may add conditions of their own, which a write of ours would not change.
+        type_: job.conditions[type_]
+        for type_ in conditions.keys() & job.conditions.keys()
     }
 
 
-def _attempt(attempt: AttemptDocument) -> dict[str, Any]:
+def _attempt(attempt: AttemptDocument, resource: str) -> dict[str, Any]:
+    # Until the Pod is made, its place is held by the operator's own name.
+    has_pod = attempt.worker == pod_name(resource, attempt.number)
     shown = {
         "number": attempt.number,
         "status": attempt.status.value,
-        "podName": attempt.worker,
+        "podName": attempt.worker if has_pod else None,
         "startTime": _stamp(attempt.started_at),
         "finishTime": _stamp(attempt.finished_at),
-        "reason": reason_of(attempt.failure.code) if attempt.failure else None,
+        "failure": attempt.failure.code if attempt.failure else None,
+        "message": attempt.failure.message if attempt.failure else None,
     }
     return {key: value for key, value in shown.items() if value is not None}
 

@@ -80,8 +80,12 @@ class Deployment:
         return self.maybe(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
 
     def maybe(self, path: str) -> dict[str, Any] | None:
-        text = self.cluster.kubectl("get", "--raw", path, "--ignore-not-found")
-        found: dict[str, Any] | None = json.loads(text) if text else None
+        try:
+            found: dict[str, Any] = self.cluster.get(path)
+        except CommandFailed as error:
+            if "(NotFound)" in str(error):
+                return None
+            raise
         return found
 
     def apply(self, name: str, spec: Mapping[str, Any]) -> None:

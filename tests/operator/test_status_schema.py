@@ -1,0 +1,101 @@
+"""What the operator writes into a status, the resources' schemas know: the API server is strict."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from encoder_core.documents import AttemptDocument, JobDocument
+from encoder_core.failures import failure
+from encoder_core.specs import Priority
+from encoder_core.states import AttemptStatus, JobStatus
+from encoder_db.pools import PoolRow
+from encoder_operator.poolkeeper import build_pool_status
+from encoder_operator.seen import PoolSeen
+from encoder_operator.status import build_conditions, build_status
+from tests.operator.builders import JOB, NOW, a_job, a_pod
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+def schema_of(plural: str) -> dict[str, Any]:
+    crd = yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    status: dict[str, Any] = schema["properties"]["status"]
+    return status
+
+
+def unknown_fields(value: Any, schema: dict[str, Any], path: str = "status") -> list[str]:
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        return [
+            problem
+            for key, item in value.items()
+            for problem in (
+                unknown_fields(item, known[key], f"{path}.{key}")
+                if key in known
+                else [f"{path}.{key}"]
+            )
+        ]
+    if isinstance(value, list):
+        return [p for item in value for p in unknown_fields(item, schema["items"], f"{path}[]")]
+    return []
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_a_jobs_status(status: JobStatus) -> None:
+    attempt = AttemptDocument(
+        number=1,
+        status=AttemptStatus.FAILED,
+        executor="kubernetes",
+        worker="tj-x-a1",
+        failure=failure("source_unreachable"),
+        created_at=NOW,
+        started_at=NOW,
+        finished_at=NOW,
+    )
+    document = JobDocument(
+        id=7,
+        uuid=JOB,
+        status=status,
+        owner="default",
+        pool="default",
+        priority=Priority.NORMAL,
+        attempt=1,
+        version=3,
+        source={},
+        outputs=[],
+        failure=failure("source_unreachable"),
+        created_at=NOW,
+        updated_at=NOW,
+        started_at=NOW,
+        finished_at=NOW,
+        due_at=NOW,
+        attempts=[attempt],
+    )
+    pod = a_pod()
+    conditions = build_conditions(document, pod, waiting_for="Pool default is full (4 of 4)")
+    written = build_status(a_job(), document, conditions, pod=pod, now=NOW)
+    assert unknown_fields(written, schema_of("transcodejobs")) == []
+
+
+def test_a_pools_status() -> None:
+    pool = PoolSeen(
+        name="default", generation=1, max_concurrency=4, stop_policy="None", spec={}, status={}
+    )
+    row = PoolRow(
+        name="default",
+        engine="kubernetes",
+        max_concurrency=4,
+        stop_policy="None",
+        active=1,
+        queued=2,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    written = build_pool_status(pool, row, now=datetime(2026, 1, 1, tzinfo=UTC))
+    assert unknown_fields(written, schema_of("transcodepools")) == []

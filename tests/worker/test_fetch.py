@@ -75,6 +75,14 @@ def test_without_a_validator_it_begins_again(tmp_path: Path) -> None:
     assert (tmp_path / "source").read_bytes() == DATA
 
 
+def test_without_a_validator_it_begins_again_once_only(tmp_path: Path) -> None:
+    connector = Scripted(*[1000] * 20, stat=SourceStat(len(DATA), None, ranges=True))
+    with pytest.raises(JobError) as caught:
+        fetch(connector, tmp_path / "source")
+    assert caught.value.code == "source_truncated"
+    assert connector.offsets == [0, 0]
+
+
 def test_a_source_that_never_gets_on_fails(tmp_path: Path) -> None:
     connector = Scripted(*[0] * 20)
     with pytest.raises(JobError) as caught:

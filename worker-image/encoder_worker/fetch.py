@@ -18,6 +18,7 @@ from encoder_core.reports import WorkerLimits
 from encoder_core.storage.base import SourceConnector, SourceStat
 
 CUTS_FORGIVEN: Final = 5  # in a row without a byte of progress between them
+TRIES_FROM_THE_START: Final = 2  # the same bytes again cost as much as the whole source
 RESUMABLE: Final = frozenset({"source_truncated", "source_unreachable"})
 
 
@@ -62,12 +63,12 @@ def _copy_all(
     on_progress: Callable[[float], None],
 ) -> None:
     done, cuts = 0, 0
+    # Without a validator the rest may belong to other bytes: begin again then.
+    can_resume = stat.ranges and stat.validator is not None
     while True:
         before = done
         try:
             rate = _Rate(limits, clock)
-            # Without a validator the rest may belong to other bytes: begin again then.
-            can_resume = stat.ranges and stat.validator is not None
             if done and not can_resume:
                 done = before = 0
                 file.seek(0)
@@ -81,10 +82,11 @@ def _copy_all(
                 if stat.size_bytes:
                     on_progress(done / stat.size_bytes)
         except JobError as error:
-            cuts = 1 if done > before else cuts + 1
-            if error.code not in RESUMABLE or cuts >= CUTS_FORGIVEN:
+            # What has to begin again got nowhere, however much of it came.
+            cuts = 1 if can_resume and done > before else cuts + 1
+            if error.code not in RESUMABLE:
                 raise
-            if not (stat.ranges and stat.validator is not None) and cuts > 1:
+            if cuts >= (CUTS_FORGIVEN if can_resume else TRIES_FROM_THE_START):
                 raise
             continue
         file.flush()

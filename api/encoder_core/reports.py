@@ -84,6 +84,8 @@ class WorkOrder(Model):
     """Only those that are not uploaded yet. Empty: probe the source and report what it is."""
     inline_path: str | None = None
     """Where an inline source's bytes are, for a local child."""
+    inline_url: str | None = None
+    """Where a Pod fetches them, with the attempt's token as `Authorization: Bearer`."""
     scratch_dir: str
     files_root: str | None = None
     """None: `kind: file` is refused."""

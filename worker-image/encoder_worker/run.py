@@ -24,9 +24,10 @@ from encoder_core.reports import (
     Started,
     WorkOrder,
 )
+from encoder_core.specs import InlineSource
 from encoder_core.states import OutputStatus
 from encoder_core.storage import open_source
-from encoder_core.storage.base import Access
+from encoder_core.storage.base import Access, SourceConnector
 from encoder_worker.control import Control, Stopped
 from encoder_worker.cpu import count_threads
 from encoder_worker.deliver import deliver, describe
@@ -129,7 +130,7 @@ def fetch(attempt: Attempt) -> Path:
     attempt.folder.mkdir(parents=True, exist_ok=True)
     path = attempt.folder / "source"
     path.unlink(missing_ok=True)
-    connector = open_source(attempt.order.source, attempt.access)
+    connector = find_source(attempt)
     if connector.local_path is not None:
         stat = connector.stat()
         if stat.size_bytes == 0:
@@ -145,6 +146,17 @@ def fetch(attempt: Attempt) -> Path:
         on_progress=lambda share: attempt.progress.update(Phase.FETCHING, share),
     )
     return path
+
+
+def find_source(attempt: Attempt) -> SourceConnector:
+    """Where the source is. An inline one is with the API when a Pod runs the attempt."""
+    order = attempt.order
+    if order.inline_url is None or not isinstance(order.source, InlineSource):
+        return open_source(order.source, attempt.access)
+    from encoder_worker.inline import InlineFromApi  # a local child never needs urllib3 for it
+
+    size = order.source.size_bytes
+    return InlineFromApi(order.inline_url, order.token, size_bytes=size, clock=attempt.clock)
 
 
 def examine(attempt: Attempt, tools: Tools, source: Path) -> Probe:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from encoder_core.errors import InvalidRequest, JobError
 from encoder_core.failures import failure
 from encoder_core.model import REVEAL
 from encoder_core.names import pod_name, secret_name
-from encoder_core.reports import AmbientCredentials, FinalReport, WorkerLimits, WorkOrder
+from encoder_core.reports import AmbientCredentials, FinalReport
 from encoder_core.retries import RetryLimits
 from encoder_db import attempts, cluster, jobs
 from encoder_db.outcomes import finish_attempt
@@ -34,7 +34,8 @@ from encoder_operator.decide import (
     Step,
 )
 from encoder_operator.kube import JOBS, PODS, SECRETS, Kube, KubeError
-from encoder_operator.pods import SCRATCH_PATH, PodSettings, build_pod, build_secret
+from encoder_operator.order import build_order
+from encoder_operator.pods import PodSettings, build_pod, build_secret
 from encoder_operator.resources import read_spec
 from encoder_operator.seen import JobSeen, PodSeen, parse_pod
 
@@ -117,29 +118,25 @@ class Actor:
         if token is None:
             return  # not current any more: whoever made it so also woke us
         try:
+            pod = build_pod(job, attempt, self.pods)
             work = await in_thread(lambda: attempts.read_work(self.store, row.id, attempt))
         except JobError as error:
             await self._end(row.id, attempt, because=error.code, message=str(error))
             return
         if work is None:
             return
-        order = WorkOrder(
-            job_id=work.job_id,
-            job_uuid=work.job_uuid,
-            attempt=attempt,
-            token=SecretStr(token),
-            source=work.spec.source,
-            outputs=work.outputs,
-            scratch_dir=SCRATCH_PATH,
+        order = build_order(
+            work,
+            token=token,
             report_url=self.report_url,
-            allowed_cidrs=list(self.allowed_cidrs),
+            allowed_cidrs=self.allowed_cidrs,
             ambient=self.ambient,
-            limits=WorkerLimits(deadline_s=self.pods.deadline_s),
+            deadline_s=self.pods.deadline_s,
         )
         text = order.model_dump_json(by_alias=True, exclude_none=True, context=REVEAL)
         try:
             await self._create_secret(job, attempt, build_secret(job, attempt, text))
-            await self._create_pod(job, attempt)
+            await self._create_pod(job, attempt, pod)
         except KubeError as error:
             code = _code_of(error)
             if code is None:
@@ -159,9 +156,9 @@ class Actor:
             await self.kube.delete(SECRETS, secret_name(job.name, attempt))
             await self.kube.create(SECRETS, body)
 
-    async def _create_pod(self, job: JobSeen, attempt: int) -> None:
+    async def _create_pod(self, job: JobSeen, attempt: int, pod: dict[str, Any]) -> None:
         try:
-            body = await self.kube.create(PODS, build_pod(job, attempt, self.pods))
+            body = await self.kube.create(PODS, pod)
         except KubeError as error:
             if not error.exists_already:
                 raise

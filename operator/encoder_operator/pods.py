@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from encoder_core.errors import JobError
 from encoder_core.names import (
     ATTEMPT_LABEL,
+    CREDENTIALS_PREFIX,
     GROUP,
     JOB_LABEL,
     POOL_LABEL,
@@ -20,7 +22,9 @@ from encoder_operator.seen import JobSeen
 
 WORKER_UID: Final = 10001
 ORDER_PATH: Final = "/etc/encoder/order"
+CREDENTIALS_PATH: Final = "/etc/encoder/credentials"
 SCRATCH_PATH: Final = "/scratch"
+SECRET_MODE: Final = 0o440  # root's, readable for the group that fsGroup makes ours
 GRACE_S: Final = 30  # a worker needs a second or two to end ffmpeg and to say its last word
 
 
@@ -84,8 +88,47 @@ def build_secret(job: JobSeen, attempt: int, order: str) -> dict[str, Any]:
     }
 
 
+def credentials_secret(job: JobSeen) -> str | None:
+    """
+    The Secret that a job applied by hand brings, for the kubelet to mount; we never read it.
+
+    Raises JobError `request_impossible` for a foreign name. The schema refuses those already; a
+    resource from before that rule, or a schema that somebody changed, must not open a Secret.
+    """
+    name = (job.spec.get("credentialsSecretRef") or {}).get("name")
+    if name is None or job.job_uid is not None:
+        return None  # a job of the API has its credentials in the record
+    if not str(name).startswith(CREDENTIALS_PREFIX):
+        raise JobError(
+            "request_impossible",
+            f"spec.credentialsSecretRef.name must begin with {CREDENTIALS_PREFIX}.",
+        )
+    return str(name)
+
+
 def build_pod(job: JobSeen, attempt: int, settings: PodSettings) -> dict[str, Any]:
-    """The worker's Pod, which the restricted Pod Security profile admits."""
+    """
+    The worker's Pod, which the restricted Pod Security profile admits.
+
+    Raises what `credentials_secret` raises.
+    """
+    mounts = [
+        {"name": "order", "mountPath": ORDER_PATH, "readOnly": True},
+        {"name": "scratch", "mountPath": SCRATCH_PATH},
+    ]
+    volumes = [
+        _secret_volume("order", secret_name(job.name, attempt)),
+        {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch}},
+    ]
+    args = [
+        *("--order", f"{ORDER_PATH}/order.json"),
+        *("--termination-log", "/dev/termination-log"),
+    ]
+    credentials = credentials_secret(job)
+    if credentials is not None:
+        mounts.append({"name": "credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True})
+        volumes.append(_secret_volume("credentials", credentials))
+        args += ["--credentials", CREDENTIALS_PATH]
     limits = {"memory": settings.memory, "ephemeral-storage": settings.scratch}
     if settings.cpu_limit:
         limits["cpu"] = settings.cpu_limit
@@ -114,7 +157,7 @@ def build_pod(job: JobSeen, attempt: int, settings: PodSettings) -> dict[str, An
                 "runAsNonRoot": True,
                 "runAsUser": WORKER_UID,
                 "runAsGroup": WORKER_UID,
-                # Secrets are mounted as root's with mode 0440: the group is what lets us read them.
+                # The group is what lets us read mounted Secrets.
                 "fsGroup": WORKER_UID,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
@@ -123,10 +166,7 @@ def build_pod(job: JobSeen, attempt: int, settings: PodSettings) -> dict[str, An
                     "name": "worker",
                     "image": settings.image,
                     "imagePullPolicy": settings.image_pull_policy,
-                    "args": [
-                        *("--order", f"{ORDER_PATH}/order.json"),
-                        *("--termination-log", "/dev/termination-log"),
-                    ],
+                    "args": args,
                     "resources": {
                         "requests": {
                             "cpu": settings.cpu,
@@ -141,21 +181,17 @@ def build_pod(job: JobSeen, attempt: int, settings: PodSettings) -> dict[str, An
                         "capabilities": {"drop": ["ALL"]},
                     },
                     "terminationMessagePolicy": "FallbackToLogsOnError",
-                    "volumeMounts": [
-                        {"name": "order", "mountPath": ORDER_PATH, "readOnly": True},
-                        {"name": "scratch", "mountPath": SCRATCH_PATH},
-                    ],
+                    "volumeMounts": mounts,
                 }
             ],
-            "volumes": [
-                {
-                    "name": "order",
-                    "secret": {
-                        "secretName": secret_name(job.name, attempt),
-                        "defaultMode": 0o440,
-                    },
-                },
-                {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch}},
-            ],
+            "volumes": volumes,
         },
-    }  # fmt: skip
+    }
+
+
+def _secret_volume(name: str, secret: str) -> dict[str, Any]:
+    # Not optional: without it the worker would go on and fail for a reason nobody understands.
+    return {
+        "name": name,
+        "secret": {"secretName": secret, "defaultMode": SECRET_MODE, "optional": False},
+    }

@@ -12,15 +12,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from encoder_core.clock import SystemClock
+from encoder_core.errors import JobError
 from encoder_core.exits import Exit
 from encoder_core.failures import failure
 from encoder_core.redaction import RedactingFilter, Redactor, split_secrets
 from encoder_core.reports import FinalReport, Outcome, WorkOrder
 from encoder_worker.channels import HttpChannel, LineReader, PipeChannel
 from encoder_worker.control import Control
+from encoder_worker.credentials import add_credentials, read_credentials
 from encoder_worker.progress import Progress
 from encoder_worker.reporter import Channel, Reporter
-from encoder_worker.run import Attempt, run
+from encoder_worker.run import Attempt, give_up, run
 from encoder_worker.summary import write_termination
 
 log = logging.getLogger("encoder_worker")
@@ -33,11 +35,12 @@ def main() -> int:
     try:
         text = Path(arguments.order).read_bytes() if arguments.order else lines.read_line() or b""
         order = WorkOrder.model_validate_json(text)
+        order, credentials, problem = _add_credentials(order, arguments.credentials)
     except (OSError, ValidationError) as error:
         # The error's own text never echoes what it validated; the order is full of secrets.
         log.error("order_unreadable: %s", type(error).__name__)
         return Exit.INTERNAL
-    redact = _prepare_log(order)
+    redact = _prepare_log(order, credentials)
     clock = SystemClock()
     control = Control(clock)
     control.install()
@@ -50,7 +53,7 @@ def main() -> int:
     reporter = Reporter(order, channel, control, clock=clock, latest=lambda: progress.now)
     reporter.start()
     attempt = Attempt(order, reporter, control, progress, clock, redact)
-    code, final = _run_to_the_end(attempt)
+    code, final = _run_to_the_end(attempt, problem)
     if arguments.termination_log:
         with contextlib.suppress(OSError):
             write_termination(arguments.termination_log, final)
@@ -64,8 +67,25 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--order", metavar="FILE", help="read the order from here, not standard input"
     )
+    parser.add_argument(
+        "--credentials", metavar="DIR", help="add the credentials in the files of this folder"
+    )
     parser.add_argument("--termination-log", metavar="FILE", help="write the last word here too")
     return parser.parse_args()
+
+
+def _add_credentials(
+    order: WorkOrder, folder: str | None
+) -> tuple[WorkOrder, list[str], JobError | None]:
+    """The order with what the folder holds, all secrets of it, and what is wrong with them."""
+    if folder is None:
+        return order, [], None
+    credentials: dict[str, str] = {}
+    try:
+        credentials = read_credentials(Path(folder))
+        return add_credentials(order, credentials), list(credentials.values()), None
+    except JobError as error:
+        return order, list(credentials.values()), error
 
 
 def _take_standard_output() -> int:
@@ -75,16 +95,19 @@ def _take_standard_output() -> int:
     return output
 
 
-def _prepare_log(order: WorkOrder) -> Redactor:
+def _prepare_log(order: WorkOrder, credentials: list[str]) -> Redactor:
     _, secrets = split_secrets(order)
-    redact = Redactor(secrets.values())
+    redact = Redactor([*secrets.values(), *credentials])
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(RedactingFilter(redact))
     logging.basicConfig(handlers=[handler], level=logging.INFO, format="%(levelname)s %(message)s")
     return redact
 
 
-def _run_to_the_end(attempt: Attempt) -> tuple[Exit, FinalReport]:
+def _run_to_the_end(attempt: Attempt, problem: JobError | None) -> tuple[Exit, FinalReport]:
+    if problem is not None:
+        attempt.control.finish()
+        return give_up(attempt, problem)
     try:
         return run(attempt)
     except Exception as error:  # the last line of defence: a mistake of ours still ends the attempt

@@ -40,13 +40,18 @@ def build_resource(job: JobRow, outputs: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def _without_secret_marks(value: Any) -> Any:
+    """Also without what is empty then, such as headers: the schema knows none of those fields."""
     if isinstance(value, Mapping):
         return {
-            key: _without_secret_marks(item)
-            for key, item in value.items()
-            if item != {"set": True} and key != "headers"
+            key: _without_secret_marks(item) for key, item in value.items() if not _is_secret(item)
         }
     return [_without_secret_marks(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_secret(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return value == {"set": True} or all(_is_secret(item) for item in value.values())
 
 
 def read_spec(spec: Mapping[str, Any], *, pool: str) -> JobSpec:

@@ -3,54 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from encoder_core.exits import Exit
-from tests.servers.loopback import LoopbackHttp, QuietHandler
-from tests.worker.driver import ACCEPTED, TOKEN, make_order, of_type, to_file
+from tests.servers.http import Fault, HttpServer
+from tests.worker.driver import TOKEN, make_order, of_type, to_file
+from tests.worker.pod import ReportServer, run_order
 
+CLIP = "h264_320x180_25p_2s_stereo.mp4"
 Clip = Callable[[str], Path]
-
-
-@dataclass
-class Record:
-    """What the API was told, and what it answers."""
-
-    envelopes: list[dict[str, Any]] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
-    """Used up one by one before the ordinary answers."""
-    refuse: bool = False
-
-
-class ReportServer(LoopbackHttp):
-    def __init__(self) -> None:
-        super().__init__()
-        self.record = Record()
-
-    def handler(self) -> type[QuietHandler]:
-        record = self.record
-
-        class Handler(QuietHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                status = record.statuses.pop(0) if record.statuses else 200
-                answer = b""
-                if status == 200:
-                    record.envelopes.append(json.loads(body))
-                    answer = json.dumps({"accepted": False} if record.refuse else ACCEPTED).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-        return Handler
 
 
 @pytest.fixture
@@ -61,27 +25,10 @@ def reports() -> Iterator[ReportServer]:
 
 def run_pod(folder: Path, clip: Clip, reports: ReportServer) -> int:
     (folder / "files").mkdir()
-    source = clip("h264_320x180_25p_2s_stereo.mp4")
-    (folder / "files" / "in.mp4").write_bytes(source.read_bytes())
-    order = make_order(
-        folder,
-        {"kind": "file", "path": "in.mp4"},
-        to_file("o.mp3", container="mp3"),
-        reportUrl=f"{reports.url}/reports",
-    )
-    path = folder / "order.json"
-    path.write_text(json.dumps(order))
-    ended = subprocess.run(
-        [
-            *(sys.executable, "-m", "encoder_worker", "--order", path),
-            *("--termination-log", folder / "last-word"),
-        ],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=120,
-    )
-    assert ended.stdout == b""
-    return ended.returncode
+    (folder / "files" / "in.mp4").write_bytes(clip(CLIP).read_bytes())
+    source = {"kind": "file", "path": "in.mp4"}
+    order = make_order(folder, source, to_file("o.mp3", container="mp3"))
+    return run_order(folder, order, reports).code
 
 
 def test_reports_are_posted_with_the_attempts_token(
@@ -112,3 +59,48 @@ def test_an_attempt_that_the_api_does_not_know_ends_without_publishing(
     reports.record.statuses = [] if status is None else [status] * 50
     assert run_pod(tmp_path, clip, reports) == Exit.FENCED
     assert not (tmp_path / "files" / "o.mp3").exists()
+
+
+# --- Inline sources --------------------------------------------------------------------------
+
+INLINE = "/internal/jobs/1/inline"
+
+
+def run_inline(folder: Path, data: bytes, api: HttpServer, reports: ReportServer) -> int:
+    """The address is a private one that no user may name: it is the installation's own."""
+    api.serve(INLINE, data, content_type="application/octet-stream")
+    source = {"kind": "inline", "sizeBytes": len(data)}
+    output = to_file("o.mp3", container="mp3")
+    more = {"inlineUrl": f"{api.url}{INLINE}", "allowedCidrs": []}
+    return run_order(folder, make_order(folder, source, output, **more), reports).code
+
+
+def test_an_inline_source_is_fetched_with_the_attempts_token(
+    tmp_path: Path, clip: Clip, http_server: HttpServer, reports: ReportServer
+) -> None:
+    assert run_inline(tmp_path, clip(CLIP).read_bytes(), http_server, reports) == Exit.SUCCEEDED
+    [request] = http_server.requests
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert (tmp_path / "files" / "o.mp3").exists()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault(status=503, times=2), id="it restarts"),
+        pytest.param(Fault(no_length=True, cut_at=0.5, times=1), id="it breaks off"),
+    ],
+)
+def test_an_inline_source_is_asked_for_again_when_the_api(
+    fault: Fault, tmp_path: Path, clip: Clip, http_server: HttpServer, reports: ReportServer
+) -> None:
+    http_server.misbehave(INLINE, fault)
+    assert run_inline(tmp_path, clip(CLIP).read_bytes(), http_server, reports) == Exit.SUCCEEDED
+
+
+def test_an_inline_source_that_is_gone_is_final(
+    tmp_path: Path, clip: Clip, http_server: HttpServer, reports: ReportServer
+) -> None:
+    http_server.misbehave(INLINE, Fault(status=404))
+    assert run_inline(tmp_path, clip(CLIP).read_bytes(), http_server, reports) == Exit.SOURCE
+    assert reports.record.last["failure"]["code"] == "source_not_found"

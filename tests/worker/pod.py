@@ -64,8 +64,8 @@ def run_order(folder: Path, order: dict[str, Any], reports: ReportServer, *more:
     path.write_text(json.dumps({**order, "reportUrl": f"{reports.url}/reports"}))
     ended = subprocess.run(
         [
-            *(sys.executable, "-m", "encoder_worker", "--order", path),
-            *("--termination-log", folder / "last-word", *more),
+            *(sys.executable, "-m", "encoder_worker", "--order", str(path)),
+            *("--termination-log", str(folder / "last-word"), *more),
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,

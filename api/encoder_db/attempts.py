@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
-from encoder_core.failures import FAILURES, failure
 from encoder_core.ids import hash_token, new_token
-from encoder_core.retries import Retry, RetryLimits, decide_retry
+from encoder_core.retries import RetryLimits
 from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
-from encoder_db.endings import end_canceled, fail_job, reset_for_attempt
+from encoder_db.endings import end_canceled
 from encoder_db.messages import ack, begin_handling, give_back
-from encoder_db.outcomes import charged_budgets, close_attempt, finish_attempt
+from encoder_db.outcomes import close_attempt, finish_attempt
 from encoder_db.queue import Engine
 from encoder_db.reports import apply_report
 from encoder_db.rows import (
@@ -28,8 +26,14 @@ from encoder_db.rows import (
     read_attempt,
     read_open_attempt,
 )
-from encoder_db.store import Store, now
+from encoder_db.store import Store
 from encoder_db.tables import job_attempts, jobs, pools
+from encoder_db.takeover import (
+    end_lost,
+    has_not_begun,
+    may_publish_s,
+    requeue_and_keep,
+)
 from encoder_db.transitions import move_job
 from encoder_db.work import OpenAttempt, Work, open_attempts, read_work
 
@@ -44,9 +48,9 @@ __all__ = [
     "open_attempt",
     "open_attempts",
     "read_work",
+    "withdraw",
 ]
 
-LAPSE_MARGIN_S: Final = 30.0  # clocks differ a little, and a PUT may be under way
 FULL_DELAY_S: Final = 1.0  # a place may become free at any moment
 HELD_DELAY_S: Final = 30.0  # somebody has to act first
 
@@ -79,18 +83,23 @@ def open_attempt(
             return Refusal("lease_lost")
         earlier = read_open_attempt(tx, job)
         if earlier is not None:
-            if _is_same_lease(earlier, message) or _has_not_begun(earlier, job):
+            if _is_same_lease(earlier, message) or has_not_begun(earlier, job):
                 return _take_up(tx, job, earlier, message, worker)
-            settled = _end_lost(tx, job, earlier, message, worker, limits or RetryLimits())
-            if isinstance(settled, Refusal):
-                return settled
-            job = settled
+            wait_s = may_publish_s(tx, earlier, worker)
+            if wait_s > 0:
+                give_back(tx, message, delay_s=wait_s)
+                return Refusal("publish_lease")
+            job = end_lost(tx, job, earlier, limits or RetryLimits())
+            if job.is_final:
+                return Refusal(
+                    "attempts_exhausted" if job.status is JobStatus.FAILED else "job_final"
+                )
         elif job.status is not JobStatus.QUEUED:
             # Active without an attempt: a step was lost. It starts over, or ends as asked.
             if job.status is JobStatus.CANCELING:
                 end_canceled(tx, job)
                 return Refusal("job_final")
-            job = _requeue_and_keep(tx, job, message)
+            job = requeue_and_keep(tx, job)
         refused = _refuse_place(tx, pool, executor, worker, limit)
         if refused is not None:
             give_back(tx, message, delay_s=refused.delay_s)
@@ -98,12 +107,6 @@ def open_attempt(
         return _insert_attempt(tx, job, message, executor, worker)
 
     return store.run(work)
-
-
-def _requeue_and_keep(tx: Connection, job: JobRow, message: QueueMessage) -> JobRow:
-    """The job is queued again while its message stays in our hands."""
-    reset_for_attempt(tx, job.id)
-    return move_job(tx, job, JobStatus.QUEUED)
 
 
 def _lock_pool(tx: Connection, name: str) -> RowMapping | None:
@@ -114,20 +117,6 @@ def _lock_pool(tx: Connection, name: str) -> RowMapping | None:
 
 def _is_same_lease(attempt: AttemptRow, message: QueueMessage) -> bool:
     return attempt.message_id == message.id and attempt.lease_seq == message.lease_seq
-
-
-def _has_not_begun(attempt: AttemptRow, job: JobRow) -> bool:
-    """
-    Whether the attempt can simply be gone on with.
-
-    On Kubernetes names are derived from the number, so whatever was created is found again. A
-    local child may be running without a parent that knows of it: its attempt must end.
-    """
-    return (
-        attempt.executor == "kubernetes"
-        and attempt.status is AttemptStatus.CREATED
-        and job.status is JobStatus.QUEUED
-    )
 
 
 def _take_up(
@@ -145,39 +134,6 @@ def _take_up(
         )
     )
     return Claimed(message=message, job=job, attempt=attempt.number, token=token)
-
-
-def _end_lost(
-    tx: Connection,
-    job: JobRow,
-    attempt: AttemptRow,
-    message: QueueMessage,
-    worker: str,
-    limits: RetryLimits,
-) -> JobRow | Refusal:
-    """End what an earlier lease left open, unless its worker may still publish."""
-    if attempt.worker != worker and attempt.publish_until is not None:
-        # The same name means the same place started anew: its children ended with its pipes.
-        until = attempt.publish_until + timedelta(seconds=LAPSE_MARGIN_S)
-        wait_s = (until - now(tx)).total_seconds()
-        if wait_s > 0:
-            give_back(tx, message, delay_s=wait_s)
-            return Refusal("publish_lease")
-    if job.status is JobStatus.CANCELING:
-        close_attempt(tx, attempt, AttemptStatus.CANCELED)
-        end_canceled(tx, job)
-        return Refusal("job_final")
-    because = failure("worker_lost")
-    close_attempt(
-        tx, attempt, AttemptStatus.LOST, because=because, budget=FAILURES[because.code].budget
-    )
-    decided = decide_retry(because.code, charged_budgets(tx, job), limits=limits, jitter=0.0)
-    if not isinstance(decided, Retry):
-        fail_job(tx, job, because)
-        return Refusal("attempts_exhausted")
-    if job.status is JobStatus.QUEUED:
-        return job
-    return _requeue_and_keep(tx, job, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,5 +214,26 @@ def mark_starting(store: Store, claimed: Claimed) -> bool:
         if job.status is JobStatus.QUEUED:
             move_job(tx, job, JobStatus.STARTING)
         return True
+
+    return store.run(work)
+
+
+def withdraw(store: Store, claimed: Claimed, *, delay_s: float) -> bool:
+    """
+    Give the place back: nothing was begun, and nobody is to blame. The job is due after the delay.
+
+    Without this, an attempt that waits for something would hold a place that its own message
+    needs to be claimed again. False: it is another's by now.
+    """
+
+    def work(tx: Connection) -> bool:
+        job = lock_job(tx, claimed.job.id)
+        attempt = None if job is None else read_open_attempt(tx, job)
+        if job is None or attempt is None or attempt.number != claimed.attempt:
+            return False
+        if not has_not_begun(attempt, job) or attempt.token_hash != hash_token(claimed.token):
+            return False
+        close_attempt(tx, attempt, AttemptStatus.LOST)
+        return give_back(tx, claimed.message, delay_s=delay_s)
 
     return store.run(work)

@@ -231,9 +231,10 @@ def dead_letter(store: Store, message: QueueMessage, reason: str) -> bool:
 
 def release_leases_of(store: Store, worker: str) -> int:
     """
-    Make visible at once what this worker had leased before it died. For a worker that starts.
+    Give back what this worker had leased before it died. For a worker that starts.
 
-    The attempts that were under way end as lost when their messages are claimed again.
+    The messages take their old places, before everything that came later. The attempts that were
+    under way end with `end_abandoned`, or when their messages are claimed again.
     """
 
     def work(tx: Connection) -> int:
@@ -246,7 +247,9 @@ def release_leases_of(store: Store, worker: str) -> int:
             )
             released += tx.execute(
                 change.values(
-                    visible_at=db_now(), lease_seq=queue_jobs.c.lease_seq + 1, leased_by=None
+                    visible_at=queue_jobs.c.enqueued_at,
+                    lease_seq=queue_jobs.c.lease_seq + 1,
+                    leased_by=None,
                 )
             ).rowcount
         return released

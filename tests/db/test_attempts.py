@@ -22,7 +22,6 @@ from encoder_core.reports import (
 from encoder_core.retries import RetryLimits
 from encoder_core.states import JobStatus, OutputStatus
 from encoder_db.attempts import (
-    LAPSE_MARGIN_S,
     Claimed,
     Refusal,
     mark_starting,
@@ -37,6 +36,7 @@ from encoder_db.rows import JobRow
 from encoder_db.secrets import destroy_credentials
 from encoder_db.store import Store
 from encoder_db.tables import job_attempts, pools, queue_jobs
+from encoder_db.takeover import LAPSE_MARGIN_S
 from tests.db import builders as make
 from tests.db.builders import LIMITS, WORKER
 

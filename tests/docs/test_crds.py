@@ -25,8 +25,9 @@ from encoder_core.specs import JobSpec
 from encoder_core.states import AttemptStatus, OutputStatus
 from tests.core.test_redaction import REQUESTS
 from tests.core.test_specs import ORIGINAL
+from tests.docs.render import DOCS, ROOT
 
-CRDS = Path(__file__).parents[2] / "crds"
+CRDS = ROOT / "crds"
 DEFINITIONS = {
     plural: yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
     for plural in ("transcodejobs", "transcodepools")
@@ -350,11 +351,32 @@ def test_every_field_of_a_spec_explains_itself(plural: str) -> None:
     ],
 )
 def test_kubectl_get(plural: str, short: str, columns: list[str]) -> None:
-    definition, version = DEFINITIONS[plural]["spec"], version_of(plural)
+    definition = DEFINITIONS[plural]["spec"]
     assert definition["names"]["shortNames"] == [short]
     assert definition["names"]["categories"] == ["all", "transcode"]
-    shown = [c["name"] for c in version["additionalPrinterColumns"] if not c.get("priority")]
-    assert shown == columns
+    assert columns_of(plural) == columns
+
+
+def columns_of(plural: str) -> list[str]:
+    """What is shown without `-o wide`."""
+    columns = version_of(plural)["additionalPrinterColumns"]
+    return [column["name"] for column in columns if not column.get("priority")]
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.name) for page in (ROOT / "README.md", *DOCS.glob("*.md"))]
+)
+def test_what_a_page_shows_of_kubectl_is_what_kubectl_shows(page: Path) -> None:
+    text = page.read_text()
+    for line in re.findall(r"^NAME +SUCCEEDED .*$", text, re.MULTILINE):
+        assert line.split()[1:] == [column.upper() for column in columns_of("transcodejobs")]
+    for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for document in yaml.safe_load_all(block):
+            if document["apiVersion"] == f"{names.GROUP}/{names.VERSION}":
+                check(
+                    schema_of(f"{document['kind'].lower()}s")["properties"]["spec"],
+                    document["spec"],
+                )
 
 
 @pytest.mark.parametrize("plural", DEFINITIONS)

@@ -1,25 +1,35 @@
-"""The manifests that stand alone say what the command line, the settings and good sense ask for."""
+"""The manifests say what the command line, the settings, the code and good sense ask for."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import yaml
 
+from encoder_api.endpoints import OPERATIONS
 from encoder_cli.__main__ import app
-from tests.docs.render import all_variables
+from encoder_core.names import GROUP, VERSION
+from encoder_operator import kube
+from encoder_operator.settings import OperatorSettings
+from tests.docs.render import ROOT, all_variables
+from tests.harness.project_images import DOCKERFILES
 
-K8S = Path(__file__).parents[2] / "k8s"
-STANDALONE = ("encoder-app", "encoder-api", "encoder-worker", "encoder-retention")
+K8S = ROOT / "k8s"
 COMMANDS = {
     "encoder-app": "up",
     "encoder-api": "api",
     "encoder-worker": "worker",
     "encoder-retention": "retention",
+    "encoder-webhooks": "webhooks",
 }
+STANDALONE = (*COMMANDS, "encoder-operator")
 Manifest = dict[str, Any]
 
 
@@ -49,7 +59,12 @@ def environment(name: str) -> dict[str, str]:
     return {variable["name"]: variable["value"] for variable in container(name).get("env", [])}
 
 
-@pytest.mark.parametrize("name", STANDALONE)
+def test_every_file_is_one_that_a_test_reads() -> None:
+    of_the_base = {"kustomization", "namespace", "pool-default", "rbac"}
+    assert {path.stem for path in K8S.iterdir()} == {*STANDALONE, *of_the_base}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_it_runs_a_command_that_exists(name: str) -> None:
     commands = {
         command.name or command.callback.__name__
@@ -59,6 +74,18 @@ def test_it_runs_a_command_that_exists(name: str) -> None:
     assert container(name)["command"] == ["encoder"]
     assert container(name)["args"] == [COMMANDS[name]]
     assert COMMANDS[name] in commands
+
+
+def test_the_operator_runs_what_its_image_runs() -> None:
+    assert not {"command", "args"} & set(container("encoder-operator"))
+
+
+@pytest.mark.parametrize("name", STANDALONE)
+def test_its_image_is_one_that_this_tree_builds(name: str) -> None:
+    images = {container(name)["image"], *environment(name).values()}
+    ours = [image.partition("/") for image in images if image.startswith("your-registry/")]
+    assert ours
+    assert {rest.partition(":")[0] for _, _, rest in ours} <= set(DOCKERFILES)
 
 
 @pytest.mark.parametrize("name", STANDALONE)
@@ -75,7 +102,9 @@ def test_it_sets_only_variables_that_exist(name: str) -> None:
 @pytest.mark.parametrize("name", STANDALONE)
 def test_it_runs_under_the_restricted_profile_with_a_read_only_root(name: str) -> None:
     pod = pod_template(name)["spec"]
-    assert pod["automountServiceAccountToken"] is False
+    # The operator alone talks to the API server.
+    has_token = pod.get("automountServiceAccountToken", True)
+    assert has_token == (name == "encoder-operator") == ("serviceAccountName" in pod)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container(name)["securityContext"] == {
@@ -131,3 +160,150 @@ def test_retention_runs_one_at_a_time() -> None:
     (cron,) = documents("encoder-retention")
     assert cron["spec"]["concurrencyPolicy"] == "Forbid"
     assert pod_template("encoder-retention")["spec"]["restartPolicy"] == "Never"
+
+
+# --- The Kubernetes-native set-up --------------------------------------------------------------
+
+
+def kustomization() -> Manifest:
+    (document,) = documents("kustomization")
+    return document
+
+
+def base() -> list[Manifest]:
+    files = [Path(name).stem for name in kustomization()["resources"]]
+    return [document for name in files for document in documents(name)]
+
+
+def named(kind: str, name: str) -> Manifest:
+    (found,) = (d for d in base() if (d["kind"], d["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def test_the_base_has_all_but_the_one_machine_engine() -> None:
+    held = {Path(name).stem for name in kustomization()["resources"]}
+    assert set(STANDALONE) - held == {"encoder-app", "encoder-worker"}
+
+
+def test_everything_is_in_the_namespace_that_is_made_and_restricted() -> None:
+    namespace = named("Namespace", kustomization()["namespace"])
+    labels = namespace["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert {d["metadata"].get("namespace") for d in base()} == {None}
+
+
+def test_the_commands_that_bring_it_are_about_files_and_settings_that_exist() -> None:
+    text = (K8S / "kustomization.yaml").read_text()
+    commands = re.findall(r"^#     kubectl (\w+) -[fk] (\S+)$", text, re.MULTILINE)
+    assert [path for _, path in commands] == ["crds", "k8s/namespace.yaml", "k8s"]
+    assert all((ROOT / path).exists() for _, path in commands)
+    assert set(re.findall(r"\b(?:MYSQL|ENCODER)_[A-Z_]+", text)) <= set(all_variables())
+
+
+def test_the_readme_says_the_same_commands() -> None:
+    wanted = re.findall(r"^#     (kubectl .+)$", (K8S / "kustomization.yaml").read_text(), re.M)
+    assert len(wanted) == 4
+    assert "\n".join(wanted) in (ROOT / "README.md").read_text()
+
+
+def test_keys_are_on_in_the_base() -> None:
+    (patch,) = kustomization()["patches"]
+    target = named(patch["target"]["kind"], patch["target"]["name"])
+    changed = yaml.safe_load(patch["patch"])
+    (before,) = target["spec"]["template"]["spec"]["containers"]
+    (after,) = changed["spec"]["template"]["spec"]["containers"]
+    assert changed["metadata"]["name"] == target["metadata"]["name"]
+    assert after == {"name": before["name"], "env": [{"name": "ENCODER_AUTH", "value": "keys"}]}
+
+
+def test_the_pool_is_one_of_ours_and_the_one_that_jobs_name_by_default() -> None:
+    pool = named("TranscodePool", "default")
+    assert pool["apiVersion"] == f"{GROUP}/{VERSION}"
+    assert pool["spec"]["maxConcurrency"] > 0
+
+
+def test_workers_report_to_the_service_of_the_api() -> None:
+    url = environment("encoder-operator")["ENCODER_OPERATOR_REPORT_URL"]
+    service = named("Service", "encoder-api")
+    (port,) = service["spec"]["ports"]
+    host, _, path = url.removeprefix("http://").partition("/")
+    assert (host, port["port"]) == (service["metadata"]["name"], 80)
+    assert ("POST", f"/{path}") in {(each.method, each.path) for each in OPERATIONS}
+
+
+def test_the_operator_and_the_workers_have_accounts_and_the_workers_have_no_token() -> None:
+    operator = pod_template("encoder-operator")["spec"]["serviceAccountName"]
+    assert named("ServiceAccount", operator)
+    worker = OperatorSettings.model_fields["worker_service_account"].default
+    assert named("ServiceAccount", worker)["automountServiceAccountToken"] is False
+
+
+def test_only_one_operator_runs_at_a_time() -> None:
+    spec = named("Deployment", "encoder-operator")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+# --- Rights --------------------------------------------------------------------------------------
+
+OPERATOR = ROOT / "operator" / "encoder_operator"
+VERBS: Final = {
+    "list_all": ("list", ""),
+    "get": ("get", ""),
+    "create": ("create", ""),
+    "patch": ("patch", ""),
+    "apply_status": ("patch", "/status"),
+    "delete": ("delete", ""),
+}
+"""What each door of `kube.Kube` asks for: a verb, and the subresource it is about."""
+Rights = dict[tuple[str, str], set[str]]
+"""By API group and resource."""
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node
+
+
+def used_rights() -> Rights:
+    """Every call of a door with a kind, and every watch, which lists first."""
+    used: Rights = defaultdict(set)
+    for path in sorted(OPERATOR.glob("*.py")):
+        for call in calls(path):
+            door = ast.unparse(call.func)
+            if re.fullmatch(r".*\b_?kube\.\w+", door) and isinstance(call.args[0], ast.Name):
+                kind = getattr(kube, call.args[0].id)
+                verb, subresource = VERBS[door.rpartition(".")[2]]
+                used[group_of(kind), kind.plural + subresource].add(verb)
+            if door == "kopf.on.event":
+                group, _, plural = (ast.unparse(argument) for argument in call.args)
+                key = (GROUP if group == "GROUP" else ast.literal_eval(group), plural.strip("'"))
+                used[key] |= {"list", "watch"}
+    return dict(used)
+
+
+def group_of(kind: kube.Kind) -> str:
+    return kind.prefix.split("/")[2] if kind.prefix.startswith("/apis/") else ""
+
+
+def granted_rights() -> Rights:
+    granted: Rights = defaultdict(set)
+    for rule in named("Role", "encoder-operator")["rules"]:
+        for group in rule["apiGroups"]:
+            for resource in rule["resources"]:
+                granted[group, resource] |= set(rule["verbs"])
+    return dict(granted)
+
+
+def test_every_door_to_the_api_server_asks_for_a_known_right() -> None:
+    doors = {name for name, _ in inspect.getmembers(kube.Kube, inspect.iscoroutinefunction)}
+    assert {door for door in doors if not door.startswith("_")} == set(VERBS)
+
+
+def test_the_operator_has_the_rights_that_its_code_uses_and_no_other() -> None:
+    assert used_rights() == granted_rights()
+
+
+def test_rights_are_those_of_one_namespace() -> None:
+    kinds = {d["kind"] for d in base() if d["apiVersion"].startswith("rbac.")}
+    assert kinds == {"Role", "RoleBinding"}

@@ -53,6 +53,7 @@ _CATALOGUE: Final = (
     ProblemType("external_id_taken", 409, "Another job has this externalId"),
     ProblemType("job_not_final", 409, "The job has not ended yet"),
     ProblemType("job_completed", 409, "Nothing of the job is left to do"),
+    ProblemType("applied_resource", 409, "The job was applied with kubectl"),
     ProblemType("credentials_required", 409, "The job's credentials are gone"),
     ProblemType("pool_exists", 409, "There is a pool of this name"),
     ProblemType("pool_ruled_by_cluster", 409, "The pool is ruled by its TranscodePool"),

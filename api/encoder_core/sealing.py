@@ -50,6 +50,10 @@ class KeyRing:
             )
         return cls(keys)
 
+    def and_earlier(self, key: bytes) -> KeyRing:
+        """The same ring, which opens what was sealed with this key too."""
+        return KeyRing([*self._keys.values(), key])
+
     @property
     def current_key_id(self) -> bytes:
         return self._current

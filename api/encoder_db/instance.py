@@ -19,21 +19,20 @@ _WEBHOOK_PURPOSE = "instance:webhook_secret"
 
 
 def read_key(tx: Connection) -> bytes | None:
-    """
-    The key-encryption key of an installation that set no ENCODER_SECRET_KEY.
-
-    It lies beside what it seals, so it protects nothing from who reads the database: a warning
-    says so at each start.
-    """
-    log.warning(
-        "secret_key_generated",
-        extra={"hint": "set ENCODER_SECRET_KEY so that the database alone opens no credential"},
-    )
+    """The key-encryption key that was made while no ENCODER_SECRET_KEY was set, if any."""
     return _read(tx, _KEY)
 
 
 def make_key(tx: Connection) -> bytes:
     return _kept(tx, _KEY, os.urandom(32))
+
+
+def warn_of_generated_key() -> None:
+    """It lies beside what it seals, so it protects nothing from who reads the database."""
+    log.warning(
+        "secret_key_generated",
+        extra={"hint": "set ENCODER_SECRET_KEY so that the database alone opens no credential"},
+    )
 
 
 def generated_webhook_secret(tx: Connection, keys: KeyRing) -> str:

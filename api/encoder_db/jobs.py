@@ -11,7 +11,9 @@ from sqlalchemy import ColumnElement, Connection, select, update
 from encoder_core.documents import JobDocument, JobSummary
 from encoder_core.errors import FieldProblem, InvalidRequest, Refused
 from encoder_core.failures import Failure
+from encoder_core.names import resource_name
 from encoder_core.redaction import merge_secrets
+from encoder_core.sealing import CannotOpen
 from encoder_core.specs import JobSpec
 from encoder_core.states import AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
@@ -48,6 +50,7 @@ __all__ = [
     "retry_job",
 ]
 
+APPLY_AGAIN = "the job was applied with kubectl; delete the TranscodeJob {} and apply it again"
 NO_OUTPUTS_LEFT = "every output is uploaded; there is nothing to try again"
 
 
@@ -141,7 +144,8 @@ def retry_job(
 
     Attempt numbers go on, and their budgets begin anew. `secrets` are new credentials by JSON
     pointer, in place of the stored ones. Raises Refused: 404 `job_not_found`, 409 `job_not_final`,
-    `job_completed` or `credentials_required`; and InvalidRequest when a secret does not fit.
+    `job_completed`, `applied_resource` or `credentials_required`; and InvalidRequest when a secret
+    does not fit.
     """
 
     def work(tx: Connection) -> JobDocument:
@@ -154,11 +158,15 @@ def retry_job(
             raise Refused(
                 "job_not_final", f"the job is {job.status.value}; cancel it first", status=409
             )
+        if job.resource_name not in (None, resource_name(job.uuid)):
+            raise Refused("applied_resource", APPLY_AGAIN.format(job.resource_name), status=409)
         specs = _specs_of(tx, job.id)
         if specs and not missing_outputs(tx, job.id):
             raise Refused("job_completed", NO_OUTPUTS_LEFT, status=409)
         _renew_credentials(tx, store, job, specs, secrets or {})
-        tx.execute(update(jobs).where(jobs.c.id == job.id).values(attempts_forgiven=job.attempt))
+        # Its next run gets a resource of its own: the one of the last run may be gone by now.
+        anew = {"attempts_forgiven": job.attempt, "resource_name": None, "resource_uid": None}
+        tx.execute(update(jobs).where(jobs.c.id == job.id).values(anew))
         tx.execute(
             update(dead_letters)
             .where(dead_letters.c.job_id == job.id, dead_letters.c.redriven_at.is_(None))
@@ -189,7 +197,10 @@ def _renew_credentials(
         raise InvalidRequest(
             [FieldProblem(p, "not_a_secret", "is not a credential of this job") for p in unknown]
         )
-    stored = read_credentials(tx, job.id, job.uuid, keys=store.keys) or {}
+    try:
+        stored = read_credentials(tx, job.id, job.uuid, keys=store.keys) or {}
+    except CannotOpen:
+        stored = {}  # as good as gone
     credentials = {**stored, **given}
     missing = [pointer for pointer in job.secret_fields if pointer not in credentials]
     if missing:

@@ -134,13 +134,14 @@ class Store:
         """
         The given keys, or one that is made once and kept in the database.
 
-        Making it takes a transaction of its own: `migrate` sees to it, so that nobody does it
-        inside another.
+        What that one sealed can still be opened after keys were given. Making it takes a
+        transaction of its own: `migrate` sees to it, so that nobody does it inside another.
         """
-        if self._given_keys is not None:
-            return self._given_keys
         with self.read() as tx:
             key = instance.read_key(tx)
+        if self._given_keys is not None:
+            return self._given_keys if key is None else self._given_keys.and_earlier(key)
+        instance.warn_of_generated_key()
         return KeyRing([key or self.run(instance.make_key)])
 
     @cached_property

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 from encoder_core.errors import JobError
 from encoder_core.redaction import merge_secrets
 from encoder_core.reports import OrderedOutput
+from encoder_core.sealing import CannotOpen
 from encoder_core.specs import JobSpec
 from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus, OutputStatus
 from encoder_db.blobs import has_blob
@@ -39,7 +40,8 @@ def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
     """
     The work of an attempt; None when it is not current any more.
 
-    Raises JobError with `credentials_required` when secrets that the job needs are gone.
+    Raises JobError with `credentials_required` when secrets that the job needs are gone, or
+    sealed with a key that this installation does not have.
     """
     with store.read() as tx:
         row = tx.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
@@ -51,7 +53,10 @@ def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
             .where(job_outputs.c.job_id == job_id)
             .order_by(job_outputs.c.position)
         ).all()
-        credentials = read_credentials(tx, job.id, job.uuid, keys=store.keys) or {}
+        try:
+            credentials = read_credentials(tx, job.id, job.uuid, keys=store.keys) or {}
+        except CannotOpen as error:
+            raise JobError("credentials_required", f"They cannot be opened: {error}.") from error
         inline = has_blob(tx, job_id)
     if set(job.secret_fields) - set(credentials):
         raise JobError("credentials_required")

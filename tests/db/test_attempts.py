@@ -20,6 +20,7 @@ from encoder_core.reports import (
     Started,
 )
 from encoder_core.retries import RetryLimits
+from encoder_core.sealing import KeyRing
 from encoder_core.states import JobStatus, OutputStatus
 from encoder_db.attempts import (
     Claimed,
@@ -567,6 +568,17 @@ def test_work_whose_secrets_are_gone_says_so(store: Store) -> None:
     store.run(lambda tx: destroy_credentials(tx, job.id))
     with pytest.raises(JobError) as error:
         read_work(store, job.id, worker.attempt)
+    assert error.value.code == "credentials_required"
+
+
+def test_work_whose_secrets_another_key_sealed_says_so(store: Store, database_url: str) -> None:
+    job = make.create(store, make.spec(source=make.s3()))
+    worker = make.running(store)
+    with (
+        Store.open(database_url, keys=KeyRing([b"x" * 32])) as elsewhere,
+        pytest.raises(JobError, match="not among those in ENCODER_SECRET_KEY") as error,
+    ):
+        read_work(elsewhere, job.id, worker.attempt)
     assert error.value.code == "credentials_required"
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from encoder_core.errors import ConfigurationError, Refused
+from encoder_core.sealing import KeyRing
 from encoder_db.keys import authenticate_key, create_key, has_keys, list_keys, revoke_key
+from encoder_db.migrations import migrate
 from encoder_db.pools import StopPolicy, create_pool, list_pools, read_pool, set_pool
 from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings
 from encoder_db.store import Store, open_store
@@ -25,7 +28,7 @@ def test_a_key_says_whose_it_is_and_what_it_may_do(store: Store) -> None:
     key = _key(store, "jobs:write", "jobs:read")
     prefix, public, secret = key.split("_")
     assert (prefix, len(public), len(secret)) == ("enc", 8, 32)
-    principal = store.run(lambda tx: authenticate_key(tx, key))
+    principal = authenticate_key(store, key)
     assert principal is not None
     assert (principal.name, principal.owner) == ("ci", "alice")
     assert principal.scopes == {"jobs:read", "jobs:write"}
@@ -44,7 +47,7 @@ def test_a_key_says_whose_it_is_and_what_it_may_do(store: Store) -> None:
 )
 def test_a_key_that_is_not_exactly_right_is_nobodys(store: Store, change: make.Act) -> None:
     key = _key(store)
-    assert store.run(lambda tx: authenticate_key(tx, change(key))) is None  # type: ignore[call-arg, arg-type]  # a function of one text
+    assert authenticate_key(store, change(key)) is None  # type: ignore[call-arg, arg-type]  # a function of one text
 
 
 def test_a_revoked_key_works_no_more(store: Store) -> None:
@@ -53,7 +56,7 @@ def test_a_revoked_key_works_no_more(store: Store) -> None:
         assert has_keys(tx)
     assert store.run(lambda tx: revoke_key(tx, key[:12]))
     assert not store.run(lambda tx: revoke_key(tx, key[:12]))
-    assert store.run(lambda tx: authenticate_key(tx, key)) is None
+    assert authenticate_key(store, key) is None
     with store.read() as tx:
         assert not has_keys(tx)
         (row,) = list_keys(tx)
@@ -68,7 +71,7 @@ def test_the_use_of_a_key_is_noted_at_most_once_a_minute(store: Store) -> None:
     for pause_s in (0, 30, 31):
         make.let_pass(store, pause_s)
         with make.statements(store) as seen:
-            store.run(lambda tx: authenticate_key(tx, key))
+            authenticate_key(store, key)
         noted.append(len(seen) == 2)
     assert noted == [True, False, True]
 
@@ -147,6 +150,23 @@ def test_the_queues_settings_have_the_originals_defaults(monkeypatch: pytest.Mon
     settings = QueueSettings()
     assert (settings.poll_interval_ms, settings.visibility_timeout_ms) == (1000, 600_000)
     assert (settings.max_attempts, settings.retention_hours) == (3, 24)
+
+
+def test_what_was_sealed_before_a_key_was_given_opens_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MYSQL_HOST", raising=False)
+    monkeypatch.setenv("ENCODER_DATA_DIR", str(tmp_path))
+    database = DatabaseSettings()
+    with open_store(database, SecretSettings()) as store:
+        migrate(store)
+        announced = store.webhook_secret
+        sealed = store.keys.seal(b"credentials", purpose="a job's")
+    monkeypatch.setenv("ENCODER_SECRET_KEY", base64.b64encode(b"n" * 32).decode())
+    with open_store(database, SecretSettings()) as store:
+        assert store.webhook_secret == announced
+        assert store.keys.open(sealed, purpose="a job's") == b"credentials"
+        assert store.keys.current_key_id == KeyRing([b"n" * 32]).current_key_id
 
 
 def test_a_data_folder_serves_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

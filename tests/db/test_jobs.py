@@ -13,11 +13,14 @@ from sqlalchemy import Connection
 from encoder_core.errors import InvalidRequest, Refused
 from encoder_core.events import job_event
 from encoder_core.failures import failure
+from encoder_core.names import resource_name
 from encoder_core.reports import Started
+from encoder_core.sealing import KeyRing
 from encoder_core.specs import InlineSource, JobSpec
 from encoder_core.states import JOB_TRANSITIONS, JobStatus
 from encoder_db.attempts import mark_starting, read_work
 from encoder_db.blobs import CHUNK_BYTES, read_blob
+from encoder_db.cluster import adopt_job, bind_resource
 from encoder_db.events import list_events
 from encoder_db.idempotency import Idempotency, Replayed
 from encoder_db.jobs import (
@@ -232,8 +235,8 @@ def test_creating_a_job_takes_few_statements(store: Store) -> None:
     with make.statements(store) as seen:
         make.create(store, make.spec(8, notificationUrl="https://example.com/hook"))
     # The pool with the queue's owner, the job, its outputs, its secrets, its message, its
-    # outputs' numbers, the event, and the delivery with its sealed address.
-    assert len(seen) == 9, "\n".join(seen)
+    # outputs' numbers, the event, and its delivery.
+    assert len(seen) == 8, "\n".join(seen)
 
 
 # --- Statuses --------------------------------------------------------------------------------
@@ -398,6 +401,27 @@ def test_a_retry_makes_only_what_is_not_uploaded_and_counts_attempts_on(store: S
     assert len(work.spec.outputs) == 2
 
 
+def test_a_retry_gets_a_resource_of_its_own(store: Store) -> None:
+    make.kubernetes_pool(store)
+    job = make.create(store, make.spec(pool="k8s"))
+    name = resource_name(job.uuid)
+    store.run(lambda tx: bind_resource(tx, job.id, name=name, uid="first"))
+    cancel_job(store, job.id, owner=None)
+    retry_job(store, job.id, owner=None)
+    assert store.run(lambda tx: bind_resource(tx, job.id, name=name, uid="second"))
+
+
+def test_a_retry_is_refused_of_what_was_applied_with_kubectl(store: Store) -> None:
+    make.kubernetes_pool(store)
+    asked = make.spec(pool="k8s")
+    adopted = store.run(lambda tx: adopt_job(tx, spec=asked, name="mine", uid="u", keys=store.keys))
+    assert adopted is not None
+    cancel_job(store, adopted.id, owner=None)
+    with pytest.raises(Refused, match="delete the TranscodeJob mine and apply it again") as no:
+        retry_job(store, adopted.id, owner=None)
+    assert (no.value.code, no.value.status) == ("applied_resource", 409)
+
+
 def test_a_retry_begins_its_budgets_anew(store: Store) -> None:
     job = make.create(store)
     for _ in range(LIMITS.app):
@@ -468,6 +492,19 @@ def test_a_retry_needs_new_credentials_when(
     assert (no.value.code, no.value.status) == ("credentials_required", 409)
     retry_job(store, job.id, owner=None, secrets=NEW)
     assert read_secret(store, job.id, make.running(store).attempt) == "newer-value"
+
+
+def test_a_retry_needs_new_credentials_when_another_key_sealed_them(
+    store: Store, database_url: str
+) -> None:
+    job = make.create(store, _with_secrets())
+    make.finish(store, make.running(store), exit_code=30)
+    with Store.open(database_url, keys=KeyRing([b"x" * 32])) as elsewhere:
+        with pytest.raises(Refused) as no:
+            retry_job(elsewhere, job.id, owner=None)
+        assert no.value.code == "credentials_required"
+        retry_job(elsewhere, job.id, owner=None, secrets=NEW)
+        assert read_secret(elsewhere, job.id, make.running(elsewhere).attempt) == "newer-value"
 
 
 def test_a_retry_takes_credentials_only_for_fields_that_had_some(store: Store) -> None:

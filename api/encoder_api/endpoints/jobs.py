@@ -286,7 +286,7 @@ def cancel_job(call: Call[None, None]) -> Response:
     scope=Scope.JOBS_WRITE,
     body=RetryRequest,
     body_required=False,
-    refuses=("job_not_final", "job_completed", "credentials_required"),
+    refuses=("job_not_final", "job_completed", "applied_resource", "credentials_required"),
     replies={202: Reply(says="The job waits for its turn again.", model=JobDocument)},
 )
 def retry_job(call: Call[RetryRequest | None, None]) -> Response:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
+from encoder_core.failures import FAILURES
+from encoder_operator.status import reason_of
 from tests.docs.render import (
     BLOCK,
     BLOCKS,
@@ -102,6 +104,21 @@ def test_the_example_says_in_so_many_words_that_it_is_open_and_what_to_do_instea
 def test_every_line_of_the_example_is_one_that_docker_and_a_shell_read_alike() -> None:
     for line in (ROOT / ".env.example").read_text().splitlines():
         assert not line or line.startswith("#") or re.fullmatch(r"[A-Z][A-Z0-9_]*=[\w./:@-]*", line)
+
+
+# --- Kubernetes ----------------------------------------------------------------------------------
+
+
+def test_every_reason_that_the_guide_explains_is_one_that_is_written() -> None:
+    text = (DOCS / "kubernetes.md").read_text()
+    first_cells = re.findall(r"^\| ([^|]*`[^|]*) \|", text, re.MULTILINE)
+    words = {word for cell in first_cells for word in re.findall(r"`([A-Za-z_]+)`", cell)}
+    status = (ROOT / "operator" / "encoder_operator" / "status.py").read_text()
+    written = set(re.findall(r'"([A-Z][A-Za-z]+)"', status))
+    known = written | {reason_of(code) for code in FAILURES} | set(FAILURES)
+    of_kubectl = {"SUCCEEDED", "Running", "queued", "transcodejobs", "transcodepools"}
+    assert words - of_kubectl - {"pods", "secrets", "credentialsSecretRef"} <= known
+    assert len(words & known) > 15
 
 
 # --- All pages -----------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def load_document(tx: Connection, which: ColumnElement[bool]) -> JobDocument | N
     row = tx.execute(_SEEN.where(which)).mappings().one_or_none()
     if row is None:
         return None
-    outputs = outputs_of(tx, [row["id"]])[row["id"]]
+    outputs = _outputs_of(tx, [row["id"]])[row["id"]]
     attempts = _attempts_of(tx, row["id"]) if row["attempt"] else []
     waits = row["status"] == JobStatus.QUEUED and row["leased_by"] is None
     return JobDocument(
@@ -57,7 +57,7 @@ def load_summaries(
     """The latest first: two queries."""
     query: Select[Any] = _SEEN.where(*where).order_by(jobs.c.id.desc()).limit(limit)
     rows = tx.execute(query).mappings().all()
-    outputs = outputs_of(tx, [row["id"] for row in rows])
+    outputs = _outputs_of(tx, [row["id"] for row in rows])
     return [JobSummary(**_summary_fields(dict(row), outputs[row["id"]])) for row in rows]
 
 
@@ -93,7 +93,7 @@ def _progress(row: Mapping[str, Any]) -> ProgressDocument | None:
     return ProgressDocument(**{name: row[f"progress_{name}"] for name in names})
 
 
-def outputs_of(tx: Connection, job_ids: Sequence[int]) -> dict[int, list[OutputDocument]]:
+def _outputs_of(tx: Connection, job_ids: Sequence[int]) -> dict[int, list[OutputDocument]]:
     """The outputs of these jobs in the order of the request: one query."""
     found: dict[int, list[OutputDocument]] = defaultdict(list)
     if not job_ids:

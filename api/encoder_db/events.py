@@ -33,11 +33,18 @@ def record_event(tx: Connection, job_id: int, event_type: str) -> None:
     """
     document = load_document(tx, jobs.c.id == job_id)
     assert document is not None, f"an event of job {job_id}, which does not exist"
-    record_event_of(tx, document, event_type)
+    target = None if document.notification_url is None else read_sealed_webhook(tx, job_id)
+    record_event_of(tx, document, event_type, target=target)
 
 
-def record_event_of(tx: Connection, job: JobDocument, event_type: str) -> None:
-    """The same, for who has the document at hand."""
+def record_event_of(
+    tx: Connection, job: JobDocument, event_type: str, *, target: bytes | None
+) -> None:
+    """
+    The same, for who has the document and the sealed address of its receiver at hand.
+
+    No address: there never was one, or the receiver said that it is gone.
+    """
     uuid = new_uuid(unix_ms=int(job.updated_at.timestamp() * 1000))
     payload = webhook_payload(
         event_type,
@@ -48,38 +55,38 @@ def record_event_of(tx: Connection, job: JobDocument, event_type: str) -> None:
     )
     event_id = inserted_id(
         tx.execute(
-            insert(job_events).values(
-                uuid=uuid,
-                job_id=job.id,
-                seq=job.version,
-                type=event_type,
-                payload=to_json(payload),
-                created_at=job.updated_at,
-            )
+            insert(job_events),
+            {
+                "uuid": uuid,
+                "job_id": job.id,
+                "seq": job.version,
+                "type": event_type,
+                "payload": to_json(payload),
+                "created_at": job.updated_at,
+            },
         )
     )
-    if job.notification_url is None:
+    if job.notification_url is None or target is None:
         return
-    target = read_sealed_webhook(tx, job.id)
-    if target is None:
-        return  # the receiver said that it is gone
     if event_type in FINAL_EVENTS:
         _supersede(tx, job.id)
     tx.execute(
         insert(webhook_deliveries).values(
-            event_id=event_id,
-            event_uuid=uuid,
-            event_type=event_type,
-            job_id=job.id,
-            job_uuid=job.uuid,
-            seq=job.version,
-            trigger_kind="auto",
-            target=target,
-            host_hash=hash_host(job.notification_url),
-            next_attempt_at=PARKED_UNTIL if _has_earlier(tx, job) else db_now(),
-            attempts=0,
-            lease_seq=0,
-        )
+            next_attempt_at=PARKED_UNTIL if _has_earlier(tx, job) else db_now()
+        ),
+        {
+            "event_id": event_id,
+            "event_uuid": uuid,
+            "event_type": event_type,
+            "job_id": job.id,
+            "job_uuid": job.uuid,
+            "seq": job.version,
+            "trigger_kind": "auto",
+            "target": target,
+            "host_hash": hash_host(job.notification_url),
+            "attempts": 0,
+            "lease_seq": 0,
+        },
     )
 
 

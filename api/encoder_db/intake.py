@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from encoder_core.documents import JobDocument
+from encoder_core.documents import OutputDocument
 from encoder_core.errors import FieldProblem, InvalidRequest, Refused
 from encoder_core.events import job_event
 from encoder_core.ids import new_uuid
@@ -18,7 +19,7 @@ from encoder_core.specs import InlineSource, JobSpec
 from encoder_core.states import JobStatus, OutputStatus
 from encoder_db.blobs import write_blob
 from encoder_db.dialect import db_now, inserted_id
-from encoder_db.documents import document_of_new, outputs_of
+from encoder_db.documents import document_of_new
 from encoder_db.events import record_event_of
 from encoder_db.idempotency import Idempotency, Replayed, keep_answer, read_idempotent
 from encoder_db.messages import enqueue, has_owner, queue_key
@@ -76,7 +77,7 @@ def create_job(
     specs = public.pop("outputs")
     row["request"] = public
     try:
-        row["id"] = inserted_id(tx.execute(insert(jobs).values(row)))
+        row["id"] = inserted_id(tx.execute(insert(jobs), row))
     except IntegrityError:
         _explain_conflict(tx, owner, spec, idempotency)
         raise
@@ -95,11 +96,14 @@ def create_job(
                 for position, output in enumerate(specs)
             ],
         )
-    store_secrets(tx, job.id, job.uuid, keys=keys, credentials=secrets, webhook_url=notification)
+    sealed = store_secrets(
+        tx, job.id, job.uuid, keys=keys, credentials=secrets, webhook_url=notification
+    )
     if inline is not None:
         write_blob(tx, job.id, inline)
     enqueue(tx, job, due_at=moment, owner_known=owner_known)
-    record_event_of(tx, _document(tx, row), job_event(JobStatus.QUEUED))
+    document = document_of_new({**dict.fromkeys(_UNSET), **row}, _new_outputs(tx, job.id, specs))
+    record_event_of(tx, document, job_event(JobStatus.QUEUED), target=sealed.get("webhook"))
     if idempotency is not None:
         answer = {"id": job.id, "uuid": str(job.uuid), "status": job.status.value}
         keep_answer(tx, owner=owner, idempotency=idempotency, job_id=job.id, response=answer)
@@ -140,7 +144,13 @@ def _as_row(row: dict[str, Any]) -> JobRow:
     return JobRow.of({**dict.fromkeys(_UNSET), **row})
 
 
-def _document(tx: Connection, row: dict[str, Any]) -> JobDocument:
-    """The document of a job that this transaction just wrote, read back only where it must be."""
-    outputs = outputs_of(tx, [row["id"]])[row["id"]]
-    return document_of_new({**dict.fromkeys(_UNSET), **row}, outputs)
+def _new_outputs(
+    tx: Connection, job_id: int, specs: Sequence[Mapping[str, Any]]
+) -> list[OutputDocument]:
+    """The outputs that this transaction just wrote. Of them only the numbers are read back."""
+    numbers = select(job_outputs.c.id).where(job_outputs.c.job_id == job_id)
+    ids = tx.execute(numbers.order_by(job_outputs.c.position)).scalars()
+    return [
+        OutputDocument(id=number, index=index, status=OutputStatus.PENDING, spec=dict(spec))
+        for index, (number, spec) in enumerate(zip(ids, specs, strict=True))
+    ]

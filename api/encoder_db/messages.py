@@ -58,15 +58,8 @@ def enqueue(
     if not owner_known and not tx.execute(select(has_owner(queue))).scalar_one():
         register_owner(tx, pool=job.pool, priority=job.priority, owner=job.owner)
     tx.execute(
-        insert(queue_jobs).values(
-            queue=queue,
-            job_id=job.id,
-            visible_at=due_at or in_seconds(delay_s),
-            deliveries=0,
-            failures=0,
-            lease_seq=0,
-            enqueued_at=db_now(),
-        )
+        insert(queue_jobs).values(visible_at=due_at or in_seconds(delay_s), enqueued_at=db_now()),
+        {"queue": queue, "job_id": job.id, "deliveries": 0, "failures": 0, "lease_seq": 0},
     )
 
 

@@ -31,20 +31,24 @@ def store_secrets(
     keys: KeyRing,
     credentials: Mapping[str, str],
     webhook_url: str | None,
-) -> None:
+) -> dict[Purpose, bytes]:
+    """Seal and store what is given; what was stored, by purpose."""
     plain: dict[Purpose, str] = {}
     if credentials:
         plain["job-secrets"] = json.dumps(dict(credentials))
     if webhook_url is not None:
         plain["webhook"] = webhook_url
-    rows = []
-    for purpose, text in plain.items():
-        sealed = keys.seal(text.encode(), purpose=sealing_purpose(purpose, job))
-        rows.append(
-            {"job_id": job_id, "purpose": purpose, "sealed": sealed, "kek_id": key_id_of(sealed)}
-        )
+    stored = {
+        purpose: keys.seal(text.encode(), purpose=sealing_purpose(purpose, job))
+        for purpose, text in plain.items()
+    }
+    rows = [
+        {"job_id": job_id, "purpose": purpose, "sealed": sealed, "kek_id": key_id_of(sealed)}
+        for purpose, sealed in stored.items()
+    ]
     if rows:
         tx.execute(insert(job_secrets), rows)
+    return stored
 
 
 def read_credentials(

@@ -129,7 +129,7 @@ class Authenticator:
             first.get_secret_value().encode(), presented.encode()
         ):
             return FIRST
-        return self._store.run(lambda tx: authenticate_key(tx, presented))
+        return authenticate_key(self._store, presented)
 
 
 def bearer_token(header: str | None) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, exists, insert, select, update
 
 from encoder_db.dialect import db_now, in_seconds
+from encoder_db.store import Store
 from encoder_db.tables import api_keys
 
 _ALPHABET: Final = string.ascii_letters + string.digits
@@ -76,8 +77,12 @@ def create_key(tx: Connection, *, name: str, owner: str, scopes: Sequence[str]) 
     return f"enc_{public}_{secret}"
 
 
-def authenticate_key(tx: Connection, presented: str) -> Principal | None:
-    """Whose key it is; None when it is malformed, unknown or revoked."""
+def authenticate_key(store: Store, presented: str) -> Principal | None:
+    """
+    Whose key it is; None when it is malformed, unknown or revoked.
+
+    Asked with every request, so it is a plain read; only the note of its use is a transaction.
+    """
     match = _KEY.fullmatch(presented)
     if match is None:
         return None
@@ -86,14 +91,15 @@ def authenticate_key(tx: Connection, presented: str) -> Principal | None:
     query = select(api_keys, recently.label("used_recently")).where(
         api_keys.c.public == public, api_keys.c.revoked_at.is_(None)
     )
-    row = tx.execute(query).mappings().one_or_none()
+    with store.read() as tx:
+        row = tx.execute(query).mappings().one_or_none()
     # Compared in any case, so that the time taken does not tell which public parts exist.
     known = bytes(32) if row is None else bytes(row["secret_hash"])
     if not hmac.compare_digest(known, _hash(secret)) or row is None:
         return None
     if not row["used_recently"]:
-        used = update(api_keys).where(api_keys.c.id == row["id"])
-        tx.execute(used.values(last_used_at=db_now()))
+        used = update(api_keys).where(api_keys.c.id == row["id"]).values(last_used_at=db_now())
+        store.run(lambda tx: tx.execute(used))
     return Principal(name=row["name"], owner=row["owner"], scopes=frozenset(row["scopes"]))
 
 

@@ -100,6 +100,12 @@ def test_it_sets_only_variables_that_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STANDALONE)
+def test_services_of_the_namespace_set_no_variables(name: str) -> None:
+    """A Service called `mysql` would set MYSQL_PORT to a URL."""
+    assert pod_template(name)["spec"]["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("name", STANDALONE)
 def test_it_runs_under_the_restricted_profile_with_a_read_only_root(name: str) -> None:
     pod = pod_template(name)["spec"]
     # The operator alone talks to the API server.

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import requests
 import yaml
@@ -82,8 +83,8 @@ class Deployment:
     def maybe(self, path: str) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = self.cluster.get(path)
-        except CommandFailed as error:
-            if "(NotFound)" in str(error):
+        except HTTPError as error:
+            if error.code == 404:
                 return None
             raise
         return found

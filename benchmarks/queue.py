@@ -1,0 +1,134 @@
+"""
+From claimed to acknowledged with an executor that does nothing: what the record alone allows.
+
+One claimer, as the operator is, in a pool of the Kubernetes engine, whose messages are acknowledged
+when an attempt starts. The same is done with few and with many jobs queued, in turn: the ratio says
+whether a long queue costs anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from sqlalchemy import text
+
+from benchmarks.report import Figure, Options, Series, say
+from encoder_core.retries import RetryLimits
+from encoder_core.sealing import KeyRing
+from encoder_core.specs import DEFAULT_OWNER, JobSpec
+from encoder_db.attempts import finish_attempt, mark_starting, open_attempt
+from encoder_db.intake import create_job
+from encoder_db.migrations import migrate
+from encoder_db.pools import create_pool
+from encoder_db.queue import claim
+from encoder_db.rows import Claimed
+from encoder_db.store import Store
+from encoder_db.tables import job_outputs, jobs, queue_jobs
+from tests.servers.mysql import mysql_server
+
+ROUNDS = 5
+FEW, MANY, QUICK_MANY = 1_000, 100_000, 10_000
+BATCH, QUICK_BATCH = 100, 50
+AT_ONCE = 10  # messages a claim asks for: what becomes free between two looks of a busy operator
+FILL = 10_000  # jobs a transaction: one of 100,000 would be undone for minutes if it failed
+POOL = "bench"
+LEASE_S = 600.0
+
+SPEC = JobSpec.model_validate(
+    {
+        "source": {"kind": "file", "path": "in.mp4"},
+        "outputs": [{"destination": {"kind": "file", "path": "out.mp4"}}],
+        "pool": POOL,
+    }
+)
+
+
+def run(options: Options, folder: Path) -> Iterable[Figure]:
+    few, many = FEW, QUICK_MANY if options.quick else MANY
+    batch = QUICK_BATCH if options.quick else BATCH
+    names = {count: f"{count:,} queued: claimed and acknowledged" for count in (few, many)}
+    ratio = f"rate at {many:,} ÷ rate at {few:,}"
+    series = Series(goals={names[many]: "≥ 50", ratio: "≥ 0.8"})
+    (folder / "mysql").mkdir()
+    with (
+        mysql_server(folder / "mysql") as server,
+        server.fresh_database() as short,
+        server.fresh_database() as long,
+        opened(short.url) as few_store,
+        opened(long.url) as many_store,
+    ):
+        say(f"  {server.version}, which waits for no disk")
+        stores = {few: few_store, many: many_store}
+        for count, store in stores.items():
+            say(f"  filling in {count:,} jobs")
+            fill(store, count)
+            hand_off(store, AT_ONCE)  # statements are compiled once a process
+        for number in range(options.rounds_or(ROUNDS)):
+            say(f"  round {number + 1}")
+            rates = {}
+            for count in sorted(stores, reverse=bool(number % 2)):
+                rates[count] = hand_off(stores[count], batch)
+                fill(stores[count], batch)
+            for count, name in names.items():
+                series.add(name, rates[count], unit="/s")
+            series.add(ratio, rates[many] / rates[few])
+    return series.figures()
+
+
+def opened(url: str) -> Store:
+    store = Store.open(url, keys=KeyRing([bytes(32)]))
+    migrate(store)
+    store.run(lambda tx: create_pool(tx, POOL, engine="kubernetes", max_concurrency=1000))
+    return store
+
+
+def hand_off(store: Store, count: int) -> float:
+    """Take so many jobs to `starting`; how many a second. What frees their places is not timed."""
+    done: list[Claimed] = []
+    began = time.perf_counter()
+    while len(done) < count:
+        for message in claim(
+            store, engine="kubernetes", worker="bench", limit=AT_ONCE, lease_s=LEASE_S
+        ):
+            claimed = open_attempt(store, message, executor="kubernetes", worker="bench")
+            if not isinstance(claimed, Claimed) or not mark_starting(store, claimed):
+                raise RuntimeError(f"job {message.job_id} was not handed off: {claimed}")
+            done.append(claimed)
+    took_s = time.perf_counter() - began
+    for claimed in done:
+        finish_attempt(
+            store, claimed.job.id, claimed.attempt, exit_code=0, limits=RetryLimits(), jitter=0.0
+        )
+    return len(done) / took_s
+
+
+def fill(store: Store, count: int) -> None:
+    """Queue so many jobs: one as the API does it, the others as copies made by the server."""
+    job = store.run(lambda tx: create_job(tx, spec=SPEC, owner=DEFAULT_OWNER, keys=store.keys))
+    left = count - 1
+    while left > 0:
+        copy_job(store, job.id, min(left, FILL))
+        left -= FILL
+
+
+def copy_job(store: Store, job_id: int, count: int) -> None:
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)"
+
+    def copied(table: str, names: Iterable[str], **instead: str) -> str:
+        columns = [name for name in names if name != "id"]
+        values = ", ".join(instead.get(name, f"o.{name}") for name in columns)
+        return f"INSERT INTO {table} ({', '.join(columns)}) {{}} SELECT {values} "
+
+    job = copied("jobs", jobs.c.keys(), uuid="RANDOM_BYTES(16)")
+    output = copied("job_outputs", job_outputs.c.keys(), job_id="j.id")
+    message = copied("queue_jobs", queue_jobs.c.keys(), job_id="j.id")
+    new = "JOIN jobs j ON j.id > :last WHERE o.job_id = :job"
+    with store.begin() as tx:
+        tx.execute(text(f"SET SESSION cte_max_recursion_depth = {FILL}"))
+        last = tx.execute(text("SELECT MAX(id) FROM jobs")).scalar_one()
+        given = {"job": job_id, "count": count, "last": last}
+        tx.execute(text(f"{job.format(numbers)} FROM n JOIN jobs o WHERE o.id = :job"), given)
+        tx.execute(text(f"{output.format('')} FROM job_outputs o {new}"), given)
+        tx.execute(text(f"{message.format('')} FROM queue_jobs o {new}"), given)

@@ -131,8 +131,11 @@ def decide(seen: Observed) -> Decision:
 def _without_row(seen: Observed) -> Decision:
     if seen.job is None or seen.job.deleting:
         return Decision([DeletePod(pod.name, pod.uid) for pod in _alive(seen)])
+    if seen.job.job_uid is None and "jobId" in seen.job.status:
+        # It was recorded once, and DELETE /jobs or retention removed it: it must not run again.
+        return Decision([DeleteResource(seen.job.uid)])
     if seen.job.job_uid is None:
-        return Decision([Adopt()])
+        return Decision([Adopt()], wake_after_s=RETRY_S)  # its pool may be made a little later
     if seen.name == resource_name(seen.job.job_uid):
         # Only the operator may use such names, so it was ours, and DELETE /jobs removed its row.
         return Decision([DeleteResource(seen.job.uid)])

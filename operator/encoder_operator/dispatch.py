@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from encoder_core.failures import failure
 from encoder_core.names import resource_name
 from encoder_core.retries import RetryLimits
-from encoder_db import attempts, cluster, messages, pools, queue
+from encoder_db import attempts, cluster, jobs, pools, queue
 from encoder_db.rows import Claimed, QueueMessage
 from encoder_db.store import Store
 from encoder_operator.act import in_thread
@@ -25,6 +26,7 @@ LEASE_S: Final = 60.0  # from claim to acknowledgement it takes milliseconds; a 
 BATCH: Final = 50
 BUSY_S: Final = 0.1
 OLD_RESOURCE_S: Final = 1.0
+REFUSED_S: Final = 30.0  # an API server that is overloaded, a right that is missing: not for long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,13 @@ class Dispatcher:
         """Until it is cancelled."""
         while True:
             try:
-                taken = await self._round()
+                taken = await self.round()
             except Exception as error:  # the database is away: what runs goes on without us
                 log.warning("dispatch_failed", extra={"error": str(error)[:500]})
                 taken = 0
             await asyncio.sleep(BUSY_S if taken else self.poll_s)
 
-    async def _round(self) -> int:
+    async def round(self) -> int:
         room = await in_thread(self._room)
         if room <= 0:
             return 0
@@ -93,9 +95,13 @@ class Dispatcher:
         if not isinstance(claimed, Claimed):
             log.info("job_not_admitted", extra={"job": message.job_id, "why": claimed.reason})
             return
-        resource = await self._resource_of(claimed)
+        try:
+            resource = await self._resource_of(claimed)
+        except KubeError as error:
+            await self._put_off(claimed, error)
+            return
         if resource is None:
-            await in_thread(lambda: messages.release(self.store, message, delay_s=OLD_RESOURCE_S))
+            await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=OLD_RESOURCE_S))
             return
         bound = await in_thread(
             lambda: self.store.run(
@@ -107,6 +113,16 @@ class Dispatcher:
         if bound:
             await in_thread(lambda: attempts.mark_starting(self.store, claimed))
         self.wake(resource.name)
+
+    async def _put_off(self, claimed: Claimed, error: KubeError) -> None:
+        """There is no resource, so nothing may go on holding a place."""
+        job = claimed.job.id
+        log.warning("not_admitted", extra={"job": job, "error": str(error)[:500]})
+        if not error.invalid:
+            await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=REFUSED_S))
+            return
+        because = failure("request_impossible", f"The API server refused it: {error.message}")
+        await in_thread(lambda: self.store.run(lambda tx: jobs.fail_queued(tx, job, because)))
 
     async def _resource_of(self, claimed: Claimed) -> JobSeen | None:
         """The job's TranscodeJob, made if it is missing. None: an old one is still in the way."""
@@ -121,11 +137,14 @@ class Dispatcher:
                 raise
             body = await self.kube.get(JOBS, resource_name(job.uuid))
             existing = parse_job(body)
-            if existing.conditions.get("ResultRecorded", {}).get("status") == "True":
+            recorded = existing.conditions.get("ResultRecorded", {}).get("status") == "True"
+            if recorded or existing.deleting:
                 self.wake(existing.name)  # of the run before; it is deleted there
                 return None
         resource = parse_job(body)
-        self.cache.jobs.setdefault(resource.name, resource)
+        known = self.cache.jobs.get(resource.name)
+        if known is None or known.uid != resource.uid:  # the watch may be behind, or ahead
+            self.cache.jobs[resource.name] = resource
         return resource
 
     def _output_specs(self, job_id: int) -> list[dict[str, object]]:

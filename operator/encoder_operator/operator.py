@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -17,8 +17,11 @@ from encoder_core.names import JOB_LABEL
 from encoder_core.reports import AmbientCredentials
 from encoder_core.retries import RetryLimits
 from encoder_db import cluster
+from encoder_db.pools import list_pools
 from encoder_db.settings import QueueSettings, TransferSettings
 from encoder_db.store import Store
+from encoder_db.sweep import sweep
+from encoder_db.takeover import end_abandoned
 from encoder_operator.act import Actor, in_thread
 from encoder_operator.cache import Cache
 from encoder_operator.dispatch import Dispatcher
@@ -27,12 +30,14 @@ from encoder_operator.loop import Loop
 from encoder_operator.pods import PodSettings
 from encoder_operator.poolkeeper import PoolKeeper
 from encoder_operator.reconcile import Reconciler
-from encoder_operator.seen import parse_job, parse_pod, parse_pool
+from encoder_operator.seen import JobSeen, PodSeen, PoolSeen, parse_job, parse_pod, parse_pool
 from encoder_operator.settings import OperatorSettings
 
 log = logging.getLogger("encoder.operator")
+S = TypeVar("S", JobSeen, PodSeen, PoolSeen)
 
 ERROR_PAUSE_S: Final = 5.0
+SWEEP_S: Final = 60.0
 
 
 class Operator:
@@ -52,7 +57,7 @@ class Operator:
         self._settings = settings
         self._poll_s = queue.poll_interval_ms / 1000
         self._cache = Cache()
-        limits = RetryLimits(app=queue.max_attempts)
+        self._limits = limits = RetryLimits(app=queue.max_attempts)
         actor = Actor(
             store=store,
             kube=kube,
@@ -129,20 +134,39 @@ class Operator:
             group.create_task(self._pools.run())
             group.create_task(self._dispatcher.run())
             group.create_task(self._every(self._settings.resync_s, self._resync))
+            group.create_task(self._every(SWEEP_S, self._sweep))
             group.create_task(self._every(self._poll_s, self._wake_canceling))
             group.create_task(self._every(self._settings.progress_s, self._wake_active))
 
     async def _resync(self) -> None:
+        cache = self._cache
+        known_jobs, known_pods, known_pools = dict(cache.jobs), dict(cache.pods), dict(cache.pools)
         jobs = [parse_job(body) for body in await self._kube.list_all(JOBS)]
         pods = [parse_pod(body) for body in await self._kube.list_all(PODS, label=JOB_LABEL)]
         pools = [parse_pool(body) for body in await self._kube.list_all(POOLS)]
-        changed = self._cache.replace(
-            jobs=jobs, pods=[pod for pod in pods if pod is not None], pools=pools
+        changed = cache.replace(
+            jobs=renewed(jobs, before=known_jobs, now=cache.jobs),
+            pods=renewed(
+                [pod for pod in pods if pod is not None], before=known_pods, now=cache.pods
+            ),
+            pools=renewed(pools, before=known_pools, now=cache.pools),
         )
-        for pool in self._cache.pools:
+        for pool in {*known_pools, *cache.pools, *await in_thread(self._recorded_pools)}:
             self._pools.wake(pool)
         for name in changed.union(await self._active()):
             self._loop.wake(name)
+
+    def _recorded_pools(self) -> list[str]:
+        """Also those whose TranscodePool was deleted while nobody watched: they are to be held."""
+        with self._store.read() as tx:
+            return [pool.name for pool in list_pools(tx) if pool.engine == "kubernetes"]
+
+    async def _sweep(self) -> None:
+        def work() -> None:
+            sweep(self._store)
+            end_abandoned(self._store, worker=self._dispatcher.worker, limits=self._limits)
+
+        await in_thread(work)
 
     async def _active(self) -> list[str]:
         def read() -> list[str]:
@@ -178,3 +202,18 @@ class Operator:
                 await asyncio.sleep(ERROR_PAUSE_S)
             else:
                 return
+
+
+def renewed(listed: Sequence[S], *, before: Mapping[str, S], now: Mapping[str, S]) -> list[S]:
+    """
+    A list that took a while, with what became known meanwhile: that is newer than the list.
+
+    `before` and `now` are what was known when the list was begun and when it was complete.
+    """
+    fresh = {seen.name: seen for seen in listed}
+    for name in before.keys() | now.keys():
+        if name not in now:
+            fresh.pop(name, None)
+        elif now[name] is not before.get(name):
+            fresh[name] = now[name]
+    return list(fresh.values())

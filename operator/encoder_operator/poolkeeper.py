@@ -23,7 +23,7 @@ class PoolKeeper:
         self._store = store
         self._kube = kube
         self._cache = cache
-        self._loop = Loop(self._reconcile, workers=2)
+        self._loop = Loop(self.reconcile, workers=2)
 
     def wake(self, name: str) -> None:
         self._loop.wake(name)
@@ -32,7 +32,7 @@ class PoolKeeper:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._loop.run())
 
-    async def _reconcile(self, name: str) -> float | None:
+    async def reconcile(self, name: str) -> float | None:
         pool = self._cache.pools.get(name)
         if pool is None:
             await in_thread(lambda: self._store.run(lambda tx: cluster.hold_pool(tx, name)))

@@ -10,7 +10,7 @@ from encoder_core.names import GROUP, VERSION
 from encoder_db.store import Store
 from encoder_operator.act import Actor, in_thread
 from encoder_operator.cache import Cache
-from encoder_operator.decide import decide
+from encoder_operator.decide import CancelJob, decide
 from encoder_operator.kube import JOBS, Kube, KubeError
 from encoder_operator.observe import View, observe
 from encoder_operator.seen import parse_job
@@ -33,12 +33,28 @@ class Reconciler:
             lambda: observe(self.store, self.cache, name, retention=self.retention)
         )
         decision = decide(view.observed)
+        missed = view.observed.job is None and any(
+            isinstance(step, CancelJob) for step in decision.steps
+        )
+        if missed and await self._exists(name):
+            return 0
         for step in decision.steps:
             await self.actor.act(step, view.observed)
         if decision.wake_after_s != 0:
             # With 0 the next round is due at once, and its status would overwrite this one.
             await self._publish(view)
         return decision.wake_after_s
+
+    async def _exists(self, name: str) -> bool:
+        """Ask the API server: that a watch does not show a resource proves nothing."""
+        try:
+            body = await self.kube.get(JOBS, name)
+        except KubeError as error:
+            if error.not_found:
+                return False
+            raise
+        self.cache.jobs[name] = parse_job(body)
+        return True
 
     async def _publish(self, view: View) -> None:
         job, document = view.observed.job, view.document

@@ -48,6 +48,13 @@ KILL = DeletePod(a_pod().name, a_pod().uid)
             id="a resource that somebody applied is adopted",
         ),
         pytest.param(
+            observed(
+                row=None, job=a_job(name="mine", job_uid=None, status={"jobId": 7}), pods={}
+            ),
+            [DeleteResource("job-1")],
+            id="one that was recorded before is not adopted again: its job was deleted",
+        ),
+        pytest.param(
             observed(row=None, pods={}),
             [DeleteResource("job-1")],
             id="ours without a row: the job was deleted, so its resource goes",

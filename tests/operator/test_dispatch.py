@@ -1,0 +1,123 @@
+"""From the queue into the cluster: a place is held by what is under way there, and by nothing else.
+
+The API server is one in memory; tests/cluster has the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from encoder_core.names import resource_name
+from encoder_core.retries import RetryLimits
+from encoder_core.states import JobStatus
+from encoder_db.jobs import cancel_job, retry_job
+from encoder_db.rows import JobRow
+from encoder_db.store import Store
+from encoder_operator.cache import Cache
+from encoder_operator.dispatch import Dispatcher
+from encoder_operator.kube import JOBS
+from tests.db import builders as make
+from tests.operator.fake_api import FakeApi, refusal
+
+J = JobStatus
+
+
+class Desk:
+    """A dispatcher with what it talks to. Its pool has one place."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.api, self.woken = store, FakeApi(), list[str]()
+        self.cache = Cache()
+        self.pool = make.kubernetes_pool(store, places=1)
+        self._dispatcher = Dispatcher(
+            store=store,
+            kube=self.api.kube(),
+            cache=self.cache,
+            worker="operator",
+            limits=RetryLimits(),
+            poll_s=1.0,
+            wake=self.woken.append,
+        )
+
+    def create(self) -> JobRow:
+        return make.create(self.store, make.spec(pool=self.pool))
+
+    def round(self) -> int:
+        return asyncio.run(self._dispatcher.round())
+
+
+@pytest.fixture
+def desk(store: Store) -> Desk:
+    return Desk(store)
+
+
+def test_a_queued_job_gets_its_resource_and_is_starting(desk: Desk) -> None:
+    job = desk.create()
+    assert desk.round() == 1
+    name = resource_name(job.uuid)
+    assert list(desk.cache.jobs) == desk.woken == [name]
+    assert make.status(desk.store, job) is J.STARTING
+    assert desk.round() == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(refusal(500, "InternalError"), id="the API server failed"),
+        pytest.param(refusal(403, "Forbidden"), id="a right is missing"),
+    ],
+)
+def test_a_refused_resource_holds_no_place_and_is_tried_again(desk: Desk, answer: object) -> None:
+    refused = desk.create()
+    desk.api.refuse["POST", JOBS.plural] = answer  # type: ignore[assignment]  # parametrised
+    desk.round()
+    assert make.status(desk.store, refused) is J.QUEUED
+    desk.api.refuse.clear()
+    another = desk.create()
+    desk.round()
+    assert make.status(desk.store, another) is J.STARTING
+    make.let_pass(desk.store, 60)
+    make.finish(desk.store, _attempt_of(desk, another))
+    desk.round()
+    assert make.status(desk.store, refused) is J.STARTING
+
+
+def _attempt_of(desk: Desk, job: JobRow) -> make.Claimed:
+    message = make.QueueMessage(
+        id=0, queue="", job_id=job.id, deliveries=1, failures=0, lease_seq=1
+    )
+    return make.Claimed(message=message, job=job, attempt=1, token="")
+
+
+def test_a_resource_that_the_schema_refuses_fails_its_job(desk: Desk) -> None:
+    job = desk.create()
+    desk.api.refuse["POST", JOBS.plural] = refusal(422, "Invalid", "spec.outputs[0]: too long")
+    desk.round()
+    document = make.read(desk.store, job)
+    assert document.status is J.FAILED
+    assert document.failure is not None
+    assert document.failure.code == "request_impossible"
+    assert "spec.outputs[0]: too long" in document.failure.message
+
+
+def test_a_retry_waits_for_the_old_resource_to_go_even_when_the_pool_has_one_place(
+    desk: Desk,
+) -> None:
+    job = desk.create()
+    desk.round()
+    cancel_job(desk.store, job.id, owner=None)
+    make.finish(desk.store, _attempt_of(desk, job), lost=True, exit_code=None)
+    name = resource_name(job.uuid)
+    [old] = desk.api.objects.values()
+    old["status"] = {"conditions": [{"type": "ResultRecorded", "status": "True"}]}
+    retry_job(desk.store, job.id, owner=None)
+    desk.round()
+    assert make.status(desk.store, job) is J.QUEUED
+    assert desk.woken[-1] == name  # whoever is woken deletes it
+    desk.api.objects.clear()
+    make.let_pass(desk.store, 2)
+    desk.round()
+    assert make.status(desk.store, job) is J.STARTING
+    assert desk.cache.jobs[name].uid != old["metadata"]["uid"]

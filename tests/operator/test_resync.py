@@ -1,0 +1,109 @@
+"""A list takes a while: what happens meanwhile is neither lost nor taken for a deletion.
+
+The API server is one in memory; tests/cluster has the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from encoder_core.names import resource_name
+from encoder_core.reports import AmbientCredentials
+from encoder_core.retries import RetryLimits
+from encoder_core.states import JobStatus
+from encoder_db.cluster import bind_resource
+from encoder_db.pools import read_pool
+from encoder_db.store import Store
+from encoder_operator.act import Actor
+from encoder_operator.cache import Cache
+from encoder_operator.kube import JOBS, PODS
+from encoder_operator.operator import renewed
+from encoder_operator.pods import PodSettings
+from encoder_operator.poolkeeper import PoolKeeper
+from encoder_operator.reconcile import Reconciler
+from encoder_operator.seen import JobSeen
+from tests.db import builders as make
+from tests.operator.builders import a_job
+from tests.operator.fake_api import FakeApi
+
+J = JobStatus
+
+OLD, NEW, OTHER = a_job(), a_job(resource_version="8"), a_job(name="other")
+
+
+@pytest.mark.parametrize(
+    ("listed", "before", "now", "want"),
+    [
+        pytest.param([NEW], [OLD], [OLD], [NEW], id="a list is newer than what was known before"),
+        pytest.param([OLD], [OLD], [NEW], [NEW], id="a change meanwhile is newer than the list"),
+        pytest.param([], [], [NEW], [NEW], id="what was made meanwhile is no ghost"),
+        pytest.param([], [OLD], [OLD], [], id="what was gone before is one"),
+        pytest.param([OLD, OTHER], [OLD], [], [OTHER], id="what was deleted meanwhile is gone"),
+    ],
+)
+def test_renewed(
+    listed: list[JobSeen], before: list[JobSeen], now: list[JobSeen], want: list[JobSeen]
+) -> None:
+    known = {job.name: job for job in before}
+    assert renewed(listed, before=known, now={job.name: job for job in now}) == want
+
+
+def _reconciler(store: Store, api: FakeApi, cache: Cache) -> Reconciler:
+    actor = Actor(
+        store=store,
+        kube=api.kube(),
+        cache=cache,
+        pods=PodSettings(image="worker"),
+        report_url="http://api/internal/reports",
+        allowed_cidrs=(),
+        ambient=AmbientCredentials(),
+        limits=RetryLimits(),
+    )
+    return Reconciler(
+        store=store, kube=api.kube(), cache=cache, actor=actor, retention=timedelta(hours=1)
+    )
+
+
+async def _settle(reconciler: Callable[[str], object], name: str) -> None:
+    while await reconciler(name) == 0:  # type: ignore[misc]  # a coroutine
+        pass
+
+
+@pytest.mark.parametrize(
+    ("exists", "want", "pods"),
+    [
+        pytest.param(True, J.STARTING, 1, id="exists is started, not canceled"),
+        pytest.param(False, J.CANCELED, 0, id="is gone is canceled"),
+    ],
+)
+def test_a_job_whose_resource_is_not_in_the_cache_but(
+    store: Store, exists: bool, want: JobStatus, pods: int
+) -> None:
+    make.kubernetes_pool(store)
+    job = make.create(store, make.spec(pool="k8s"))
+    name = resource_name(job.uuid)
+    api = FakeApi()
+    resource = api.put(JOBS, name, spec={"jobUID": str(job.uuid)})
+    uid = resource["metadata"]["uid"]
+    store.run(lambda tx: bind_resource(tx, job.id, name=name, uid=uid))
+    make.starting(store, engine="kubernetes")
+    if not exists:
+        api.objects.clear()
+    asyncio.run(_settle(_reconciler(store, api, Cache()), name))
+    assert make.status(store, job) is want
+    assert sum(path.startswith(PODS.path("work")) for path in api.objects) == pods
+
+
+def test_a_pool_whose_resource_is_gone_holds_its_jobs(store: Store) -> None:
+    make.kubernetes_pool(store, "hd")
+    api = FakeApi()
+    keeper = PoolKeeper(store, api.kube(), Cache())
+    asyncio.run(keeper.reconcile("hd"))
+    with store.read() as tx:
+        pool = read_pool(tx, "hd")
+    assert pool is not None
+    assert pool.stop_policy == "Hold"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
+
+ROUNDING: Final = 1e-9  # of a token: a wait for less would not even move the clock
 
 
 class WriteBudget:
@@ -44,4 +47,5 @@ class WriteBudget:
         self._at = now
         if now < self._not_before:
             return self._not_before - now
-        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._rate
+        missing = 1 - self._tokens
+        return 0.0 if missing < ROUNDING else missing / self._rate

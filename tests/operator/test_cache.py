@@ -1,0 +1,101 @@
+"""What the operator remembers of the cluster, and what a fresh list finds to be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from encoder_operator.cache import Cache
+from encoder_operator.seen import JobSeen, PodPhase, PodSeen, PoolSeen
+from tests.operator.builders import NAME, a_job, a_pod
+
+OTHER = a_pod(name="other-a1", uid="pod-2", resource="other")
+
+
+def a_cache(jobs: Sequence[JobSeen] = (), pods: Sequence[PodSeen] = ()) -> Cache:
+    cache = Cache(jobs={job.name: job for job in jobs})
+    for pod in pods:
+        cache.put_pod(pod)
+    return cache
+
+
+def test_the_pods_of_a_job_by_attempt() -> None:
+    second = a_pod(name=f"{NAME}-a2", uid="pod-3", attempt=2)
+    cache = a_cache(pods=[a_pod(), second, OTHER])
+    assert cache.pods_of(NAME) == {1: a_pod(), 2: second}
+    assert cache.pods_of("nobody") == {}
+
+
+def test_a_pod_is_its_latest_projection() -> None:
+    ended = a_pod(phase=PodPhase.SUCCEEDED)
+    cache = a_cache(pods=[a_pod(), ended])
+    assert cache.pods_of(NAME) == {1: ended}
+
+
+@pytest.mark.parametrize(
+    ("uid", "left"),
+    [
+        pytest.param("pod-1", {}, id="it goes"),
+        pytest.param(None, {}, id="whoever it is"),
+        pytest.param("old", {1: a_pod()}, id="the news is of an earlier one of that name"),
+    ],
+)
+def test_a_deleted_pod(uid: str | None, left: dict[int, PodSeen]) -> None:
+    cache = a_cache(pods=[a_pod()])
+    cache.drop_pod(a_pod().name, uid)
+    assert cache.pods_of(NAME) == left
+
+
+def test_dropping_what_is_not_known_is_nothing() -> None:
+    cache = a_cache()
+    cache.drop_pod("nobody")
+    cache.drop_job("nobody")
+    assert cache == Cache()
+
+
+def test_a_deleted_job_goes_but_not_its_successor() -> None:
+    cache = a_cache([a_job(uid="job-2")])
+    cache.drop_job(NAME, "job-1")
+    assert list(cache.jobs) == [NAME]
+    cache.drop_job(NAME, "job-2")
+    assert cache.jobs == {}
+
+
+BEFORE = ([a_job()], [a_pod()])
+
+
+@pytest.mark.parametrize(
+    ("jobs", "pods", "changed"),
+    [
+        pytest.param(*BEFORE, set(), id="nothing happened"),
+        pytest.param([], [a_pod()], {NAME}, id="a job was deleted meanwhile"),
+        pytest.param([a_job()], [], {NAME}, id="a pod was deleted meanwhile"),
+        pytest.param([], [], {NAME}, id="both"),
+        pytest.param([a_job(cancel=True)], [a_pod()], {NAME}, id="a job changed"),
+        pytest.param(
+            [a_job()], [a_pod(phase=PodPhase.FAILED)], {NAME}, id="a pod changed"
+        ),
+        pytest.param([a_job(uid="job-2")], [a_pod()], {NAME}, id="another took the name"),
+        pytest.param([a_job(), a_job(name="new")], [a_pod()], {"new"}, id="a job is new"),
+        pytest.param([a_job()], [a_pod(), OTHER], {"other"}, id="a pod of a job that is gone"),
+        pytest.param(
+            [a_job()], [a_pod(resource="other")], {NAME, "other"}, id="a pod went to another job"
+        ),
+    ],
+)  # fmt: skip
+def test_a_fresh_list_is_the_truth_and_says_what_differed(
+    jobs: list[JobSeen], pods: list[PodSeen], changed: set[str]
+) -> None:
+    cache = a_cache(*BEFORE)
+    assert cache.replace(jobs=jobs, pods=pods, pools=[]) == changed
+    assert cache == a_cache(jobs, pods)
+
+
+def test_pools_are_replaced_too() -> None:
+    pool = PoolSeen(
+        name="hd", generation=1, max_concurrency=4, stop_policy="None", spec={}, status={}
+    )
+    cache = Cache(pools={"gone": pool})
+    cache.replace(jobs=[], pods=[], pools=[pool])
+    assert cache.pools == {"hd": pool}

@@ -4,7 +4,7 @@ FROM debian:bookworm-slim AS build
 ARG PIP_CERT
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 python3-venv \
- && rm -rf /var/lib/apt/lists/*
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
 RUN python3 -m venv /opt/encoder && python3 -m venv /opt/build
 COPY requirements/cli.txt requirements/build.txt /src/requirements/
 RUN /opt/encoder/bin/pip install --no-cache-dir --require-hashes -r /src/requirements/cli.txt \
@@ -20,7 +20,7 @@ RUN cd /src && /opt/build/bin/hatchling build -t wheel -d /tmp/wheel \
 FROM debian:bookworm-slim
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends python3 ffmpeg ca-certificates \
- && rm -rf /var/lib/apt/lists/* /usr/share/doc /usr/share/man
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /usr/share/doc /usr/share/man
 COPY --from=build /opt/encoder /opt/encoder
 RUN install -d -o 10001 -g 10001 /var/lib/encoder
 ENV PATH=/opt/encoder/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \

@@ -21,7 +21,6 @@ from encoder_db.pools import list_pools
 from encoder_db.settings import QueueSettings, TransferSettings
 from encoder_db.store import Store
 from encoder_db.sweep import sweep
-from encoder_db.sweep import sweep
 from encoder_db.takeover import end_abandoned
 from encoder_operator.act import Actor, in_thread
 from encoder_operator.cache import Cache
@@ -38,7 +37,6 @@ log = logging.getLogger("encoder.operator")
 S = TypeVar("S", JobSeen, PodSeen, PoolSeen)
 
 ERROR_PAUSE_S: Final = 5.0
-SWEEP_S: Final = 60.0
 SWEEP_S: Final = 60.0
 
 
@@ -139,7 +137,6 @@ class Operator:
             group.create_task(self._every(SWEEP_S, self._sweep))
             group.create_task(self._every(self._poll_s, self._wake_canceling))
             group.create_task(self._every(self._settings.progress_s, self._wake_active))
-            group.create_task(self._every(SWEEP_S, self._sweep))
 
     async def _resync(self) -> None:
         cache = self._cache
@@ -190,10 +187,6 @@ class Operator:
 
         for name in await in_thread(read):
             self._loop.wake(name)
-
-    async def _sweep(self) -> None:
-        """Mend what a crash between two steps left: nobody else does it on Kubernetes."""
-        await in_thread(lambda: sweep(self._store))
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -56,13 +56,10 @@ class Loop:
             state.timer.cancel()
         state.timer = asyncio.get_running_loop().call_later(after_s, self._fire, key)
 
-    def forget(self, key: str) -> None:
-        """Nothing is left of this key in the world."""
-        state = self._keys.get(key)
-        if state is not None and not state.busy and key not in self._queued:
-            if state.timer is not None:
-                state.timer.cancel()
-            del self._keys[key]
+    @property
+    def known(self) -> int:
+        """Keys that are waited for, worked on, or to be looked at later."""
+        return len(self._keys)
 
     @property
     def depth(self) -> int:
@@ -116,3 +113,5 @@ class Loop:
                 self._put(key)
             elif after_s is not None:
                 self.wake_later(key, after_s)
+            elif state.timer is None:
+                del self._keys[key]  # nothing to remember: every job that ever was has a key

@@ -1,0 +1,313 @@
+"""What people see of a job in its TranscodeJob, by its status and its Pod."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from encoder_core.documents import AttemptDocument, JobDocument, Progress
+from encoder_core.failures import failure
+from encoder_core.reports import Phase
+from encoder_core.specs import Priority
+from encoder_core.states import AttemptStatus, JobStatus
+from encoder_operator.seen import JobSeen, PodPhase, PodSeen
+from encoder_operator.status import Condition, build_conditions, build_status, is_changed
+from tests.operator.builders import JOB, NAME, NOW, a_job, a_pod, an_ended_pod
+
+FULL = "Pool default is full (4 of 4)"
+NOT_FOUND = failure("source_not_found", "There is no such object.")
+UNREACHABLE = failure("source_unreachable", "a.example did not answer.")
+LATER = NOW + timedelta(minutes=1)
+
+
+def an_attempt(**changes: Any) -> AttemptDocument:
+    values: dict[str, Any] = {
+        "number": 1,
+        "status": AttemptStatus.RUNNING,
+        "executor": "kubernetes",
+        "worker": f"{NAME}-a1",
+        "created_at": NOW,
+        "started_at": NOW,
+    }
+    return AttemptDocument(**{**values, **changes})
+
+
+FAILED = an_attempt(status=AttemptStatus.FAILED, failure=UNREACHABLE, finished_at=NOW)
+
+
+def a_document(status: JobStatus = JobStatus.RUNNING, **changes: Any) -> JobDocument:
+    values: dict[str, Any] = {
+        "id": 7,
+        "uuid": JOB,
+        "status": status,
+        "owner": "default",
+        "pool": "default",
+        "priority": Priority.NORMAL,
+        "attempt": 1,
+        "version": 3,
+        "source": {},
+        "outputs": [],
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return JobDocument(**{**values, **changes})
+
+
+def encoding(percent: float) -> Progress:
+    return Progress(phase=Phase.ENCODING, percent=percent, updated_at=NOW)
+
+
+WAITING = a_document(JobStatus.QUEUED, attempt=0)
+RETRYING = a_document(JobStatus.QUEUED, attempts=[FAILED], due_at=LATER)
+STARTING = a_document(JobStatus.STARTING)
+PENDING_POD = a_pod(phase=PodPhase.PENDING, running=False, scheduled=False)
+PULLING = a_pod(phase=PodPhase.PENDING, running=False, waiting="ImagePullBackOff")
+CREATING = a_pod(phase=PodPhase.PENDING, running=False, waiting="ContainerCreating")
+COMPLETED = a_document(JobStatus.COMPLETED, finished_at=NOW)
+NOT_THERE = a_document(JobStatus.FAILED, finished_at=NOW, failure=NOT_FOUND)
+
+
+def unfinished(
+    succeeded: tuple[str, str], admitted: tuple[str, ...], ready: tuple[str, ...]
+) -> list[Condition]:
+    return [
+        Condition("Succeeded", "Unknown", *succeeded),
+        Condition("Admitted", *admitted),
+        Condition("PodReady", *ready),
+        Condition("ResultRecorded", "False", "NotFinal"),
+    ]
+
+
+def finished(
+    succeeded: tuple[str, str, str], ready: tuple[str, ...] = ("False", "NoPod")
+) -> list[Condition]:
+    return [
+        Condition("Succeeded", *succeeded),
+        Condition("Admitted", "True", "SlotGranted"),
+        Condition("PodReady", *ready),
+        Condition("ResultRecorded", "True", "Recorded"),
+    ]
+
+
+GRANTED = ("True", "SlotGranted")
+NO_POD = ("False", "NoPod")
+RETRY = (
+    "Attempt 2 follows after source_unreachable: a.example did not answer., "
+    "due 2026-01-02T03:05:05Z"
+)
+
+
+@pytest.mark.parametrize(
+    ("document", "pod", "want"),
+    [
+        pytest.param(
+            WAITING, None, unfinished(("Pending", FULL), ("False", "Pending", FULL), NO_POD),
+            id="waits for a place",
+        ),
+        pytest.param(
+            RETRYING, None, unfinished(("Retrying", RETRY), ("False", "Retrying", RETRY), NO_POD),
+            id="waits for its next attempt",
+        ),
+        pytest.param(
+            STARTING, None, unfinished(("Starting", "Creating the Pod"), GRANTED, NO_POD),
+            id="has no Pod yet",
+        ),
+        pytest.param(
+            STARTING, PENDING_POD,
+            unfinished(
+                ("Scheduling", "Waiting for a node"), GRANTED,
+                ("False", "Starting", f"{NAME}-a1"),
+            ),
+            id="has no node yet",
+        ),
+        pytest.param(
+            STARTING, CREATING,
+            unfinished(
+                ("PullingImage", "Preparing the container"), GRANTED,
+                ("False", "Starting", f"{NAME}-a1"),
+            ),
+            id="its container is being prepared",
+        ),
+        pytest.param(
+            STARTING, PULLING,
+            unfinished(
+                ("ImageUnavailable", "ImagePullBackOff"), GRANTED,
+                ("False", "ImageUnavailable", "ImagePullBackOff"),
+            ),
+            id="its image does not come",
+        ),
+        pytest.param(
+            STARTING, a_pod(),
+            unfinished(
+                ("Starting", "The worker is starting"), GRANTED,
+                ("True", "Running", f"{NAME}-a1 on node-1"),
+            ),
+            id="its worker has not reported",
+        ),
+        pytest.param(
+            a_document(progress=encoding(47)), a_pod(),
+            unfinished(
+                ("Running", "The worker is encoding"), GRANTED,
+                ("True", "Running", f"{NAME}-a1 on node-1"),
+            ),
+            id="runs",
+        ),
+        pytest.param(
+            a_document(JobStatus.CANCELING), a_pod(),
+            unfinished(
+                ("Canceling", "Stopping the worker"), GRANTED,
+                ("True", "Running", f"{NAME}-a1 on node-1"),
+            ),
+            id="is being canceled",
+        ),
+        pytest.param(
+            COMPLETED, an_ended_pod(0),
+            finished(
+                ("True", "Completed", "0 of 0 uploaded"),
+                ("False", "PodEnded", f"{NAME}-a1 Succeeded"),
+            ),
+            id="is completed",
+        ),
+        pytest.param(
+            NOT_THERE, None,
+            finished(
+                ("False", "SourceNotFound", f"There is no such object. {NOT_FOUND.hint}")
+            ),
+            id="failed, and the reason is the failure's code",
+        ),
+        pytest.param(
+            a_document(JobStatus.FAILED, finished_at=NOW), None,
+            finished(("False", "Failed", "The job failed")),
+            id="failed without a word",
+        ),
+        pytest.param(
+            a_document(JobStatus.CANCELED, finished_at=NOW), None,
+            finished(("False", "Canceled", "Canceled by request")),
+            id="is canceled",
+        ),
+    ],
+)  # fmt: skip
+def test_conditions_of_a_job_that(
+    document: JobDocument, pod: PodSeen | None, want: list[Condition]
+) -> None:
+    assert build_conditions(document, pod, waiting_for=FULL) == want
+
+
+# --- The whole of it, and when it is written -------------------------------------------------
+
+
+def status_of(
+    document: JobDocument, pod: PodSeen | None = None, job: JobSeen | None = None
+) -> dict[str, Any]:
+    conditions = build_conditions(document, pod, waiting_for=FULL)
+    return build_status(job or a_job(), document, conditions, pod=pod, now=NOW)
+
+
+def showing(status: dict[str, Any], **changes: Any) -> JobSeen:
+    """The resource after that status was written."""
+    conditions = {condition["type"]: condition for condition in status["conditions"]}
+    return a_job(**{"status": status, "conditions": conditions, **changes})
+
+
+def test_the_whole_status() -> None:
+    progress = encoding(47)
+    document = a_document(attempts=[FAILED], progress=progress, started_at=NOW, attempt=2)
+    status = status_of(document, a_pod(name=f"{NAME}-a2", attempt=2))
+    conditions = status.pop("conditions")
+    assert status == {
+        "observedGeneration": 1,
+        "jobUID": str(JOB),
+        "jobID": 7,
+        "attempt": 2,
+        "attempts": [
+            {
+                "number": 1,
+                "status": "failed",
+                "podName": f"{NAME}-a1",
+                "startTime": "2026-01-02T03:04:05Z",
+                "finishTime": "2026-01-02T03:04:05Z",
+                "failure": "source_unreachable",
+                "message": "a.example did not answer.",
+            }
+        ],
+        "progress": "45%",
+        "startTime": "2026-01-02T03:04:05Z",
+        "podName": f"{NAME}-a2",
+        "nodeName": "node-1",
+    }
+    assert conditions[0] == {
+        "type": "Succeeded",
+        "status": "Unknown",
+        "reason": "Running",
+        "message": "The worker is encoding",
+        "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-02T03:04:05Z",
+    }
+
+
+def test_an_attempt_without_a_pod_names_none() -> None:
+    document = a_document(attempts=[an_attempt(worker="operator-host-1")])
+    assert "podName" not in status_of(document)["attempts"][0]
+
+
+def test_the_latest_twenty_attempts_are_shown() -> None:
+    attempts = [an_attempt(number=number) for number in range(1, 31)]
+    shown = status_of(a_document(attempts=attempts))["attempts"]
+    assert [attempt["number"] for attempt in shown] == list(range(11, 31))
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    before = showing(status_of(STARTING))
+    conditions = build_conditions(NOT_THERE, None, waiting_for=None)
+    status = build_status(before, NOT_THERE, conditions, pod=None, now=LATER)
+    times = {
+        condition["type"]: condition["lastTransitionTime"] for condition in status["conditions"]
+    }
+    old, new = "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z"
+    assert times == {"Succeeded": new, "Admitted": old, "PodReady": old, "ResultRecorded": new}
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted", "changed"),
+    [
+        pytest.param(a_job(), status_of(WAITING), True, id="nothing is shown yet"),
+        pytest.param(showing(status_of(WAITING)), status_of(WAITING), False, id="all is shown"),
+        pytest.param(
+            showing(status_of(WAITING)), status_of(STARTING), True, id="a condition changed"
+        ),
+        pytest.param(
+            showing(status_of(a_document(progress=encoding(45)))),
+            status_of(a_document(progress=encoding(49.9))),
+            False,
+            id="too little progress",
+        ),
+        pytest.param(
+            showing(status_of(a_document(progress=encoding(45)))),
+            status_of(a_document(progress=encoding(50))),
+            True,
+            id="enough of it",
+        ),
+        pytest.param(
+            showing({**status_of(WAITING), "retryTime": "2026-01-02T03:04:05Z"}),
+            status_of(WAITING),
+            True,
+            id="something has to disappear",
+        ),
+        pytest.param(
+            showing(
+                {**status_of(WAITING), "theirs": 1},
+                conditions={
+                    **showing(status_of(WAITING)).conditions,
+                    "Theirs": {"type": "Theirs", "status": "True"},
+                },
+            ),
+            status_of(WAITING),
+            False,
+            id="what others wrote is theirs",
+        ),
+    ],
+)
+def test_it_is_written_when(shown: JobSeen, wanted: dict[str, Any], changed: bool) -> None:
+    assert is_changed(shown, wanted) is changed

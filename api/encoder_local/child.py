@@ -88,6 +88,8 @@ class Child:
 
     def kill(self) -> None:
         """End it and everything it started, now."""
+        if self._process.returncode is not None:
+            return  # its number may be another's by now
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

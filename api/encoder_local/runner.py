@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from encoder_core.clock import Clock, SystemClock
 from encoder_core.errors import JobError
 from encoder_core.failures import Failure, failure
 from encoder_core.redaction import Redactor, split_secrets
-from encoder_core.reports import Answer, Envelope, ProgressReport
+from encoder_core.reports import Answer, Envelope, ProgressReport, WorkOrder
 from encoder_core.retries import RetryLimits
 from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db import attempts, blobs, jobs, messages, queue, workers
@@ -27,6 +28,7 @@ from encoder_db.reports import apply_report
 from encoder_db.rows import Claimed, QueueMessage
 from encoder_db.settings import QueueSettings
 from encoder_db.store import Store
+from encoder_db.takeover import end_abandoned
 from encoder_local.child import Child
 from encoder_local.order import OrderContext, build_order
 from encoder_local.scratch import Scratch
@@ -38,6 +40,7 @@ BEAT_S: Final = 10.0  # GET /workers takes a worker for gone after three of thes
 KEEP_FAILED_S: Final = 24 * 3600.0  # as long as a failed job's credentials: what a retry needs
 CLEAN_S: Final = 3600.0
 BUSY_POLL_S: Final = 0.1
+TICK_S: Final = 2.0  # how soon a cancel is seen, and leases are looked at, between two polls
 STORE_PAUSE_S: Final = 1.0
 NO_LEASE: Final = Answer(accepted=True)
 """The record cannot be reached: the worker goes on, but must not publish for longer than it may."""
@@ -74,6 +77,7 @@ class LocalRunner:
         context: OrderContext,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
+        spawn: Callable[[WorkOrder], Child] = Child,
     ) -> None:
         self._store = store
         self._worker = worker
@@ -85,6 +89,9 @@ class LocalRunner:
         self._context = context
         self._clock = clock or SystemClock()
         self._jitter = jitter
+        self._spawn_child = spawn
+        self._taken: list[QueueMessage] = []
+        """Claimed, and not yet dealt with: the database went away in between."""
         self._running: dict[int, Running] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -93,20 +100,23 @@ class LocalRunner:
 
     def wake(self) -> None:
         """Look at the queue now: somebody knows that there is something in it."""
+        self._due.pop("claim", None)
         self._wake.set()
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; then the running workers are asked to end, and waited for."""
         self._stop = stop
         self._persist(lambda: queue.release_leases_of(self._store, self._worker))
+        self._persist(self._end_abandoned)
         while not stop.is_set():
             try:
                 took = self._tick()
             except DBAPIError as error:
                 log.warning("store_unavailable", extra={"error": type(error.orig).__name__})
+                self._due.clear()  # leases first of all, as soon as it is back
                 self._pause(STORE_PAUSE_S)
                 continue
-            self._pause(BUSY_POLL_S if took else self._idle_poll_s)
+            self._pause(BUSY_POLL_S if took else min(self._idle_poll_s, TICK_S))
         self._shut_down()
 
     def _tick(self) -> int:
@@ -115,18 +125,24 @@ class LocalRunner:
             self._beat()
         if self._is_due("extend", self._lease_s / 3):
             self._extend_leases()
+        if self._is_due("abandoned", BEAT_S):
+            self._end_abandoned()
         if self._is_due("clean", CLEAN_S):
             self._clean_scratch()
         self._stop_canceled()
         free = self._capacity - len(self._running)
-        if free <= 0:
-            return 0
-        taken = queue.claim(
-            self._store, engine="local", worker=self._worker, limit=free, lease_s=self._lease_s
-        )
-        for message in taken:
-            self._start(message)
-        return len(taken)
+        if not self._taken and free > 0 and self._is_due("claim", self._idle_poll_s):
+            self._taken = queue.claim(
+                self._store, engine="local", worker=self._worker, limit=free, lease_s=self._lease_s
+            )
+        took = len(self._taken)
+        while self._taken:
+            # Kept until it is dealt with: to open an attempt twice for a lease is to open it once.
+            self._start(self._taken[0])
+            del self._taken[0]
+        if took:
+            self._due.pop("claim", None)
+        return took
 
     # --- One job -----------------------------------------------------------------------------
 
@@ -148,9 +164,9 @@ class LocalRunner:
             return
         try:
             child, redact = self._spawn(claimed)
-        except (JobError, OSError) as error:
+        except (JobError, OSError, ValidationError) as error:
             because = error.failure if isinstance(error, JobError) else failure("worker_failed")
-            log.error("worker_not_started", extra={"job": claimed.job.id, "error": str(error)})
+            log.error("worker_not_started", extra={"job": claimed.job.id, "why": because.message})
             self._finish(claimed, exit_code=None, because=because)
             return
         running = Running(message, claimed, child)
@@ -159,12 +175,16 @@ class LocalRunner:
         )
         with self._lock:
             self._running[claimed.job.id] = running
-        attempts.mark_starting(self._store, claimed)
+        running.thread.start()
         log.info(
             "attempt_started",
             extra={"job": claimed.job.id, "attempt": claimed.attempt, "pid": child.pid},
         )
-        running.thread.start()
+        try:
+            attempts.mark_starting(self._store, claimed)
+        except DBAPIError as error:
+            # The worker's first report makes good for it.
+            log.warning("store_unavailable", extra={"error": type(error.orig).__name__})
 
     def _spawn(self, claimed: Claimed) -> tuple[Child, Redactor]:
         job = claimed.job
@@ -182,7 +202,7 @@ class LocalRunner:
             encoded=self._scratch.encoded_earlier(job.uuid, claimed.attempt),
         )
         _, secrets = split_secrets(work.spec)
-        return Child(order), Redactor([*secrets.values(), claimed.token])
+        return self._spawn_child(order), Redactor([*secrets.values(), claimed.token])
 
     def _write_inline(self, job_id: int, scratch: Path) -> Path:
         path = scratch / "inline"
@@ -193,8 +213,30 @@ class LocalRunner:
 
     def _follow(self, running: Running, redact: Redactor) -> None:
         """Pass on the worker's reports until it ends, then record how it ended."""
-        claimed, child = running.claimed, running.child
+        claimed = running.claimed
         extra = {"job": claimed.job.id, "attempt": claimed.attempt}
+        because = None
+        try:
+            code = self._pass_on(running, redact)
+        except Exception:  # a mistake of ours ends this attempt, and keeps no place for ever
+            log.exception("worker_not_followed", extra=extra)
+            running.child.kill()
+            running.child.wait()
+            code, because = None, failure("worker_failed")
+        try:
+            if not running.lost:
+                self._finish(claimed, exit_code=code, because=because)
+        except Exception:  # as above: its lease lapses, and the attempt ends as abandoned
+            log.exception("attempt_not_finished", extra=extra)
+        finally:
+            with self._lock:
+                del self._running[claimed.job.id]
+            self.wake()
+
+    def _pass_on(self, running: Running, redact: Redactor) -> int:
+        """Its reports to the record, its log to ours; its exit code."""
+        child = running.child
+        extra = {"job": running.claimed.job.id, "attempt": running.claimed.attempt}
 
         def forward_log() -> None:
             for line in child.log_lines():
@@ -207,11 +249,7 @@ class LocalRunner:
         code = child.wait()
         forwarder.join()
         log.info("worker_ended", extra={**extra, "exit_code": code})
-        if not running.lost:
-            self._finish(claimed, exit_code=code)
-        with self._lock:
-            del self._running[claimed.job.id]
-        self._wake.set()
+        return code
 
     def _apply(self, envelope: Envelope) -> Answer:
         if isinstance(envelope.report, ProgressReport):
@@ -270,6 +308,12 @@ class LocalRunner:
                 running.lost = True
                 running.child.kill()
 
+    def _end_abandoned(self) -> None:
+        with self._lock:
+            ours = set(self._running)
+        ours.update(message.job_id for message in self._taken)
+        end_abandoned(self._store, worker=self._worker, limits=self._limits, besides=ours)
+
     def _stop_canceled(self) -> None:
         by_id = {running.claimed.job.id: running for running in self._snapshot()}
         if not by_id:
@@ -315,7 +359,7 @@ class LocalRunner:
 
     def _persist(self, work: Callable[[], T], *, tries: int | None = None) -> T | None:
         """
-        Do it until the database has it. None after `tries`.
+        Do it until the database has it. None after `tries`. What it refuses is raised.
 
         While we are stopping, a database that does not answer is waited for a little only: what
         could not be recorded is found by whoever takes the lease over.
@@ -324,7 +368,7 @@ class LocalRunner:
         while True:
             try:
                 return work()
-            except DBAPIError as error:
+            except (OperationalError, InterfaceError) as error:
                 log.warning("store_unavailable", extra={"error": type(error.orig).__name__})
                 if left is None and self._stop.is_set():
                     left = 5

@@ -76,7 +76,11 @@ class ApiServer:
         try:
             asyncio.run(self._serve(ready))
         finally:
-            self._socket.close()
+            self.close()
+
+    def close(self) -> None:
+        """For one that is not run after all. May be called again."""
+        self._socket.close()
 
     def stop(self) -> None:
         """Begin to stop; returns at once. A second call does not wait for the drain."""

@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings
 from rich.console import Console
+from rich.markup import escape
 
 from encoder_core.errors import ConfigurationError, EncoderError
 
@@ -23,13 +25,17 @@ app = typer.Typer(
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 
+SCOPES = ("jobs:read", "jobs:write", "admin")  # encoder_api.contract has what they allow
+
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Default: PORT, or 8080. 0: any.")]
+
 # The parts are imported where they are used: `encoder --help` need not load a database driver.
 
 
 @app.command()
 def up(
     host: Annotated[str | None, typer.Option(help="Default: ENCODER_HOST, or 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Default: PORT, or 8080. 0: any.")] = None,
+    port: Port = None,
 ) -> None:
     """API, dashboard, webhooks and workers in one process. The whole service on one machine."""
     from encoder_cli.processes import run_up
@@ -40,7 +46,7 @@ def up(
 @app.command()
 def api(
     host: Annotated[str | None, typer.Option(help="Default: ENCODER_HOST, or 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Default: PORT, or 8080. 0: any.")] = None,
+    port: Port = None,
 ) -> None:
     """The HTTP API and the dashboard alone. Needs MySQL."""
     from encoder_cli.processes import run_api
@@ -79,7 +85,9 @@ def run_operator() -> None:
 
 @app.command()
 def retention(
-    hours: Annotated[int | None, typer.Option(help="Default: RETENTION_HOURS, or 168.")] = None,
+    hours: Annotated[
+        int | None, typer.Option(min=0, help="Default: RETENTION_HOURS, or 168.")
+    ] = None,
 ) -> None:
     """Deletes finished jobs older than the retention time, then ends. For a CronJob."""
     from encoder_cli.processes import run_retention
@@ -100,11 +108,12 @@ def demo(
     """Runs one job from end to end on this machine and shows what happens."""
     from encoder_cli.demo import DemoFailed, check_demo_folder, run_demo
 
-    console = Console(highlight=False)
+    console, complaints = Console(highlight=False), Console(highlight=False, stderr=True)
     try:
         run_demo(source=source, folder=check_demo_folder(folder), console=console)
     except DemoFailed as error:
-        console.print(f"[bold red]The demo failed.[/] {error}", markup=True)
+        # Escaped: what went wrong may be named in brackets.
+        complaints.print(f"[bold red]The demo failed.[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -113,14 +122,18 @@ def create_key(
     name: Annotated[str, typer.Option(help="What the key is for.")],
     owner: Annotated[str, typer.Option(help="Whose jobs it sees.")] = "default",
     scope: Annotated[
-        list[str] | None, typer.Option(help="jobs:read, jobs:write, admin. May be repeated.")
+        list[str] | None,
+        typer.Option(help=f"{', '.join(SCOPES)}. May be repeated. Default: the first two."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Makes a key and prints it. It is shown this once."""
     from encoder_cli.keys import make_key
 
-    key = make_key(name=name, owner=owner, scopes=scope or ["jobs:read", "jobs:write"])
+    unknown = sorted(set(scope or []) - set(SCOPES))
+    if unknown:
+        raise ConfigurationError(f"there is no scope {unknown[0]}; known are {', '.join(SCOPES)}")
+    key = make_key(name=name, owner=owner, scopes=scope or list(SCOPES[:2]))
     typer.echo(json.dumps({"key": key, "name": name, "owner": owner}) if as_json else key)
 
 
@@ -166,7 +179,7 @@ def main() -> None:
         app()
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
-            name = problem["loc"][0] if problem["loc"] else error.title
+            name = _variable(error.title, str(problem["loc"][0] if problem["loc"] else ""))
             print(
                 f"encoder: {name} {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr
             )
@@ -174,6 +187,17 @@ def main() -> None:
     except EncoderError as error:
         print(f"encoder: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _variable(settings: str, field: str) -> str:
+    """The environment variable behind a field of a settings class, both by name."""
+    classes, found = [BaseSettings], dict[str, type[BaseSettings]]()
+    while classes:
+        cls = classes.pop()
+        found[cls.__name__] = cls
+        classes += cls.__subclasses__()
+    prefix = found[settings].model_config.get("env_prefix", "") if settings in found else ""
+    return f"{prefix}{field}".upper() or settings
 
 
 if __name__ == "__main__":

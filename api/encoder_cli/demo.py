@@ -70,9 +70,14 @@ def prepare_source(source: str | None, files: Path, console: Console) -> dict[st
     if source:
         path = Path(source).expanduser()
         if not path.is_file():
-            raise DemoFailed(f"{path} is not a file")
+            raise DemoFailed(
+                f"{path} is not a file; give the path of a video, or an http, https or ftp URL"
+            )
         name = "source" + path.suffix.lower()
-        shutil.copyfile(path, files / name)
+        try:
+            shutil.copyfile(path, files / name)
+        except OSError as error:
+            raise DemoFailed(f"{path} cannot be copied: {error.strerror}") from error
         return {"kind": "file", "path": name}
     console.print("[dim]Making a clip: 10 s of 720p with sound[/]")
     make_clip(files / "clip.mp4")
@@ -80,16 +85,24 @@ def prepare_source(source: str | None, files: Path, console: Console) -> dict[st
 
 
 def make_clip(path: Path) -> None:
-    subprocess.run(
+    run_tool(
         [
             *("ffmpeg", "-nostdin", "-v", "error", "-y"),
             *("-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30:duration=10"),
             *("-f", "lavfi", "-i", "sine=frequency=440:duration=10"),
             *("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p"),
             *("-c:a", "aac", str(path)),
-        ],
-        check=True,
+        ]
     )
+
+
+def run_tool(command: list[str]) -> bytes:
+    """What it prints. Raises DemoFailed with its last words."""
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()
+        raise DemoFailed(f"{command[0]} ended with {done.returncode}: {said[-500:]}")
+    return done.stdout
 
 
 @contextmanager
@@ -125,7 +138,10 @@ def running_encoder(
     try:
         wait_until_ready(url, process, log_path)
         console.print(f"[dim]encoder up listens on {url}[/]")
-        yield url
+        try:
+            yield url
+        except requests.RequestException as error:
+            raise DemoFailed(f"encoder up does not answer:\n{tail_of(log_path)}") from error
     finally:
         process.terminate()
         try:
@@ -141,13 +157,23 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log_path: Path)
         if process.poll() is not None:
             break
         try:
-            if requests.get(f"{url}/readyz", timeout=2).ok:
+            if client().get(f"{url}/readyz", timeout=2).ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             pass
         sleep(0.1)
-    tail = "\n".join(log_path.read_text().splitlines()[-10:])
-    raise DemoFailed(f"encoder up did not start:\n{tail}")
+    raise DemoFailed(f"encoder up did not start:\n{tail_of(log_path)}")
+
+
+def tail_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+
+
+def client() -> requests.Session:
+    """One that goes to loopback itself, whatever proxy the environment names."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def submit(url: str, source: dict[str, Any], webhook: str, console: Console) -> int:
@@ -168,7 +194,7 @@ def submit(url: str, source: dict[str, Any], webhook: str, console: Console) -> 
         ],
         "notificationUrl": webhook,
     }
-    response = requests.post(f"{url}/jobs", json=request, timeout=30)
+    response = client().post(f"{url}/jobs", json=request, timeout=30)
     if response.status_code != 202:
         raise DemoFailed(f"POST /jobs answered {response.status_code}: {response.text}")
     accepted = response.json()
@@ -185,10 +211,10 @@ def follow(url: str, job: int, console: Console) -> dict[str, Any]:
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console) as progress, client() as session:
         task = progress.add_task("job", total=100, status="queued", note="")
         while True:
-            response = requests.get(f"{url}/jobs/{job}", timeout=10)
+            response = session.get(f"{url}/jobs/{job}", timeout=10)
             response.raise_for_status()
             document: dict[str, Any] = response.json()
             now = document["progress"] or {}
@@ -231,8 +257,9 @@ def is_signed(webhook: Received, secret: str) -> bool:
 
 def show_outputs(job: dict[str, Any], files: Path, console: Console) -> None:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("output", "video", "audio", "duration", "size"):
-        table.add_column(name)
+    table.add_column("output", overflow="fold")  # a path is of use only as a whole
+    for name in ("video", "audio", "duration", "size"):
+        table.add_column(name, no_wrap=True)
     for output in job["outputs"]:
         path = files / output["spec"]["destination"]["path"]
         table.add_row(os.path.relpath(path), *describe(path))
@@ -241,12 +268,8 @@ def show_outputs(job: dict[str, Any], files: Path, console: Console) -> None:
 
 def describe(path: Path) -> tuple[str, str, str, str]:
     """What ffprobe says of a file: video, audio, duration, size."""
-    answer = subprocess.run(
-        ["ffprobe", "-v", "error", "-show_format", "-show_streams", "-of", "json", str(path)],
-        check=True,
-        capture_output=True,
-    )
-    probe = json.loads(answer.stdout)
+    command = ["ffprobe", "-v", "error", "-show_format", "-show_streams", "-of", "json", str(path)]
+    probe = json.loads(run_tool(command))
     video = next((s for s in probe["streams"] if s["codec_type"] == "video"), None)
     audio = next((s for s in probe["streams"] if s["codec_type"] == "audio"), None)
     return (

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from uuid import uuid4
 
+from sqlalchemy.exc import OperationalError
+
 from encoder_api.app import create_app
 from encoder_api.auth import check_exposure
 from encoder_api.server import ApiServer
@@ -23,7 +25,7 @@ from encoder_db import keys
 from encoder_db.migrations import migrate
 from encoder_db.retention import delete_old_jobs
 from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings, TransferSettings
-from encoder_db.store import Store, open_store, take_file_lock
+from encoder_db.store import Store, make_folder, open_store, take_file_lock
 from encoder_local.housekeeping import Housekeeper
 from encoder_local.order import OrderContext
 from encoder_local.runner import LocalRunner
@@ -38,6 +40,7 @@ def run_up(*, host: str | None, port: int | None) -> None:
     settings = api_settings(host, port)
     with opened_store(alone=True) as store, ExitStack() as stack:
         server = bind(settings, store)
+        stack.callback(server.close)  # a setting of another part may be wrong
         crew = Crew(on_crash=server.stop)
         hire_runner(crew, store, stack)
         hire_sender(crew, store)
@@ -140,14 +143,31 @@ def opened_store(*, alone: bool = False, shared_by: str | None = None) -> Iterat
             "(and MYSQL_USER, MYSQL_PASSWORD, MYSQL_DATABASE), or run `encoder up` instead"
         )
     with open_store(database, secrets, exclusive=alone) as store:
-        migrate(store)
+        try:
+            migrate(store)
+        except OperationalError as error:
+            raise ConfigurationError(f"{_where(database)}: {_why(error)}") from error
         yield store
+
+
+def _where(database: DatabaseSettings) -> str:
+    if database.is_sqlite:
+        return f"cannot use the database in {database.data_dir} (ENCODER_DATA_DIR)"
+    return (
+        f"cannot use MySQL at {database.mysql_host} port {database.mysql_port}, database "
+        f"{database.mysql_database}, as {database.mysql_user} (MYSQL_HOST, MYSQL_PORT, "
+        "MYSQL_DATABASE, MYSQL_USER, MYSQL_PASSWORD)"
+    )
+
+
+def _why(error: OperationalError) -> str:
+    """The server's words, without the statement."""
+    return str(error.orig.args[-1] if error.orig is not None and error.orig.args else error)
 
 
 def hire_runner(crew: Crew, store: Store, stack: ExitStack) -> None:
     """The local runner and its housekeeper. The data folder is ours until `stack` is left."""
-    data_dir = DatabaseSettings().data_dir.resolve()
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir = make_folder(DatabaseSettings().data_dir.resolve())
     stack.enter_context(take_file_lock(data_dir / "runner.lock"))
     transfer, settings = TransferSettings(), QueueSettings()
     runner = LocalRunner(

@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 from encoder_core.redaction import Redactor
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_QUIET: Final = ("alembic", "botocore", "boto3", "s3transfer", "urllib3", "uvicorn.access")
+_QUIET: Final = ("alembic", "botocore", "boto3", "s3transfer", "urllib3", "uvicorn")
 
 _context: ContextVar[dict[str, Any]] = ContextVar("encoder_log_context", default={})  # noqa: B039
 

@@ -82,7 +82,7 @@ class Store:
             if not parsed.database or parsed.database == ":memory:":
                 raise ConfigurationError("SQLite needs a file")
             path = Path(parsed.database)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             lock = take_file_lock(path.with_name(f"{path.name}.lock")) if exclusive else None
         return cls(parsed, keys=keys, webhook_secret=webhook_secret, lock=lock)
 
@@ -181,6 +181,17 @@ def open_store(
 def now(tx: Connection) -> datetime:
     moment: datetime = tx.execute(select(db_now())).scalar_one()
     return moment
+
+
+def make_folder(path: Path) -> Path:
+    """The data folder, made if it is missing. Raises ConfigurationError when it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot make {path}: {error.strerror}; choose another folder with ENCODER_DATA_DIR"
+        ) from error
+    return path
 
 
 def take_file_lock(path: Path) -> IO[bytes]:

@@ -19,8 +19,8 @@ from typing import Any
 
 import requests
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from encoder_api.webhooks.signing import read_secrets, sign
 from encoder_cli.receiver import Received, Receiver
@@ -256,14 +256,11 @@ def is_signed(webhook: Received, secret: str) -> bool:
 
 
 def show_outputs(job: dict[str, Any], files: Path, console: Console) -> None:
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("output", overflow="fold")  # a path is of use only as a whole
-    for name in ("video", "audio", "duration", "size"):
-        table.add_column(name, no_wrap=True)
+    """A path has its line to itself: it is of use only as a whole."""
     for output in job["outputs"]:
         path = files / output["spec"]["destination"]["path"]
-        table.add_row(os.path.relpath(path), *describe(path))
-    console.print(table)
+        console.print(escape(os.path.relpath(path)), style="bold", soft_wrap=True)
+        console.print("  " + ", ".join(describe(path)))
 
 
 def describe(path: Path) -> tuple[str, str, str, str]:
@@ -273,8 +270,8 @@ def describe(path: Path) -> tuple[str, str, str, str]:
     video = next((s for s in probe["streams"] if s["codec_type"] == "video"), None)
     audio = next((s for s in probe["streams"] if s["codec_type"] == "audio"), None)
     return (
-        f"{video['codec_name']} {video['width']}x{video['height']}" if video else "none",
-        f"{audio['codec_name']} {audio['channels']}ch" if audio else "none",
+        f"{video['codec_name']} {video['width']}x{video['height']}" if video else "no video",
+        f"{audio['codec_name']} {audio['channels']}ch" if audio else "no audio",
         f"{float(probe['format']['duration']):.2f} s",
         f"{int(probe['format']['size']) / 1e6:.2f} MB",
     )

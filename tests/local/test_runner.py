@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
 from encoder_core.reports import WorkOrder
@@ -24,7 +24,6 @@ from encoder_db.pools import set_pool
 from encoder_db.rows import JobRow
 from encoder_db.settings import QueueSettings
 from encoder_db.store import Store
-from encoder_db.tables import queue_jobs
 from encoder_local.child import Child
 from encoder_local.order import OrderContext
 from encoder_local.runner import LocalRunner
@@ -169,16 +168,9 @@ def test_a_predecessor_that_was_killed_holds_no_place(store: Store, tmp_path: Pa
 def test_a_seldom_polled_queue_is_looked_at_when_somebody_knows(
     store: Store, tmp_path: Path
 ) -> None:
-    with running(store, tmp_path, poll_ms=60_000) as runner:
-        wait_for_poll(store)
+    first = make.create(store)
+    with running(store, tmp_path, poll_ms=600_000) as runner:
+        wait_for(store, first, J.FAILED)
         job = make.create(store)
         runner.wake()
         wait_for(store, job, J.FAILED)
-
-
-def wait_for_poll(store: Store) -> None:
-    """A first job shows that the runner has polled; it ends and leaves nothing due."""
-    first = make.create(store)
-    wait_for(store, first, J.FAILED)
-    with store.read() as tx:
-        assert tx.execute(select(queue_jobs.c.id)).first() is None

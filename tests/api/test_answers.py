@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import encoder_db
 from encoder_api.app import create_app, services_of
 from encoder_api.problems import PROBLEMS
 from encoder_api.settings import ApiSettings
+from encoder_db.migrations import migrate
 from encoder_db.store import Store
 from tests.api.conftest import CheckedClient, ClientMaker
 from tests.api.samples import job
@@ -185,10 +187,13 @@ def test_a_mistake_of_ours_is_logged_and_not_shown(
     assert record.exc_info is not None
 
 
-def test_a_database_that_is_gone_is_said_to_be(store: Store, tmp_path: Path) -> None:
-    gone = Store.open(f"sqlite:///{tmp_path / 'none' / 'encoder.db'}", keys=store.keys)
-    (tmp_path / "none").rmdir()
-    with gone, CheckedClient(create_app(ApiSettings(api_key="k" * 20), gone)) as client:
+def test_a_database_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    gone = Store.open(f"sqlite:///{tmp_path / 'none' / 'encoder.db'}")
+    migrate(gone)
+    app = create_app(ApiSettings(api_key="k" * 20), gone)
+    gone.close()  # no open connection, which would outlive the file
+    shutil.rmtree(tmp_path / "none")
+    with gone, CheckedClient(app) as client:
         response = client.get("/jobs", headers={"Authorization": f"Bearer {'k' * 20}"})
         assert (response.status_code, response.headers["retry-after"]) == (503, "2")
         assert client.get("/readyz").status_code == 503

@@ -20,37 +20,3 @@ def output(**changes: Any) -> dict[str, Any]:
         "destination": {"kind": "s3", "bucket": "my-bucket", "path": "out.mp4"},
         **changes,
     }
-
-
-ORIGINAL: dict[str, Any] = {
-    "source": {
-        "kind": "s3",
-        "access_key_id": "AKIAIOSFODNN7EXAMPLE",
-        "access_key_secret": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-        "region": "us-east-1",
-        "bucket": "my-bucket",
-        "path": "uploads/input/video.mp4",
-    },
-    "outputs": [
-        {
-            "container": "mp4",
-            "videoCodec": "libx264",
-            "videoBitrate": "2500k",
-            "audioCodec": "aac",
-            "audioBitrate": "128k",
-            "width": 1280,
-            "height": 720,
-            "destination": {
-                "kind": "s3",
-                "access_key_id": "AKIAIOSFODNN7EXAMPLE",
-                "access_key_secret": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-                "region": "us-east-1",
-                "bucket": "my-bucket",
-                "path": "processed/output/video_720p.mp4",
-                "acl": "public-read",
-            },
-        }
-    ],
-    "notificationUrl": "https://example.com/webhook",
-}
-"""The original service's own example, to the letter."""

@@ -11,7 +11,8 @@ from encoder_api.settings import ApiSettings
 from encoder_db.migrations import migrate
 from encoder_db.store import Store
 from tests.api.conftest import KEYS, CheckedClient
-from tests.api.samples import ORIGINAL, job
+from tests.api.samples import job
+from tests.original import ORIGINAL
 
 
 @pytest.fixture

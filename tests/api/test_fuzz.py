@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from encoder_core.specs import JobRequest, OutputSpec, S3Destination
 from tests.api.conftest import CheckedClient
-from tests.api.samples import ORIGINAL
+from tests.original import ORIGINAL
 
 SCALARS = (
     st.none()

@@ -15,7 +15,8 @@ from encoder_api.conditional import matches
 from encoder_db.blobs import read_blob
 from encoder_db.store import Store
 from tests.api.conftest import CheckedClient, ClientMaker
-from tests.api.samples import ORIGINAL, job, output
+from tests.api.samples import job, output
+from tests.original import ORIGINAL
 
 Headers = dict[str, str]
 AddKey = Callable[..., Headers]

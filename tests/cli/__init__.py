@@ -1,0 +1,3 @@
+"""The `encoder` command."""
+
+from __future__ import annotations

@@ -23,39 +23,7 @@ from encoder_core.specs import (
     VideoSettings,
     parse_bitrate,
 )
-
-ORIGINAL: dict[str, Any] = {
-    "source": {
-        "kind": "s3",
-        "access_key_id": "AKIAIOSFODNN7EXAMPLE",
-        "access_key_secret": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-        "region": "us-east-1",
-        "bucket": "my-bucket",
-        "path": "uploads/input/video.mp4",
-    },
-    "outputs": [
-        {
-            "container": "mp4",
-            "videoCodec": "libx264",
-            "videoBitrate": "2500k",
-            "audioCodec": "aac",
-            "audioBitrate": "128k",
-            "width": 1280,
-            "height": 720,
-            "destination": {
-                "kind": "s3",
-                "access_key_id": "AKIAIOSFODNN7EXAMPLE",
-                "access_key_secret": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-                "region": "us-east-1",
-                "bucket": "my-bucket",
-                "path": "processed/output/video_720p.mp4",
-                "acl": "public-read",
-            },
-        }
-    ],
-    "notificationUrl": "https://example.com/webhook",
-}
-"""The request of the original service, letter by letter."""
+from tests.original import ORIGINAL
 
 SOURCE = {"kind": "https", "url": "https://media.example/in.mp4"}
 DESTINATION = {"kind": "https", "url": "https://media.example/out.mp4"}

@@ -24,8 +24,8 @@ from encoder_core.redaction import split_secrets
 from encoder_core.specs import JobSpec
 from encoder_core.states import AttemptStatus, OutputStatus
 from tests.core.test_redaction import REQUESTS
-from tests.core.test_specs import ORIGINAL
 from tests.docs.render import DOCS, ROOT
+from tests.original import ORIGINAL
 
 CRDS = ROOT / "crds"
 DEFINITIONS = {

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
+from tests.original import ORIGINAL
 from tests.servers.database import DatabaseServer
 from tests.servers.ftp import FtpServer
 from tests.servers.http import HttpServer
@@ -32,39 +33,6 @@ from tests.system.service import Service, encoder_up, settings_for
 
 CLIP = "h264_320x180_25p_2s_stereo.mp4"
 LONG_CLIP = "h264_640x360_25p_20s_stereo.mp4"
-
-# What the original's documentation shows, to the letter.
-ORIGINAL_REQUEST: dict[str, Any] = {
-    "source": {
-        "kind": "s3",
-        "access_key_id": "AKIAIOSFODNN7EXAMPLE",
-        "access_key_secret": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-        "region": "us-east-1",
-        "bucket": "my-bucket",
-        "path": "uploads/input/video.mp4",
-    },
-    "outputs": [
-        {
-            "container": "mp4",
-            "videoCodec": "libx264",
-            "videoBitrate": "2500k",
-            "audioCodec": "aac",
-            "audioBitrate": "128k",
-            "width": 1280,
-            "height": 720,
-            "destination": {
-                "kind": "s3",
-                "access_key_id": "AKIAIOSFODNN7EXAMPLE",
-                "access_key_secret": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-                "region": "us-east-1",
-                "bucket": "my-bucket",
-                "path": "processed/output/video_720p.mp4",
-                "acl": "public-read",
-            },
-        }
-    ],
-    "notificationUrl": "https://example.com/webhook",
-}
 
 Clip = Callable[[str], Path]
 
@@ -148,7 +116,7 @@ def test_post_answers_202_with_id_uuid_and_status(service: Service, clip: Clip) 
 
 
 def test_the_originals_own_request_is_accepted(service: Service) -> None:
-    assert service.post("/jobs", ORIGINAL_REQUEST).status_code == 202
+    assert service.post("/jobs", ORIGINAL).status_code == 202
 
 
 def test_a_job_ends_completed_and_its_outputs_uploaded(service: Service, clip: Clip) -> None:

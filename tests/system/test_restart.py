@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.servers.webhooks import WebhookReceiver
 from tests.system.service import FINAL, Service, encoder_up
@@ -61,6 +62,13 @@ def test_killed_in_the_middle_of_an_encode_the_job_ends_completed_once(
         assert service.stop() == 0
 
 
+def is_reachable(service: Service) -> bool:
+    try:
+        return service.get("/readyz").ok
+    except requests.ConnectionError:
+        return False
+
+
 def worker_processes(service: Service) -> list[int]:
     assert service.process is not None
     workers = children_of(service.process.pid)
@@ -68,16 +76,24 @@ def worker_processes(service: Service) -> list[int]:
     return workers + [pid for worker in workers for pid in children_of(worker)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param([signal.SIGTERM], id="by SIGTERM"),
+        pytest.param([signal.SIGINT, signal.SIGINT], id="by an impatient Ctrl-C"),
+    ],
+)
 def test_told_to_stop_it_ends_its_workers_and_gives_the_job_back(
-    sqlite_url: str, tmp_path: Path, clip: Clip, number: signal.Signals
+    sqlite_url: str, tmp_path: Path, clip: Clip, numbers: list[signal.Signals]
 ) -> None:
     with encoder_up(sqlite_url, tmp_path) as service:
         job_number = service.submit(a_long_request(service, clip))
         service.wait_for(job_number, is_encoding)
         workers = worker_processes(service)
         assert service.process is not None
-        os.kill(service.process.pid, number)
+        for number in numbers:
+            os.kill(service.process.pid, number)
+            eventually(lambda: not is_reachable(service), service.log_tail)
         assert service.process.wait(timeout=60) == 0
         assert not any(map(is_alive, workers))
         service.start()

@@ -44,7 +44,8 @@ def run_up(*, host: str | None, port: int | None) -> None:
         crew = Crew(on_crash=server.stop)
         hire_runner(crew, store, stack)
         hire_sender(crew, store)
-        with crew:
+        # The outer one lasts until the workers have ended: a second Ctrl-C must not cut that short.
+        with on_signals(server.stop), crew:
             serve(server)
     crew.raise_if_crashed()
 

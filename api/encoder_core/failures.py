@@ -78,7 +78,7 @@ FAILURES: Final = _kinds(
     ("source_unreachable", F.SOURCE, B.APP, "The source's server did not answer",
      "Check that the server is up and reachable from where the workers run."),
     ("source_not_found", F.SOURCE, B.NONE, "The source does not exist",
-     "Check the path, the bucket and the region."),
+     "Check where it is said to be: the URL, or the path, bucket and region."),
     ("source_denied", F.SOURCE, B.NONE, "The source's server refused access",
      "Check the credentials and that they may read this object; signed URLs may have expired."),
     ("source_changed", F.SOURCE, B.APP, "The source changed while it was read",

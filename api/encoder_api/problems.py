@@ -118,7 +118,8 @@ def summarise(problems: Sequence[FieldProblem]) -> str:
     first = problems[0]
     where = first.pointer or "The body"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {first.detail}{more}."
+    sentence = f"{where}: {first.detail}{more}"
+    return sentence if sentence.endswith("?") else f"{sentence}."
 
 
 def invalid_parameter(name: str, detail: str) -> Problem:

@@ -22,7 +22,8 @@ from typing import Any
 
 from benchmarks.report import Figure, Options, Series, children_cpu_s, foreign_load, say
 from encoder_core.media.command import build_encode_command, build_probe_command
-from encoder_core.media.plan import OutputPlan, plan_output
+from encoder_core.media.plan import plan_output
+from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import parse_probe
 from encoder_core.specs import OutputSpec
 from encoder_worker.cpu import count_threads

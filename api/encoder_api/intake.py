@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from encoder_core.errors import FieldProblem, InvalidRequest
-from encoder_core.media.plan import check_request
+from encoder_core.media.check import check_request
 from encoder_core.specs import FileDestination, FileSource, InlineSource, JobSpec
 
 NO_FILES: Final = (

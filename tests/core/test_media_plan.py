@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from encoder_core.errors import FieldProblem, InvalidRequest
-from encoder_core.media.plan import OutputPlan, check_request, plan_output
+from encoder_core.media.check import check_request
+from encoder_core.media.plan import plan_output
+from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import AudioStream, Probe, VideoStream
 from encoder_core.specs import JobRequest, OutputSpec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from encoder_core.media.plan import OutputPlan
+from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.reports import OutputFile, OutputResult
 from encoder_core.specs import Destination, OutputSpec

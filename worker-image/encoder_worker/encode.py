@@ -16,7 +16,7 @@ from encoder_core.errors import JobError
 from encoder_core.failures import Failure
 from encoder_core.media.command import build_encode_command
 from encoder_core.media.containers import Kind
-from encoder_core.media.plan import OutputPlan
+from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.media.verify import Finding, compare
 from encoder_core.reports import WorkerLimits

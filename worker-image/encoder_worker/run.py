@@ -11,7 +11,8 @@ from encoder_core.egress import Dialler
 from encoder_core.errors import InvalidRequest, JobError
 from encoder_core.exits import Exit, exit_for
 from encoder_core.failures import Failure, failure
-from encoder_core.media.plan import OutputPlan, plan_output
+from encoder_core.media.plan import plan_output
+from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.redaction import Redactor
 from encoder_core.reports import (

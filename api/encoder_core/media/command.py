@@ -13,7 +13,7 @@ from typing import Final
 
 from encoder_core.media.codecs import VideoEncoder
 from encoder_core.media.containers import SOURCE_DEMUXERS, Kind
-from encoder_core.media.plan import AudioPlan, OutputPlan, VideoPlan
+from encoder_core.media.planned import AudioPlan, OutputPlan, VideoPlan
 from encoder_core.specs import Container
 
 MAX_PIXELS: Final = 16384 * 8704  # above 16K; a 62 kB file can claim more and take 433 MB a frame

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from encoder_core.media.containers import Kind
-from encoder_core.media.plan import AudioPlan, OutputPlan, VideoPlan
+from encoder_core.media.planned import AudioPlan, OutputPlan, VideoPlan
 from encoder_core.media.probe import AudioStream, Probe, VideoStream
 
 FRAME_TOLERANCE: Final = 0.01  # damaged frames at the ends of captures; a cut loses far more

@@ -1,0 +1,166 @@
+"""
+Say what no source could make possible. Pure, and asked before a job is accepted.
+
+Each problem names its field by a JSON pointer into the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from encoder_core.errors import FieldProblem
+from encoder_core.media.codecs import (
+    AUDIO_ENCODERS,
+    COPY,
+    NONE,
+    VIDEO_ENCODERS,
+    find_audio_encoder,
+    find_video_encoder,
+)
+from encoder_core.media.containers import CONTAINERS, ContainerKind, Kind
+from encoder_core.media.notes import Notes
+from encoder_core.specs import JobSpec, OutputSpec, parse_bitrate
+
+_PICTURE_FIELDS: Final = (
+    "video_codec", "video_bitrate", "max_bitrate", "crf", "width", "height", "frame_rate",
+    "profile", "preset", "gop_seconds", "fit", "upscale",
+)  # fmt: skip
+_SOUND_FIELDS: Final = ("audio_codec", "audio_bitrate", "audio_channels", "audio_sample_rate")
+
+
+def check_request(spec: JobSpec) -> list[FieldProblem]:
+    """What no source could make possible, found before a job is accepted."""
+    problems: list[FieldProblem] = []
+    for index, output in enumerate(spec.outputs):
+        notes = Notes(index)
+        check_output(output, notes)
+        problems += notes.problems
+    return problems
+
+
+def check_output(spec: OutputSpec, notes: Notes) -> None:
+    kind = CONTAINERS.get(spec.container)
+    if kind is None:
+        made = ", ".join(container.value for container in CONTAINERS)
+        notes.refuse(
+            "container",
+            "not_available",
+            f"{spec.container.value} is not available in this version; choose one of {made}",
+        )
+        return
+    if kind.kind is Kind.AUDIO:
+        _refuse_fields(spec, _PICTURE_FIELDS, f"{spec.container.value} holds no picture", notes)
+    if kind.kind in (Kind.PICTURE, Kind.ANIMATION):
+        _refuse_fields(spec, _SOUND_FIELDS, f"{spec.container.value} holds no sound", notes)
+        _refuse_fields(
+            spec,
+            ("video_bitrate", "max_bitrate", "crf", "profile", "preset", "gop_seconds"),
+            f"{spec.container.value} has no such setting",
+            notes,
+        )
+    _check_video(spec, kind, notes)
+    _check_audio(spec, kind, notes)
+    if kind.kind is Kind.VIDEO and spec.video_codec == NONE and spec.audio_codec == NONE:
+        notes.refuse(
+            "audio_codec", "nothing_left", "with neither picture nor sound nothing is left"
+        )
+
+
+def _refuse_fields(spec: OutputSpec, fields: Sequence[str], why: str, notes: Notes) -> None:
+    for field in fields:
+        value = getattr(spec, field)
+        if value is not None and value is not False and value != NONE:
+            notes.refuse(field, "not_applicable", f"{why}; leave it out")
+
+
+def _check_video(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
+    if not kind.video or spec.video_codec == NONE:
+        if kind.kind in (Kind.PICTURE, Kind.ANIMATION):
+            notes.refuse("video_codec", "nothing_left", "without a picture nothing is left")
+        return
+    name = spec.video_codec or kind.default_video or ""
+    if name == COPY:
+        _refuse_fields(
+            spec,
+            [field for field in _PICTURE_FIELDS if field != "video_codec"],
+            "a copied stream stays as it is",
+            notes,
+        )
+        if kind.kind in (Kind.PICTURE, Kind.ANIMATION):
+            notes.refuse("video_codec", "not_applicable", "pictures are always encoded")
+        return
+    encoder = find_video_encoder(name)
+    if encoder is None:
+        known = ", ".join(n for n, e in VIDEO_ENCODERS.items() if e.family in kind.video)
+        notes.refuse("video_codec", "unknown_codec", f"is not known here; choose one of {known}")
+        return
+    if encoder.family not in kind.video:
+        notes.refuse(
+            "video_codec",
+            "codec_not_in_container",
+            f"{spec.container.value} cannot hold {encoder.family}; it holds {_list(kind.video)}",
+        )
+    if spec.crf is not None and (encoder.default_crf is None or spec.crf > encoder.max_crf):
+        detail = (
+            f"{encoder.name} has no constant quality; give videoBitrate"
+            if encoder.default_crf is None
+            else f"{encoder.name} takes 0 to {encoder.max_crf:g}"
+        )
+        notes.refuse("crf", "out_of_range", detail)
+    _check_choice(spec.preset, encoder.presets, "preset", encoder.name, notes)
+    _check_choice(spec.profile, encoder.profiles, "profile", encoder.name, notes)
+    peak, average = spec.max_bitrate, spec.video_bitrate
+    if peak and average and parse_bitrate(peak) < parse_bitrate(average):
+        notes.refuse("max_bitrate", "out_of_range", "must not be below videoBitrate")
+
+
+def _check_choice(
+    value: str | None, choices: Sequence[str], field: str, encoder: str, notes: Notes
+) -> None:
+    if value is None or value in choices:
+        return
+    detail = f"{encoder} takes {_list(choices)}" if choices else f"{encoder} has none"
+    notes.refuse(field, "unknown_choice", detail)
+
+
+def _check_audio(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
+    if not kind.audio:
+        return
+    if spec.audio_codec == NONE:
+        if kind.kind is Kind.AUDIO:
+            notes.refuse("audio_codec", "nothing_left", "without sound nothing is left")
+        return
+    name = spec.audio_codec or kind.default_audio or ""
+    if name == COPY:
+        _refuse_fields(
+            spec,
+            [field for field in _SOUND_FIELDS if field != "audio_codec"],
+            "a copied stream stays as it is",
+            notes,
+        )
+        return
+    encoder = find_audio_encoder(name)
+    if encoder is None:
+        known = ", ".join(n for n, e in AUDIO_ENCODERS.items() if e.family in kind.audio)
+        notes.refuse("audio_codec", "unknown_codec", f"is not known here; choose one of {known}")
+        return
+    if encoder.family not in kind.audio:
+        notes.refuse(
+            "audio_codec",
+            "codec_not_in_container",
+            f"{spec.container.value} cannot hold {encoder.family}; it holds {_list(kind.audio)}",
+        )
+    if spec.audio_channels is not None and spec.audio_channels > encoder.max_channels:
+        notes.refuse(
+            "audio_channels",
+            "out_of_range",
+            f"{encoder.name} makes at most {encoder.max_channels} channels",
+        )
+    rates = encoder.sample_rates
+    if spec.audio_sample_rate is not None and rates and spec.audio_sample_rate not in rates:
+        notes.refuse("audio_sample_rate", "unknown_choice", f"{encoder.name} takes {_list(rates)}")
+
+
+def _list(values: Sequence[object]) -> str:
+    return ", ".join(str(value) for value in values)

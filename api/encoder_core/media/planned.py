@@ -1,0 +1,79 @@
+"""What a plan says: the decided outputs of a job, as values that a command is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from encoder_core.failures import Warned
+from encoder_core.media.codecs import AudioEncoder, VideoEncoder
+from encoder_core.media.containers import ContainerKind
+from encoder_core.specs import Container
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoPlan:
+    stream: int
+    encoder: VideoEncoder | None
+    """None: the stream is copied."""
+    family: str
+    width: int
+    height: int
+    """As stored in the file. A copied stream that is turned keeps its stored size."""
+    scale: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    """Cut out of the middle, after scaling."""
+    frame_rate: Fraction | None = None
+    """A constant rate to make. None: the frames of the source as they come."""
+    fps: Fraction | None = None
+    """What the rate will be, for the keyframe distance and the check."""
+    deinterlace: bool = False
+    tone_map: bool = False
+    bitrate: int | None = None
+    max_bitrate: int | None = None
+    crf: float | None = None
+    preset: str | None = None
+    profile: str | None = None
+    gop_frames: int | None = None
+    duration_s: float | None = None
+    frames: int | None = None
+    """How many there will be, when that can be known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioPlan:
+    stream: int
+    encoder: AudioEncoder | None
+    """None: the stream is copied."""
+    family: str
+    channels: int
+    sample_rate: int
+    bitrate: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputPlan:
+    """One output, decided."""
+
+    index: int
+    container: Container
+    kind: ContainerKind
+    video: VideoPlan | None
+    audio: AudioPlan | None
+    start_s: float = 0.0
+    length_s: float | None = None
+    """Cut to so much. None: to the end."""
+    duration_s: float | None = None
+    """How long it will be, when that can be known."""
+    pictures: tuple[float, ...] = ()
+    """Instants of which a picture is taken, each within the clip."""
+    is_set: bool = False
+    """Whether it is a set of numbered files rather than one file."""
+    warnings: tuple[Warned, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """How the encoder names it in the scratch folder; a pattern for a set of pictures."""
+        number = "-%05d" if self.is_set else ""
+        return f"{self.index}{number}.{self.kind.extension}"

@@ -1,0 +1,104 @@
+"""Decide the sound of an output: which stream, how many channels, at which rate. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from encoder_core.media.codecs import COPY, NONE, AudioEncoder, find_audio_encoder
+from encoder_core.media.containers import ContainerKind, Kind
+from encoder_core.media.notes import Notes
+from encoder_core.media.planned import AudioPlan
+from encoder_core.media.probe import AudioStream, Probe
+from encoder_core.media.timing import cut
+from encoder_core.specs import OutputSpec, parse_bitrate
+
+
+def plan_audio(
+    spec: OutputSpec, kind: ContainerKind, probe: Probe, notes: Notes
+) -> AudioPlan | None:
+    if not kind.audio or spec.audio_codec == NONE:
+        return None
+    source = probe.main_audio
+    if source is None:
+        if kind.kind is Kind.AUDIO:
+            notes.refuse("container", "no_audio", "the source has no sound")
+        else:
+            notes.warn("no_audio", "The source has no sound; neither has the output.")
+        return None
+    if len(probe.audio) > 1:
+        language = f" ({source.language})" if source.language else ""
+        notes.warn(
+            "audio_stream_chosen", f"Of {len(probe.audio)} audio streams one is used{language}."
+        )
+    if spec.audio_codec == COPY:
+        return _copy_audio(spec, kind, source, notes)
+    encoder = find_audio_encoder(spec.audio_codec or kind.default_audio or "")
+    assert encoder is not None, "checked by check_output"
+    channels = _plan_channels(spec, encoder, source, notes)
+    bitrate = parse_bitrate(spec.audio_bitrate) if spec.audio_bitrate else None
+    if bitrate is not None and encoder.bitrate_per_channel is None:
+        notes.warn("bitrate_ignored", f"{encoder.name} is lossless.", "audio_bitrate")
+        bitrate = None
+    elif bitrate is None and encoder.bitrate_per_channel is not None:
+        bitrate = encoder.bitrate_per_channel * channels
+    return AudioPlan(
+        stream=source.index,
+        encoder=encoder,
+        family=encoder.family,
+        channels=channels,
+        sample_rate=_plan_sample_rate(spec, encoder, source),
+        bitrate=bitrate,
+    )
+
+
+def _copy_audio(
+    spec: OutputSpec, kind: ContainerKind, source: AudioStream, notes: Notes
+) -> AudioPlan:
+    if source.codec not in kind.audio:
+        notes.refuse(
+            "audio_codec",
+            "codec_not_in_container",
+            f"the source is {source.codec}, which {spec.container.value} cannot hold; name a codec",
+        )
+    return AudioPlan(
+        stream=source.index,
+        encoder=None,
+        family=source.codec,
+        channels=source.channels,
+        sample_rate=source.sample_rate,
+    )
+
+
+def _plan_channels(
+    spec: OutputSpec, encoder: AudioEncoder, source: AudioStream, notes: Notes
+) -> int:
+    """Stereo at most unless more is asked for: that is what plays everywhere."""
+    if spec.audio_channels is None:
+        channels = min(source.channels, 2, encoder.max_channels)
+        if channels < source.channels:
+            notes.warn(
+                "downmixed",
+                f"{source.channels} channels become {channels}; audioChannels keeps more.",
+            )
+        return channels
+    # Mono to stereo is a copy of the channel; anything wider would be invented.
+    possible = max(source.channels, 2)
+    if spec.audio_channels > possible:
+        notes.warn("channels_not_raised", f"The source has only {source.channels} channels.",
+                   "audio_channels")  # fmt: skip
+    return min(spec.audio_channels, possible)
+
+
+def _plan_sample_rate(spec: OutputSpec, encoder: AudioEncoder, source: AudioStream) -> int:
+    wanted = spec.audio_sample_rate or source.sample_rate
+    if not encoder.sample_rates or wanted in encoder.sample_rates:
+        return wanted
+    higher = [rate for rate in encoder.sample_rates if rate >= wanted]
+    return min(higher) if higher else max(encoder.sample_rates)
+
+
+def with_audio_length(
+    plan: AudioPlan, start: float, length: float | None, probe: Probe
+) -> AudioPlan:
+    source = next(stream for stream in probe.audio if stream.index == plan.stream)
+    return replace(plan, duration_s=cut(source.duration_s or probe.duration_s, start, length))

@@ -1,0 +1,56 @@
+"""Decide the instants of the source of which pictures are taken. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from encoder_core.media.containers import ContainerKind, Kind
+from encoder_core.media.notes import Notes
+from encoder_core.media.probe import Probe
+from encoder_core.specs import OutputSpec
+
+POSTER_AT: Final = 0.1  # the first frames are often black; a tenth in there is something to see
+MAX_PICTURES: Final = 1000
+
+
+def plan_pictures(
+    spec: OutputSpec,
+    kind: ContainerKind,
+    probe: Probe,
+    start: float,
+    duration: float | None,
+    notes: Notes,
+) -> tuple[float, ...]:
+    """The instants of the source of which pictures are taken."""
+    if kind.kind is not Kind.PICTURE or notes.problems:
+        return ()
+    if probe.still or duration is None:
+        if spec.thumbnails is not None and (probe.still or spec.thumbnails.at is None):
+            notes.refuse(
+                "thumbnails", "no_duration", "the source has no duration to take them from"
+            )
+        return (start,)
+    # The picture has its own length: a longer sound track has no pictures to show.
+    shown = probe.video.duration_s if probe.video and probe.video.duration_s else probe.duration_s
+    end = min(start + duration, shown or start + duration)
+    span = max(end - start, 0.0)
+    if spec.thumbnails is None:
+        return (start + POSTER_AT * span,)
+    if spec.thumbnails.count is not None:
+        count = spec.thumbnails.count
+        return tuple(start + span * (number + 0.5) / count for number in range(count))
+    if spec.thumbnails.interval_seconds is not None:
+        interval = spec.thumbnails.interval_seconds
+        count = max(1, math.ceil(span / interval - 1e-6))
+        if count > MAX_PICTURES:
+            notes.refuse(
+                "thumbnails/interval_seconds",
+                "too_many",
+                f"that makes {count} pictures; at most {MAX_PICTURES} are made",
+            )
+        return tuple(start + number * interval for number in range(min(count, MAX_PICTURES)))
+    instants = sorted(set(spec.thumbnails.at or ()))
+    if instants and instants[-1] >= end:
+        notes.refuse("thumbnails/at", "beyond_end", f"the source ends after {end:.3f} s")
+    return tuple(instants)

@@ -11,6 +11,7 @@ from encoder_api.metrics import Metrics
 from encoder_api.sessions import Sessions
 from encoder_api.settings import ApiSettings
 from encoder_db.store import Store
+from encoder_db.submit import Intake
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Services:
     sessions: Sessions
     metrics: Metrics
     health: DatabaseHealth
+    intake: Intake
     draining: threading.Event = field(default_factory=threading.Event)
     """Set while the process is about to stop: /readyz says so to load balancers."""
 
@@ -28,4 +30,5 @@ class Services:
 def make_services(settings: ApiSettings, store: Store) -> Services:
     sessions = Sessions(store.keys, hours=settings.session_hours)
     authenticator = Authenticator(settings, store, sessions)
-    return Services(settings, store, authenticator, sessions, Metrics(), DatabaseHealth(store))
+    health, intake = DatabaseHealth(store), Intake(store)
+    return Services(settings, store, authenticator, sessions, Metrics(), health, intake)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pymysql
 from sqlalchemy import (
     URL,
+    Column,
     ColumnElement,
     Connection,
     Engine,
@@ -17,7 +18,9 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    insert,
     literal,
+    select,
 )
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError
@@ -195,8 +198,8 @@ def upsert(
     """Insert the row, or give these values to the one with this key."""
     row = {**key, **values, **(on_insert or {})}
     if tx.dialect.name == "sqlite":
-        insert = sqlite.insert(table).values(row)
-        tx.execute(insert.on_conflict_do_update(index_elements=list(key), set_=dict(values)))
+        missing = sqlite.insert(table).values(row)
+        tx.execute(missing.on_conflict_do_update(index_elements=list(key), set_=dict(values)))
         return
     tx.execute(mysql.insert(table).values(row).on_duplicate_key_update(dict(values)))
 
@@ -214,3 +217,21 @@ def insert_missing(tx: Connection, table: Table, row: Mapping[str, Any]) -> None
 def inserted_id(result: Any) -> int:
     key: Sequence[Any] = result.inserted_primary_key
     return int(key[0])
+
+
+def insert_all(
+    tx: Connection, table: Table, rows: Sequence[Mapping[str, Any]], *, key: Column[Any]
+) -> list[int]:
+    """
+    Insert rows in one statement and return their numbers in the same order.
+
+    `key` is a unique column of theirs by which they are found again: where several rows are
+    written at once, no server promises which number each of them got.
+    """
+    if len(rows) == 1:
+        return [inserted_id(tx.execute(insert(table), dict(rows[0])))]
+    (number,) = table.primary_key.columns
+    tx.execute(insert(table), [dict(row) for row in rows])
+    wanted = [row[key.name] for row in rows]
+    found = {row[0]: row[1] for row in tx.execute(select(key, number).where(key.in_(wanted)))}
+    return [found[value] for value in wanted]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, delete, exists, insert, literal, select
 from sqlalchemy.sql import Select
 
 from encoder_core.documents import EventDocument, JobDocument
-from encoder_core.events import FINAL_EVENTS, webhook_payload
+from encoder_core.events import FINAL_EVENTS, job_event, webhook_payload
 from encoder_core.ids import new_uuid
-from encoder_db.dialect import db_now, inserted_id, to_json
+from encoder_core.states import JobStatus
+from encoder_db.dialect import db_now, insert_all, inserted_id, to_json
 from encoder_db.documents import load_document
 from encoder_db.secrets import read_sealed_webhook
 from encoder_db.tables import job_events, jobs, webhook_attempts, webhook_deliveries
@@ -45,6 +47,34 @@ def record_event_of(
 
     No address: there never was one, or the receiver said that it is gone.
     """
+    event = _event_row(job, event_type)
+    event_id = inserted_id(tx.execute(insert(job_events), event))
+    if job.notification_url is None or target is None:
+        return
+    if event_type in FINAL_EVENTS:
+        _supersede(tx, job.id)
+    due_at = PARKED_UNTIL if _has_earlier(tx, job) else db_now()
+    tx.execute(
+        insert(webhook_deliveries).values(next_attempt_at=due_at),
+        _delivery_row(job, event, event_id, target),
+    )
+
+
+def record_accepted(tx: Connection, accepted: Sequence[tuple[JobDocument, bytes | None]]) -> None:
+    """The first event of jobs that were just written, each with its receiver's sealed address."""
+    first = job_event(JobStatus.QUEUED)
+    events = [_event_row(job, first) for job, _ in accepted]
+    ids = insert_all(tx, job_events, events, key=job_events.c.uuid)
+    deliveries = [
+        {**_delivery_row(job, event, event_id, target), "next_attempt_at": job.updated_at}
+        for (job, target), event, event_id in zip(accepted, events, ids, strict=True)
+        if target is not None
+    ]
+    if deliveries:
+        tx.execute(insert(webhook_deliveries), deliveries)
+
+
+def _event_row(job: JobDocument, event_type: str) -> dict[str, Any]:
     uuid = new_uuid(unix_ms=int(job.updated_at.timestamp() * 1000))
     payload = webhook_payload(
         event_type,
@@ -53,41 +83,33 @@ def record_event_of(
         sequence=job.version,
         job=job.to_json(),
     )
-    event_id = inserted_id(
-        tx.execute(
-            insert(job_events),
-            {
-                "uuid": uuid,
-                "job_id": job.id,
-                "seq": job.version,
-                "type": event_type,
-                "payload": to_json(payload),
-                "created_at": job.updated_at,
-            },
-        )
-    )
-    if job.notification_url is None or target is None:
-        return
-    if event_type in FINAL_EVENTS:
-        _supersede(tx, job.id)
-    tx.execute(
-        insert(webhook_deliveries).values(
-            next_attempt_at=PARKED_UNTIL if _has_earlier(tx, job) else db_now()
-        ),
-        {
-            "event_id": event_id,
-            "event_uuid": uuid,
-            "event_type": event_type,
-            "job_id": job.id,
-            "job_uuid": job.uuid,
-            "seq": job.version,
-            "trigger_kind": "auto",
-            "target": target,
-            "host_hash": hash_host(job.notification_url),
-            "attempts": 0,
-            "lease_seq": 0,
-        },
-    )
+    return {
+        "uuid": uuid,
+        "job_id": job.id,
+        "seq": job.version,
+        "type": event_type,
+        "payload": to_json(payload),
+        "created_at": job.updated_at,
+    }
+
+
+def _delivery_row(
+    job: JobDocument, event: Mapping[str, Any], event_id: int, target: bytes
+) -> dict[str, Any]:
+    assert job.notification_url is not None, f"job {job.id} has a receiver without an address"
+    return {
+        "event_id": event_id,
+        "event_uuid": event["uuid"],
+        "event_type": event["type"],
+        "job_id": job.id,
+        "job_uuid": job.uuid,
+        "seq": job.version,
+        "trigger_kind": "auto",
+        "target": target,
+        "host_hash": hash_host(job.notification_url),
+        "attempts": 0,
+        "lease_seq": 0,
+    }
 
 
 def hash_host(url: str) -> bytes:

@@ -1,9 +1,11 @@
-"""Accept a job: everything it needs to run, and to be told of, is written in one transaction."""
+"""Accept jobs: everything one needs to run, and to be told of, is written in one transaction."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -11,23 +13,33 @@ from sqlalchemy.exc import IntegrityError
 
 from encoder_core.documents import OutputDocument
 from encoder_core.errors import FieldProblem, InvalidRequest, Refused
-from encoder_core.events import job_event
 from encoder_core.ids import new_uuid
 from encoder_core.redaction import split_secrets
 from encoder_core.sealing import KeyRing
 from encoder_core.specs import InlineSource, JobSpec
 from encoder_core.states import JobStatus, OutputStatus
 from encoder_db.blobs import write_blob
-from encoder_db.dialect import db_now, inserted_id
+from encoder_db.dialect import db_now, insert_all
 from encoder_db.documents import document_of_new
-from encoder_db.events import record_event_of
+from encoder_db.events import record_accepted
 from encoder_db.idempotency import Idempotency, Replayed, keep_answer, read_idempotent
-from encoder_db.messages import enqueue, has_owner, queue_key
+from encoder_db.messages import enqueue_new, queue_key
 from encoder_db.rows import JobRow
-from encoder_db.secrets import store_secrets
-from encoder_db.tables import job_outputs, jobs, pools
+from encoder_db.secrets import Purpose, insert_secrets, seal_secrets
+from encoder_db.tables import job_outputs, jobs, pools, queue_owners
 
 NOTIFICATION = "/notificationUrl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One job to accept."""
+
+    spec: JobSpec
+    owner: str
+    inline: bytes | None = None
+    """The bytes of an inline source; left out, they are decoded from the spec."""
+    idempotency: Idempotency | None = None
 
 
 def create_job(
@@ -39,75 +51,150 @@ def create_job(
     inline: bytes | None = None,
     idempotency: Idempotency | None = None,
 ) -> JobRow:
-    """
-    Record a job and put it into its queue.
+    """Record one job and put it into its queue; see `create_jobs`."""
+    one = Submission(spec=spec, owner=owner, inline=inline, idempotency=idempotency)
+    return create_jobs(tx, [one], keys=keys)[0]
 
-    `inline` are the bytes of an inline source; left out, they are decoded from the spec. Raises
-    InvalidRequest when the pool does not exist, Refused when the owner's externalId is taken
-    (409), and Replayed when the request was answered before.
-    """
-    spec, inline = _detach_inline(spec, inline)
-    queue = queue_key(spec.pool, spec.priority, owner)
-    found = tx.execute(
-        select(db_now(), has_owner(queue)).select_from(pools).where(pools.c.name == spec.pool)
-    ).one_or_none()
-    if found is None:
-        raise InvalidRequest([FieldProblem("/pool", "pool_unknown", "there is no such pool")])
-    moment, owner_known = found
 
-    public, secrets = split_secrets(spec)
-    notification = secrets.pop(NOTIFICATION, None)
-    if notification is None and spec.notification_url is not None:
-        notification = spec.notification_url.get_secret_value()
-    row: dict[str, Any] = {
-        "uuid": new_uuid(unix_ms=int(moment.timestamp() * 1000)),
-        "owner": owner,
-        "pool": spec.pool,
-        "priority": spec.priority.value,
-        "status": JobStatus.QUEUED.value,
-        "attempt": 0,
-        "attempts_forgiven": 0,
-        "version": 1,
-        "source": public.pop("source"),
-        "secret_fields": sorted(secrets),
-        "external_id": spec.external_id,
-        "created_at": moment,
-        "updated_at": moment,
-    }
-    specs = public.pop("outputs")
-    row["request"] = public
+def create_jobs(
+    tx: Connection, submissions: Sequence[Submission], *, keys: KeyRing
+) -> list[JobRow]:
+    """
+    Record jobs and put them into their queues: all of them, in as many statements as one takes.
+
+    Raises InvalidRequest when a pool does not exist, Refused when an owner's externalId is taken
+    (409), and Replayed when the request was answered before. Of several jobs nothing says which
+    one it was, and what collides among them is an IntegrityError: take them one by one then.
+    """
+    moment, known_queues = _look_up(tx, submissions)
+    new = [_New.of(one, moment, keys) for one in submissions]
     try:
-        row["id"] = inserted_id(tx.execute(insert(jobs), row))
+        ids = insert_all(tx, jobs, [one.row for one in new], key=jobs.c.uuid)
     except IntegrityError:
-        _explain_conflict(tx, owner, spec, idempotency)
+        if len(submissions) == 1:
+            _explain_conflict(tx, submissions[0])
         raise
-    job = _as_row(row)
-    if specs:
-        tx.execute(
-            insert(job_outputs),
-            [
-                {
-                    "job_id": job.id,
-                    "position": position,
-                    "spec": output,
-                    "status": OutputStatus.PENDING.value,
-                    "updated_at": moment,
-                }
-                for position, output in enumerate(specs)
-            ],
-        )
-    sealed = store_secrets(
-        tx, job.id, job.uuid, keys=keys, credentials=secrets, webhook_url=notification
+    for one, number in zip(new, ids, strict=True):
+        one.row["id"] = number
+    outputs = _insert_outputs(tx, new, moment)
+    stored = [_as_row(one.row) for one in new]
+    insert_secrets(tx, [(one.row["id"], one.sealed) for one in new])
+    for one in new:
+        if one.inline is not None:
+            write_blob(tx, one.row["id"], one.inline)
+    enqueue_new(tx, stored, due_at=moment, known_queues=known_queues)
+    record_accepted(
+        tx,
+        [
+            (
+                document_of_new({**dict.fromkeys(_UNSET), **one.row}, documents),
+                one.sealed.get("webhook"),
+            )
+            for one, documents in zip(new, outputs, strict=True)
+        ],
     )
-    if inline is not None:
-        write_blob(tx, job.id, inline)
-    enqueue(tx, job, due_at=moment, owner_known=owner_known)
-    document = document_of_new({**dict.fromkeys(_UNSET), **row}, _new_outputs(tx, job.id, specs))
-    record_event_of(tx, document, job_event(JobStatus.QUEUED), target=sealed.get("webhook"))
-    if idempotency is not None:
-        answer = {"id": job.id, "uuid": str(job.uuid), "status": job.status.value}
-        keep_answer(tx, owner=owner, idempotency=idempotency, job_id=job.id, response=answer)
-    return job
+    for submission, job in zip(submissions, stored, strict=True):
+        if submission.idempotency is not None:
+            answer = {"id": job.id, "uuid": str(job.uuid), "status": job.status.value}
+            keep_answer(
+                tx,
+                owner=submission.owner,
+                idempotency=submission.idempotency,
+                job_id=job.id,
+                response=answer,
+            )
+    return stored
+
+
+def _look_up(tx: Connection, submissions: Sequence[Submission]) -> tuple[datetime, set[str]]:
+    """The database's clock, and which of the queues are known. Raises for an unknown pool."""
+    wanted = {one.spec.pool for one in submissions}
+    queues = {queue_key(one.spec.pool, one.spec.priority, one.owner) for one in submissions}
+    known = (queue_owners.c.pool == pools.c.name) & queue_owners.c.queue.in_(sorted(queues))
+    rows = tx.execute(
+        select(pools.c.name, queue_owners.c.queue, db_now())
+        .select_from(pools.outerjoin(queue_owners, known))
+        .where(pools.c.name.in_(sorted(wanted)))
+    ).all()
+    if {row[0] for row in rows} != wanted:
+        raise InvalidRequest([FieldProblem("/pool", "pool_unknown", "there is no such pool")])
+    return rows[0][2], {row[1] for row in rows if row[1] is not None}
+
+
+@dataclass(slots=True)
+class _New:
+    """A job on its way into the tables."""
+
+    row: dict[str, Any]
+    outputs: list[dict[str, Any]]
+    sealed: dict[Purpose, bytes]
+    inline: bytes | None
+
+    @classmethod
+    def of(cls, submission: Submission, moment: datetime, keys: KeyRing) -> _New:
+        spec, inline = _detach_inline(submission.spec, submission.inline)
+        public, secrets = split_secrets(spec)
+        notification = secrets.pop(NOTIFICATION, None)
+        if notification is None and spec.notification_url is not None:
+            notification = spec.notification_url.get_secret_value()
+        uuid = new_uuid(unix_ms=int(moment.timestamp() * 1000))
+        row: dict[str, Any] = {
+            "uuid": uuid,
+            "owner": submission.owner,
+            "pool": spec.pool,
+            "priority": spec.priority.value,
+            "status": JobStatus.QUEUED.value,
+            "attempt": 0,
+            "attempts_forgiven": 0,
+            "version": 1,
+            "source": public.pop("source"),
+            "secret_fields": sorted(secrets),
+            "external_id": spec.external_id,
+            "created_at": moment,
+            "updated_at": moment,
+        }
+        outputs = public.pop("outputs")
+        row["request"] = public
+        sealed = seal_secrets(uuid, keys=keys, credentials=secrets, webhook_url=notification)
+        return cls(row, outputs, sealed, inline)
+
+
+def _insert_outputs(
+    tx: Connection, new: Sequence[_New], moment: datetime
+) -> list[list[OutputDocument]]:
+    """Write the outputs of all jobs; what was written, by job. Only the numbers are read back."""
+    rows = [
+        {
+            "job_id": one.row["id"],
+            "position": position,
+            "spec": output,
+            "status": OutputStatus.PENDING.value,
+            "updated_at": moment,
+        }
+        for one in new
+        for position, output in enumerate(one.outputs)
+    ]
+    if not rows:
+        return [[] for _ in new]
+    tx.execute(insert(job_outputs), rows)
+    numbers = tx.execute(
+        select(job_outputs.c.job_id, job_outputs.c.position, job_outputs.c.id).where(
+            job_outputs.c.job_id.in_([one.row["id"] for one in new])
+        )
+    )
+    ids = {(job_id, position): number for job_id, position, number in numbers}
+    return [
+        [
+            OutputDocument(
+                id=ids[one.row["id"], index],
+                index=index,
+                status=OutputStatus.PENDING,
+                spec=dict(output),
+            )
+            for index, output in enumerate(one.outputs)
+        ]
+        for one in new
+    ]
 
 
 def _detach_inline(spec: JobSpec, inline: bytes | None) -> tuple[JobSpec, bytes | None]:
@@ -120,17 +207,16 @@ def _detach_inline(spec: JobSpec, inline: bytes | None) -> tuple[JobSpec, bytes 
     return spec.model_copy(update={"source": source}), inline
 
 
-def _explain_conflict(
-    tx: Connection, owner: str, spec: JobSpec, idempotency: Idempotency | None
-) -> None:
+def _explain_conflict(tx: Connection, submission: Submission) -> None:
     """Raise what the caller must know of a row that exists already."""
-    if idempotency is not None:
-        earlier = read_idempotent(tx, owner=owner, idempotency=idempotency)
+    owner, external_id = submission.owner, submission.spec.external_id
+    if submission.idempotency is not None:
+        earlier = read_idempotent(tx, owner=owner, idempotency=submission.idempotency)
         if earlier is not None:
             raise Replayed(earlier)
-    taken = select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.external_id == spec.external_id)
+    taken = select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.external_id == external_id)
     job_id = tx.execute(taken).scalar_one_or_none()
-    if spec.external_id is not None and job_id is not None:
+    if external_id is not None and job_id is not None:
         raise Refused("external_id_taken", f"job {job_id} has this externalId already", status=409)
 
 
@@ -142,15 +228,3 @@ _UNSET = (
 
 def _as_row(row: dict[str, Any]) -> JobRow:
     return JobRow.of({**dict.fromkeys(_UNSET), **row})
-
-
-def _new_outputs(
-    tx: Connection, job_id: int, specs: Sequence[Mapping[str, Any]]
-) -> list[OutputDocument]:
-    """The outputs that this transaction just wrote. Of them only the numbers are read back."""
-    numbers = select(job_outputs.c.id).where(job_outputs.c.job_id == job_id)
-    ids = tx.execute(numbers.order_by(job_outputs.c.position)).scalars()
-    return [
-        OutputDocument(id=number, index=index, status=OutputStatus.PENDING, spec=dict(spec))
-        for index, (number, spec) in enumerate(zip(ids, specs, strict=True))
-    ]

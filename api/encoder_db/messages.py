@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from datetime import datetime
 from typing import Final
 
@@ -17,6 +18,8 @@ CLASSES: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 """In the order in which they are served; the index is the number in a queue's name."""
 
 DEFAULT_WEIGHT: Final = 1
+
+_FRESH: Final = {"deliveries": 0, "failures": 0, "lease_seq": 0}
 
 
 def queue_key(pool: str, priority: Priority, owner: str) -> str:
@@ -41,26 +44,36 @@ def register_owner(tx: Connection, *, pool: str, priority: Priority, owner: str)
     insert_missing(tx, queue_owners, row)
 
 
-def enqueue(
-    tx: Connection,
-    job: JobRow,
-    *,
-    delay_s: float = 0.0,
-    due_at: datetime | None = None,
-    owner_known: bool = False,
-) -> None:
-    """
-    Put a queued job into its queue, due after the delay or at a moment of the database's clock.
-
-    It must not be in one already. `owner_known` saves looking for its owner.
-    """
+def enqueue(tx: Connection, job: JobRow, *, delay_s: float = 0.0) -> None:
+    """Put a queued job into its queue, due after the delay. It must not be in one already."""
     queue = queue_key(job.pool, job.priority, job.owner)
-    if not owner_known and not tx.execute(select(has_owner(queue))).scalar_one():
+    if not tx.execute(select(has_owner(queue))).scalar_one():
         register_owner(tx, pool=job.pool, priority=job.priority, owner=job.owner)
     tx.execute(
-        insert(queue_jobs).values(visible_at=due_at or in_seconds(delay_s), enqueued_at=db_now()),
-        {"queue": queue, "job_id": job.id, "deliveries": 0, "failures": 0, "lease_seq": 0},
+        insert(queue_jobs).values(visible_at=in_seconds(delay_s), enqueued_at=db_now()),
+        {"queue": queue, "job_id": job.id, **_FRESH},
     )
+
+
+def enqueue_new(
+    tx: Connection, new: Sequence[JobRow], *, due_at: datetime, known_queues: Set[str]
+) -> None:
+    """The same for jobs that were just written, at a moment of the database's clock."""
+    rows = []
+    for job in new:
+        queue = queue_key(job.pool, job.priority, job.owner)
+        if queue not in known_queues:
+            register_owner(tx, pool=job.pool, priority=job.priority, owner=job.owner)
+        rows.append(
+            {
+                "queue": queue,
+                "job_id": job.id,
+                "visible_at": due_at,
+                "enqueued_at": due_at,
+                **_FRESH,
+            }
+        )
+    tx.execute(insert(queue_jobs), rows)
 
 
 def requeue(tx: Connection, job: JobRow, *, delay_s: float = 0.0) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 from uuid import UUID
 
@@ -23,32 +23,30 @@ def sealing_purpose(purpose: Purpose, job: UUID) -> str:
     return f"{purpose}:{job}"
 
 
-def store_secrets(
-    tx: Connection,
-    job_id: int,
-    job: UUID,
-    *,
-    keys: KeyRing,
-    credentials: Mapping[str, str],
-    webhook_url: str | None,
+def seal_secrets(
+    job: UUID, *, keys: KeyRing, credentials: Mapping[str, str], webhook_url: str | None
 ) -> dict[Purpose, bytes]:
-    """Seal and store what is given; what was stored, by purpose."""
+    """What is given, sealed, by purpose."""
     plain: dict[Purpose, str] = {}
     if credentials:
         plain["job-secrets"] = json.dumps(dict(credentials))
     if webhook_url is not None:
         plain["webhook"] = webhook_url
-    stored = {
+    return {
         purpose: keys.seal(text.encode(), purpose=sealing_purpose(purpose, job))
         for purpose, text in plain.items()
     }
+
+
+def insert_secrets(tx: Connection, sealed: Sequence[tuple[int, Mapping[Purpose, bytes]]]) -> None:
+    """Store what was sealed, of any number of jobs in one statement."""
     rows = [
-        {"job_id": job_id, "purpose": purpose, "sealed": sealed, "kek_id": key_id_of(sealed)}
-        for purpose, sealed in stored.items()
+        {"job_id": job_id, "purpose": purpose, "sealed": value, "kek_id": key_id_of(value)}
+        for job_id, values in sealed
+        for purpose, value in values.items()
     ]
     if rows:
         tx.execute(insert(job_secrets), rows)
-    return stored
 
 
 def read_credentials(
@@ -72,7 +70,8 @@ def replace_credentials(
     tx: Connection, job_id: int, job: UUID, *, keys: KeyRing, credentials: Mapping[str, str]
 ) -> None:
     destroy_credentials(tx, job_id)
-    store_secrets(tx, job_id, job, keys=keys, credentials=credentials, webhook_url=None)
+    sealed = seal_secrets(job, keys=keys, credentials=credentials, webhook_url=None)
+    insert_secrets(tx, [(job_id, sealed)])
 
 
 def destroy_credentials(tx: Connection, job_id: int) -> None:

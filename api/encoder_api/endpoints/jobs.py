@@ -25,10 +25,10 @@ from encoder_core.model import Model, Secret
 from encoder_core.redaction import escape_pointer
 from encoder_core.specs import JobRequest, Label
 from encoder_core.states import JobStatus
-from encoder_db import intake as db_intake
 from encoder_db import jobs as db_jobs
 from encoder_db import outbox
 from encoder_db.idempotency import Replayed
+from encoder_db.intake import Submission
 from encoder_db.rows import JobRow
 
 PAGE: Final = 200  # the original answered with its latest 200; also the largest page
@@ -158,23 +158,16 @@ _EXAMPLE: Final = {
 )
 def submit_job(call: Call[JobRequest, None]) -> Response:
     """Submit a job."""
-    store, spec = call.services.store, call.body
+    spec = call.body
     check_job(spec, files_root=call.services.settings.files_root)
-    idempotency = idempotency_of(call.request, spec, keys=store.keys)
-    inline = inline_bytes(spec)
-
-    def create(tx: Connection) -> JobRow:
-        return db_intake.create_job(
-            tx,
-            spec=spec,
-            owner=call.principal.owner,
-            keys=store.keys,
-            inline=inline,
-            idempotency=idempotency,
-        )
-
+    submission = Submission(
+        spec=spec,
+        owner=call.principal.owner,
+        inline=inline_bytes(spec),
+        idempotency=idempotency_of(call.request, spec, keys=call.services.store.keys),
+    )
     try:
-        job = store.run(create)
+        job = call.services.intake.submit(submission)
     except Replayed as earlier:
         accepted = Accepted.model_validate(earlier.response)
         return _accept(accepted, {"Idempotency-Replayed": "true"})

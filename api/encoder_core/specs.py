@@ -330,14 +330,35 @@ class Rendition(VideoSettings):
     """One rung of an HLS or DASH ladder."""
 
 
+class Packaging(Model):
+    """How an hls or dash output is cut, and which manifests describe its one set of segments."""
+
+    manifests: Annotated[list[Literal["hls", "dash"]], Field(min_length=1, max_length=2)] | None = (
+        None
+    )
+    """Default: the container's own. `["hls", "dash"]` writes both over the same segments."""
+    segment_seconds: Annotated[float, Field(ge=1, le=60)] | None = None
+    """A whole number of times gopSeconds. Default: about 6."""
+
+
+class Sprite(Model):
+    """Put the pictures on sheets, with a WebVTT file that says where on them each one is."""
+
+    columns: Annotated[int, Field(ge=1, le=50)] | None = None
+    """Default: 10."""
+    rows: Annotated[int, Field(ge=1, le=50)] | None = None
+    """Of one sheet; more pictures begin another. Default: 10."""
+
+
 class Thumbnails(Model):
-    """Which pictures a jpg or png output takes: exactly one of the three."""
+    """Which pictures a jpg or png output takes: exactly one of the first three."""
 
     count: Annotated[int, Field(ge=1, le=1000)] | None = None
     interval_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     at: (
         Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1, max_length=1000)] | None
     ) = None
+    sprite: Sprite | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -353,6 +374,8 @@ class OutputSpec(VideoSettings, AudioSettings):
     container: Container = Container.MP4
     clip: Clip | None = None
     renditions: Annotated[list[Rendition], Field(min_length=1, max_length=12)] | None = None
+    """What one leaves out it takes from the output's own fields."""
+    packaging: Packaging | None = None
     thumbnails: Thumbnails | None = None
     destination: Destination
 
@@ -360,6 +383,8 @@ class OutputSpec(VideoSettings, AudioSettings):
     def _shapes_fit_container(self) -> Self:
         if self.renditions is not None and self.container not in (Container.HLS, Container.DASH):
             raise ValueError("renditions are for hls and dash")
+        if self.packaging is not None and self.container not in (Container.HLS, Container.DASH):
+            raise ValueError("packaging is for hls and dash")
         if self.thumbnails is not None and self.container not in (Container.JPG, Container.PNG):
             raise ValueError("thumbnails are for jpg and png")
         return self

@@ -7,6 +7,7 @@ Each problem names its field by a JSON pointer into the request.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from encoder_core.errors import FieldProblem
@@ -19,8 +20,15 @@ from encoder_core.media.codecs import (
     find_video_encoder,
 )
 from encoder_core.media.containers import CONTAINERS, ContainerKind, Kind
+from encoder_core.media.ladder import (
+    allowed_families,
+    check_packaging,
+    list_manifests,
+    list_renditions,
+)
 from encoder_core.media.notes import Notes
-from encoder_core.specs import JobSpec, OutputSpec, parse_bitrate
+from encoder_core.media.stills import MAX_SHEET, sprite_grid
+from encoder_core.specs import JobSpec, OutputSpec, VideoSettings, parse_bitrate
 
 _PICTURE_FIELDS: Final = (
     "video_codec", "video_bitrate", "max_bitrate", "crf", "width", "height", "frame_rate",
@@ -59,22 +67,69 @@ def check_output(spec: OutputSpec, notes: Notes) -> None:
             f"{spec.container.value} has no such setting",
             notes,
         )
-    _check_video(spec, kind, notes)
+    if kind.kind is Kind.PACKAGE:
+        _check_package(spec, kind, notes)
+    else:
+        _check_video(spec, spec.container.value, kind, notes)
     _check_audio(spec, kind, notes)
-    if kind.kind is Kind.VIDEO and spec.video_codec == NONE and spec.audio_codec == NONE:
+    _check_sprite(spec, notes)
+    if (
+        kind.kind in (Kind.VIDEO, Kind.PACKAGE)
+        and spec.video_codec == NONE
+        and spec.audio_codec == NONE
+    ):
         notes.refuse(
             "audio_codec", "nothing_left", "with neither picture nor sound nothing is left"
         )
 
 
-def _refuse_fields(spec: OutputSpec, fields: Sequence[str], why: str, notes: Notes) -> None:
+def _check_package(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
+    """Every rendition by itself, then what they have to agree on."""
+    check_packaging(spec, notes)
+    names = " and ".join(list_manifests(spec))
+    kind = replace(kind, video=allowed_families(spec, CONTAINERS))
+    if spec.renditions is not None and spec.video_codec == NONE:
+        notes.refuse("video_codec", "nothing_left", "without a picture there are no renditions")
+        return
+    for settings, own in list_renditions(spec, notes):
+        if settings.video_codec == COPY:
+            own.refuse(
+                "video_codec",
+                "not_applicable",
+                "segments begin with keyframes at fixed instants, which a copied stream lacks; "
+                "name a codec",
+            )
+        elif settings.video_codec == NONE and spec.video_codec != NONE:
+            own.refuse("video_codec", "nothing_left", "a rendition is a picture; leave it out")
+        else:
+            _check_video(settings, names, kind, own)
+
+
+def _check_sprite(spec: OutputSpec, notes: Notes) -> None:
+    if spec.thumbnails is None or spec.thumbnails.sprite is None:
+        return
+    columns, rows = sprite_grid(spec.thumbnails.sprite)
+    for field, across in (("width", columns), ("height", rows)):
+        side = getattr(spec, field)
+        if side is not None and side * across > MAX_SHEET:
+            notes.refuse(
+                field,
+                "out_of_range",
+                f"a sheet of {across} pictures would have {side * across} pixels; "
+                f"at most {MAX_SHEET} are made",
+            )
+
+
+def _refuse_fields(
+    spec: VideoSettings | OutputSpec, fields: Sequence[str], why: str, notes: Notes
+) -> None:
     for field in fields:
         value = getattr(spec, field)
         if value is not None and value is not False and value != NONE:
             notes.refuse(field, "not_applicable", f"{why}; leave it out")
 
 
-def _check_video(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
+def _check_video(spec: VideoSettings, container: str, kind: ContainerKind, notes: Notes) -> None:
     if not kind.video or spec.video_codec == NONE:
         if kind.kind in (Kind.PICTURE, Kind.ANIMATION):
             notes.refuse("video_codec", "nothing_left", "without a picture nothing is left")
@@ -99,7 +154,7 @@ def _check_video(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
         notes.refuse(
             "video_codec",
             "codec_not_in_container",
-            f"{spec.container.value} cannot hold {encoder.family}; it holds {_list(kind.video)}",
+            f"{container} cannot hold {encoder.family}; it holds {_list(kind.video)}",
         )
     if spec.crf is not None and (encoder.default_crf is None or spec.crf > encoder.max_crf):
         detail = (

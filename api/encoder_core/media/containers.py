@@ -16,6 +16,7 @@ class Kind(StrEnum):
     AUDIO = "audio"  #: Sound alone.
     PICTURE = "picture"  #: One still picture, or a set of them.
     ANIMATION = "animation"  #: Moving pictures without sound.
+    PACKAGE = "package"  #: Segments of a ladder and manifests that list them.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from encoder_core.errors import FieldProblem, InvalidRequest
 from encoder_core.failures import Warned
 
@@ -13,13 +15,30 @@ class Notes:
         self.index = index
         self.problems: list[FieldProblem] = []
         self.warnings: list[Warned] = []
+        self._below = ""
+        self._own: frozenset[str] = frozenset()
+
+    def of_rendition(self, number: int, given: Set[str]) -> Notes:
+        """The same notes, with the fields that a rendition has itself placed inside of it."""
+        notes = Notes(self.index)
+        notes.problems, notes.warnings = self.problems, self.warnings
+        notes._below, notes._own = f"/renditions/{number}", frozenset(given)
+        return notes
 
     def refuse(self, field: str, code: str, detail: str) -> None:
-        self.problems.append(FieldProblem(f"/outputs/{self.index}{_pointer(field)}", code, detail))
+        problem = FieldProblem(self._pointer(field), code, detail)
+        if problem not in self.problems:  # renditions share what they take from their output
+            self.problems.append(problem)
 
     def warn(self, code: str, message: str, field: str | None = None) -> None:
-        pointer = None if field is None else f"/outputs/{self.index}{_pointer(field)}"
-        self.warnings.append(Warned(code=code, message=message, output=self.index, pointer=pointer))
+        pointer = None if field is None else self._pointer(field)
+        warning = Warned(code=code, message=message, output=self.index, pointer=pointer)
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def _pointer(self, field: str) -> str:
+        inside = self._below if field in self._own or not field else ""
+        return f"/outputs/{self.index}{inside}{_pointer(field)}"
 
 
 def _pointer(field: str) -> str:

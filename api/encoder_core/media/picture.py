@@ -7,14 +7,16 @@ from typing import Final
 
 from encoder_core.media.codecs import COPY, NONE, VideoEncoder, find_video_encoder
 from encoder_core.media.containers import ContainerKind, Kind
-from encoder_core.media.geometry import plan_size
+from encoder_core.media.geometry import plan_size, warn_of_limit
 from encoder_core.media.notes import Notes
 from encoder_core.media.planned import VideoPlan
 from encoder_core.media.probe import Probe, VideoStream
 from encoder_core.media.rates import plan_rate
 from encoder_core.media.timing import cut
-from encoder_core.specs import OutputSpec, parse_bitrate
+from encoder_core.specs import OutputSpec, VideoSettings, parse_bitrate
 
+GIF_WIDTH: Final = 480
+SPRITE_WIDTH: Final = 160  # what players show above their time line
 GOP_S: Final = 2.0  # players seek to keyframes; every rendition cuts at the same instants
 VBV_RATIO: Final = 1.5  # peaks of one and a half times the average play on every device we know
 
@@ -35,9 +37,24 @@ def plan_video(
         notes.warn("video_stream_chosen", f"Of {probe.video_streams} video streams one is used.")
     if spec.video_codec == COPY:
         return _copy_video(spec, kind, source, notes)
+    plan = encode_video(spec, kind, source, notes, default_width=_default_width(spec, kind))
+    if plan.limited:
+        warn_of_limit(notes)
+    return plan
+
+
+def encode_video(
+    spec: VideoSettings,
+    kind: ContainerKind,
+    source: VideoStream,
+    notes: Notes,
+    *,
+    default_width: int | None = None,
+) -> VideoPlan:
+    """One picture that is made anew, and no larger than the source unless that was asked for."""
     encoder = find_video_encoder(spec.video_codec or kind.default_video or "")
     assert encoder is not None, "checked by check_output"
-    geometry = plan_size(spec, kind, encoder, source, notes)
+    geometry = plan_size(spec, encoder, source, notes, default_width=default_width)
     frame_rate = plan_rate(spec, kind, source, notes)
     fps = frame_rate or source.average_fps or source.nominal_fps
     _warn_of_colours(encoder, source, notes)
@@ -51,6 +68,7 @@ def plan_video(
         height=(geometry.crop or geometry.size)[1],
         scale=geometry.size if geometry.scaled else None,
         crop=geometry.crop,
+        limited=geometry.limited,
         frame_rate=frame_rate,
         fps=fps,
         deinterlace=source.interlaced,
@@ -64,7 +82,13 @@ def plan_video(
     )
 
 
-def _plan_peak(spec: OutputSpec, bitrate: int | None) -> int | None:
+def _default_width(spec: OutputSpec, kind: ContainerKind) -> int | None:
+    if kind.kind is Kind.ANIMATION:
+        return GIF_WIDTH
+    return SPRITE_WIDTH if spec.thumbnails and spec.thumbnails.sprite else None
+
+
+def _plan_peak(spec: VideoSettings, bitrate: int | None) -> int | None:
     if spec.max_bitrate is not None:
         return parse_bitrate(spec.max_bitrate)
     return None if bitrate is None else int(bitrate * VBV_RATIO)

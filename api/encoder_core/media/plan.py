@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from encoder_core.media.check import check_output
 from encoder_core.media.containers import CONTAINERS, Kind
+from encoder_core.media.ladder import plan_package, with_videos
 from encoder_core.media.notes import Notes, stop_at_problems
 from encoder_core.media.picture import plan_video, with_video_length
-from encoder_core.media.planned import OutputPlan
+from encoder_core.media.planned import OutputPlan, PackagePlan, VideoPlan
 from encoder_core.media.probe import Probe
 from encoder_core.media.sound import plan_audio, with_audio_length
-from encoder_core.media.stills import plan_pictures
+from encoder_core.media.stills import plan_pictures, plan_sprite
 from encoder_core.media.timing import longest, plan_clip
 from encoder_core.specs import OutputSpec
 
@@ -34,16 +35,32 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         notes.refuse("", "no_streams", "the source has neither picture nor sound")
         stop_at_problems(notes)
     start, length, duration = plan_clip(spec, probe, notes)
-    video = plan_video(spec, kind, probe, notes)
+    package: PackagePlan | None = None
+    video: VideoPlan | None = None
+    if kind.kind is Kind.PACKAGE:
+        package = plan_package(spec, kind, probe, notes)
+    else:
+        video = plan_video(spec, kind, probe, notes)
     audio = plan_audio(spec, kind, probe, notes)
     pictures = plan_pictures(spec, kind, probe, start, duration, notes)
-    if kind.kind is Kind.VIDEO and not notes.problems and video is None and audio is None:
+    seen = video is not None or bool(package and package.renditions)
+    sprite = None
+    if video is not None:
+        sprite = plan_sprite(spec, (video.width, video.height), len(pictures), notes)
+    if kind.kind in (Kind.VIDEO, Kind.PACKAGE) and not notes.problems and not seen and not audio:
         notes.refuse("container", "no_streams", "nothing that was asked for is in the source")
     stop_at_problems(notes)
-    if probe.subtitle_streams and kind.kind is Kind.VIDEO:
+    if probe.subtitle_streams and kind.kind in (Kind.VIDEO, Kind.PACKAGE):
         notes.warn("subtitles_dropped", "The source's subtitles are not in the output.")
     if video is not None:
         video = with_video_length(video, start, length, probe, len(pictures) or None)
+    if package is not None and package.renditions:
+        videos = [
+            with_video_length(rendition.video, start, length, probe, None)
+            for rendition in package.renditions
+        ]
+        package = with_videos(package, videos)
+        video = max(videos, key=lambda one: one.width * one.height)
     if audio is not None:
         audio = with_audio_length(audio, start, length, probe)
     return OutputPlan(
@@ -52,10 +69,12 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         kind=kind,
         video=video,
         audio=audio,
+        package=package,
         start_s=start,
         length_s=length,
         duration_s=None if kind.kind is Kind.PICTURE else longest(video, audio) or duration,
         pictures=pictures,
+        sprite=sprite,
         is_set=spec.thumbnails is not None,
         warnings=tuple(notes.warnings),
     )

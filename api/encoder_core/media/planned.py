@@ -20,6 +20,8 @@ class VideoPlan:
     width: int
     height: int
     """As stored in the file. A copied stream that is turned keeps its stored size."""
+    limited: bool = False
+    """Whether it is smaller than asked, because the source is."""
     scale: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     """Cut out of the middle, after scaling."""
@@ -53,6 +55,37 @@ class AudioPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RenditionPlan:
+    """One rung of a ladder."""
+
+    name: str
+    """Unique in its package, such as `720p`; a part of its files' names."""
+    video: VideoPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagePlan:
+    """An hls or dash output: segments of every rendition and of the sound, and what lists them."""
+
+    manifests: tuple[str, ...]
+    """`hls`, `dash` or both; the container's own first."""
+    renditions: tuple[RenditionPlan, ...]
+    segment_s: Fraction
+    """A whole number of keyframe distances, the same for all renditions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpritePlan:
+    """Sheets of pictures, in rows from the left."""
+
+    columns: int
+    rows: int
+    tile: tuple[int, int]
+    """Width and height of one picture."""
+    sheets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputPlan:
     """One output, decided."""
 
@@ -60,7 +93,9 @@ class OutputPlan:
     container: Container
     kind: ContainerKind
     video: VideoPlan | None
+    """Of a package, its largest rendition."""
     audio: AudioPlan | None
+    package: PackagePlan | None = None
     start_s: float = 0.0
     length_s: float | None = None
     """Cut to so much. None: to the end."""
@@ -68,8 +103,9 @@ class OutputPlan:
     """How long it will be, when that can be known."""
     pictures: tuple[float, ...] = ()
     """Instants of which a picture is taken, each within the clip."""
+    sprite: SpritePlan | None = None
     is_set: bool = False
-    """Whether it is a set of numbered files rather than one file."""
+    """Whether it is a set of numbered pictures rather than one file."""
     warnings: tuple[Warned, ...] = ()
 
     @property

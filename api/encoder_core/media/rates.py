@@ -11,6 +11,7 @@ from encoder_core.media.probe import VideoStream
 from encoder_core.specs import VideoSettings
 
 GIF_FPS: Final = Fraction(12)  # browsers show up to 50; size grows with each frame
+UNKNOWN_RATE: Final = Fraction(25)  # what ffmpeg takes raw streams without a rate for
 MAX_CFR: Final = Fraction(60)  # phones claim 90,000; a screen recording gains nothing above 60
 STANDARD_RATES: Final = tuple(
     Fraction(text)
@@ -30,13 +31,22 @@ def plan_rate(
     if kind.kind is Kind.ANIMATION:
         return min(GIF_FPS, own) if own else GIF_FPS
     if not source.variable_rate or own is None:
-        return None
+        return _steady_rate(source) if kind.kind is Kind.PACKAGE else None
     rate = _constant_rate(source)
     notes.warn(
         "frame_rate_made_constant",
         f"The source's frame rate varies; the output has {float(rate):g} frames a second.",
     )
     return rate
+
+
+def _steady_rate(source: VideoStream) -> Fraction:
+    """
+    The rate of a source that does not vary, for segments: a frame that it lacks would move every
+    keyframe behind it.
+    """
+    own = source.average_fps if source.interlaced else source.nominal_fps or source.average_fps
+    return own or UNKNOWN_RATE
 
 
 def _nearest_rate(rate: float) -> Fraction:

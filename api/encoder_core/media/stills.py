@@ -7,11 +7,41 @@ from typing import Final
 
 from encoder_core.media.containers import ContainerKind, Kind
 from encoder_core.media.notes import Notes
+from encoder_core.media.planned import SpritePlan
 from encoder_core.media.probe import Probe
-from encoder_core.specs import OutputSpec
+from encoder_core.specs import OutputSpec, Sprite
 
 POSTER_AT: Final = 0.1  # the first frames are often black; a tenth in there is something to see
 MAX_PICTURES: Final = 1000
+SPRITE_COLUMNS: Final = 10
+SPRITE_ROWS: Final = 10
+MAX_SHEET: Final = 16384  # the largest side that browsers decode; JPEG itself ends at 65,535
+
+
+def sprite_grid(sprite: Sprite) -> tuple[int, int]:
+    """Columns and rows of a full sheet."""
+    return sprite.columns or SPRITE_COLUMNS, sprite.rows or SPRITE_ROWS
+
+
+def plan_sprite(
+    spec: OutputSpec, tile: tuple[int, int], pictures: int, notes: Notes
+) -> SpritePlan | None:
+    """How the pictures lie on their sheets; a single sheet is no larger than they need."""
+    if spec.thumbnails is None or spec.thumbnails.sprite is None or not pictures:
+        return None
+    columns, rows = sprite_grid(spec.thumbnails.sprite)
+    columns = min(columns, pictures)
+    rows = min(rows, math.ceil(pictures / columns))
+    if max(columns * tile[0], rows * tile[1]) > MAX_SHEET:
+        notes.refuse(
+            "thumbnails/sprite",
+            "out_of_range",
+            f"a sheet would have {columns * tile[0]}x{rows * tile[1]} pixels; at most {MAX_SHEET} "
+            "are made; give fewer columns or rows, or a smaller width",
+        )
+    return SpritePlan(
+        columns=columns, rows=rows, tile=tile, sheets=math.ceil(pictures / (columns * rows))
+    )
 
 
 def plan_pictures(

@@ -55,6 +55,15 @@ class AttemptDocument(Document):
     finished_at: datetime | None = None
 
 
+class Waiting(Document):
+    """Why a job does not run yet."""
+
+    reason: str
+    """One CamelCase word for programs, as in the conditions of a TranscodeJob."""
+    message: str
+    """The same for people, in the cluster's own words where it has some."""
+
+
 class JobSummary(Document):
     """A job in a list."""
 
@@ -86,6 +95,8 @@ class JobDocument(JobSummary):
     warnings: list[Warned] = []
     due_at: datetime | None = None
     """When a waiting job is due: now, or after the back-off of its last failure."""
+    waiting: Waiting | None = None
+    """Why it does not run yet; null when it runs or is over."""
     attempts: list[AttemptDocument] = []
 
 

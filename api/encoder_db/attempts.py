@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, insert, update
 
 from encoder_core.ids import hash_token, new_token
 from encoder_core.retries import RetryLimits
-from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
+from encoder_core.states import AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
 from encoder_db.endings import end_canceled
 from encoder_db.messages import ack, begin_handling, give_back
 from encoder_db.outcomes import close_attempt, finish_attempt
+from encoder_db.places import Places
 from encoder_db.queue import Engine
 from encoder_db.reports import apply_report
 from encoder_db.rows import (
@@ -27,7 +27,7 @@ from encoder_db.rows import (
     read_open_attempt,
 )
 from encoder_db.store import Store
-from encoder_db.tables import job_attempts, jobs, pools
+from encoder_db.tables import job_attempts, jobs
 from encoder_db.takeover import (
     end_lost,
     has_not_begun,
@@ -47,12 +47,10 @@ __all__ = [
     "mark_starting",
     "open_attempt",
     "open_attempts",
+    "open_attempts_of",
     "read_work",
     "withdraw",
 ]
-
-FULL_DELAY_S: Final = 1.0  # a place may become free at any moment
-HELD_DELAY_S: Final = 30.0  # somebody has to act first
 
 
 def open_attempt(
@@ -74,45 +72,68 @@ def open_attempt(
     """
 
     def work(tx: Connection) -> Claimed | Refusal:
-        pool = _lock_pool(tx, message.pool)
-        job = lock_job(tx, message.job_id)
-        if job is None or job.is_final:
-            ack(tx, message)
-            return Refusal("job_final")
-        if not begin_handling(tx, message):
-            return Refusal("lease_lost")
-        earlier = read_open_attempt(tx, job)
-        if earlier is not None:
-            if _is_same_lease(earlier, message) or has_not_begun(earlier, job):
-                return _take_up(tx, job, earlier, message, worker)
-            wait_s = may_publish_s(tx, earlier, worker)
-            if wait_s > 0:
-                give_back(tx, message, delay_s=wait_s)
-                return Refusal("publish_lease")
-            job = end_lost(tx, job, earlier, limits or RetryLimits())
-            if job.is_final:
-                return Refusal(
-                    "attempts_exhausted" if job.status is JobStatus.FAILED else "job_final"
-                )
-        elif job.status is not JobStatus.QUEUED:
-            # Active without an attempt: a step was lost. It starts over, or ends as asked.
-            if job.status is JobStatus.CANCELING:
-                end_canceled(tx, job)
-                return Refusal("job_final")
-            job = requeue_and_keep(tx, job)
-        refused = _refuse_place(tx, pool, executor, worker, limit)
-        if refused is not None:
-            give_back(tx, message, delay_s=refused.delay_s)
-            return Refusal(refused.reason)
-        return _insert_attempt(tx, job, message, executor, worker)
+        places = Places(tx, executor, worker, limit=limit)
+        places.lock([message.pool])
+        return _open(tx, message, places, limits or RetryLimits())
 
     return store.run(work)
 
 
-def _lock_pool(tx: Connection, name: str) -> RowMapping | None:
-    """Held to the end: whoever counts places in this pool does so alone."""
-    query = select(pools).where(pools.c.name == name).with_for_update()
-    return tx.execute(query).mappings().one_or_none()
+def open_attempts_of(
+    store: Store,
+    messages: Sequence[QueueMessage],
+    *,
+    executor: Engine,
+    worker: str,
+    total: int | None = None,
+    limits: RetryLimits | None = None,
+) -> list[Claimed | Refusal]:
+    """
+    The same for a batch in one transaction: an answer to each message, in their order.
+
+    `total` is how many attempts may be open on this engine, in all pools together; the rows of
+    all its pools are locked for it, so that it holds with any number of claimers.
+    """
+
+    def work(tx: Connection) -> list[Claimed | Refusal]:
+        places = Places(tx, executor, worker, total=total)
+        places.lock(sorted({message.pool for message in messages}))
+        return [_open(tx, message, places, limits or RetryLimits()) for message in messages]
+
+    return store.run(work)
+
+
+def _open(
+    tx: Connection, message: QueueMessage, places: Places, limits: RetryLimits
+) -> Claimed | Refusal:
+    job = lock_job(tx, message.job_id)
+    if job is None or job.is_final:
+        ack(tx, message)
+        return Refusal("job_final")
+    if not begin_handling(tx, message):
+        return Refusal("lease_lost")
+    earlier = read_open_attempt(tx, job)
+    if earlier is not None:
+        if _is_same_lease(earlier, message) or has_not_begun(earlier, job):
+            return _take_up(tx, job, earlier, message, places.worker)
+        wait_s = may_publish_s(tx, earlier, places.worker)
+        if wait_s > 0:
+            give_back(tx, message, delay_s=wait_s)
+            return Refusal("publish_lease")
+        job = end_lost(tx, job, earlier, limits)
+        if job.is_final:
+            return Refusal("attempts_exhausted" if job.status is JobStatus.FAILED else "job_final")
+    elif job.status is not JobStatus.QUEUED:
+        # Active without an attempt: a step was lost. It starts over, or ends as asked.
+        if job.status is JobStatus.CANCELING:
+            end_canceled(tx, job)
+            return Refusal("job_final")
+        job = requeue_and_keep(tx, job)
+    refused = places.take(job)
+    if refused is not None:
+        give_back(tx, message, delay_s=refused.delay_s)
+        return Refusal(refused.reason)
+    return _insert_attempt(tx, job, message, places.executor, places.worker)
 
 
 def _is_same_lease(attempt: AttemptRow, message: QueueMessage) -> bool:
@@ -134,34 +155,6 @@ def _take_up(
         )
     )
     return Claimed(message=message, job=job, attempt=attempt.number, token=token)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    reason: str
-    delay_s: float
-
-
-def _refuse_place(
-    tx: Connection, pool: RowMapping | None, executor: Engine, worker: str, limit: int | None
-) -> _Refused | None:
-    if pool is None:
-        return _Refused("pool_unknown", HELD_DELAY_S)
-    if pool["engine"] != executor:
-        return _Refused("engine_mismatch", HELD_DELAY_S)
-    if pool["stop_policy"] != "None":
-        return _Refused("pool_stopped", HELD_DELAY_S)
-    opened = select(func.count()).where(job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)))
-    in_pool = tx.execute(opened.where(job_attempts.c.pool == pool["name"])).scalar_one()
-    if in_pool >= pool["max_concurrency"]:
-        return _Refused("pool_full", FULL_DELAY_S)
-    if limit is not None:
-        of_worker = opened.where(
-            job_attempts.c.executor == executor, job_attempts.c.worker == worker
-        )
-        if tx.execute(of_worker).scalar_one() >= limit:
-            return _Refused("pool_full", FULL_DELAY_S)
-    return None
 
 
 def _insert_attempt(

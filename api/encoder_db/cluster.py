@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from encoder_core.ids import hash_token, new_token
@@ -178,13 +178,19 @@ def canceling_resources(tx: Connection) -> list[str]:
 
 
 def mirror_pool(
-    tx: Connection, name: str, *, max_concurrency: int, stop_policy: StopPolicy
+    tx: Connection,
+    name: str,
+    *,
+    max_concurrency: int,
+    stop_policy: StopPolicy,
+    max_per_owner: int | None = None,
 ) -> None:
     """Make the pool's row say what its TranscodePool says. The cluster rules it from then on."""
     values = {
         "engine": "kubernetes",
         "max_concurrency": max_concurrency,
         "stop_policy": stop_policy,
+        "max_per_owner": max_per_owner,
         "updated_at": db_now(),
     }
     changed = tx.execute(update(pools).where(pools.c.name == name).values(values))
@@ -203,3 +209,39 @@ def hold_pool(tx: Connection, name: str) -> None:
         .where(pools.c.name == name, pools.c.engine == "kubernetes")
         .values(stop_policy="Hold", updated_at=db_now())
     )
+
+
+def note_blocked(tx: Connection, name: str, why: str | None) -> None:
+    """Say why nothing can start in a pool, such as that no node has room; None: it can."""
+    tx.execute(
+        update(pools)
+        .where(pools.c.name == name, pools.c.engine == "kubernetes")
+        .values(blocked=None if why is None else why[:512])
+    )
+
+
+def note_waiting(tx: Connection, job_id: int, *, reason: str | None, message: str) -> bool:
+    """
+    Say why a job that holds a place does not run yet; None: nothing keeps it any more.
+
+    No change of the job: neither version nor event. False when it is not starting any more, whose
+    next status forgets the reason.
+    """
+    starting = (jobs.c.id == job_id) & (jobs.c.status == JobStatus.STARTING.value)
+    values = {
+        "waiting_reason": reason,
+        "waiting_message": None if reason is None else message[:1024],
+    }
+    return tx.execute(update(jobs).where(starting).values(values)).rowcount == 1
+
+
+def free_places(tx: Connection, *, total: int) -> int:
+    """How many attempts could be opened in the pools of the cluster, if enough were queued."""
+    opened = job_attempts.c.status.in_(sorted(OPEN_ATTEMPT))
+    in_pool = select(func.count()).where(job_attempts.c.pool == pools.c.name, opened)
+    query = select(pools.c.max_concurrency, in_pool.scalar_subquery().label("taken")).where(
+        pools.c.engine == "kubernetes", pools.c.stop_policy == "None"
+    )
+    free = sum(max(0, row.max_concurrency - row.taken) for row in tx.execute(query))
+    everywhere = select(func.count()).where(job_attempts.c.executor == "kubernetes", opened)
+    return min(free, total - tx.execute(everywhere).scalar_one()) if free else 0

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, select
 
-from encoder_core.documents import AttemptDocument, JobDocument, JobSummary, OutputDocument
+from encoder_core.documents import AttemptDocument, JobDocument, JobSummary, OutputDocument, Waiting
 from encoder_core.documents import Progress as ProgressDocument
 from encoder_core.failures import Failure, Warned
 from encoder_core.reports import OutputResult, SourceInfo
@@ -42,7 +42,15 @@ def load_document(tx: Connection, which: ColumnElement[bool]) -> JobDocument | N
         warnings=_warnings(row["warnings"]),
         due_at=row["due_at"] if waits else None,
         attempts=attempts,
+        waiting=_noted_waiting(dict(row)),
     )
+
+
+def _noted_waiting(row: Mapping[str, Any]) -> Waiting | None:
+    """What the engine noted: such as that no node has room."""
+    if row["waiting_reason"] is None:
+        return None
+    return Waiting(reason=row["waiting_reason"], message=row["waiting_message"] or "")
 
 
 def document_of_new(row: Mapping[str, Any], outputs: list[OutputDocument]) -> JobDocument:

@@ -24,6 +24,8 @@ class Waiting:
     last_served_at: datetime
     pool_free: int
     """Free places in the pool."""
+    owner_free: int | None = None
+    """How many more of them the owner may have; None is as many as there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def _share_class(
     while heap and sum(counts.values()) < limit:
         _, _, queue = heapq.heappop(heap)
         item = by_queue[queue]
-        if left[item.pool] <= 0:
+        given = taken.get(queue, 0) + counts.get(queue, 0)
+        full = item.owner_free is not None and given >= item.owner_free
+        if full or left[item.pool] <= 0:
             continue
         left[item.pool] -= 1
         counts[queue] = counts.get(queue, 0) + 1

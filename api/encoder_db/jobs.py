@@ -33,6 +33,7 @@ from encoder_db.secrets import keep_credentials, read_credentials, replace_crede
 from encoder_db.store import Store
 from encoder_db.tables import dead_letters, job_outputs, jobs
 from encoder_db.transitions import move_job
+from encoder_db.waiting import with_waiting
 
 __all__ = [
     "Idempotency",
@@ -56,7 +57,8 @@ NO_OUTPUTS_LEFT = "every output is uploaded; there is nothing to try again"
 
 def read_job(tx: Connection, ref: JobRef, *, owner: str | None) -> JobDocument | None:
     """The job as its owner sees it; with owner None, as an admin does."""
-    return load_document(tx, by_ref(ref, owner))
+    document = load_document(tx, by_ref(ref, owner))
+    return None if document is None else with_waiting(tx, document)
 
 
 def read_row(tx: Connection, ref: JobRef, *, owner: str | None = None) -> JobRow | None:

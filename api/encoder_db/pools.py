@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, literal, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from encoder_core.errors import Refused
-from encoder_core.states import OPEN_ATTEMPT, JobStatus
+from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
 from encoder_db.queue import Engine
-from encoder_db.tables import job_attempts, jobs, pools
+from encoder_db.tables import job_attempts, jobs, pools, queue_jobs, queue_owners
 
 StopPolicy = Literal["None", "Hold", "Drain"]
 """`Hold`: nothing new starts. `Drain`: the same, and the pool is meant to become empty."""
@@ -25,25 +25,44 @@ class PoolRow:
     engine: Engine
     max_concurrency: int
     stop_policy: StopPolicy
+    max_per_owner: int | None
+    """Places that one owner may hold; None is no such limit."""
+    blocked: str | None
+    """Why the cluster starts nothing in it at the moment, in words."""
     active: int
     """Places taken now."""
+    pending: int
+    """Of these, whose worker has not reported yet."""
     queued: int
     """Jobs that wait, also those whose back-off is not over."""
+    oldest_queued_at: datetime | None
+    """Since when the one that has been due for longest waits."""
     created_at: datetime
     updated_at: datetime
 
 
-def _query() -> Any:
-    active = (
-        select(func.count())
-        .where(job_attempts.c.pool == pools.c.name)
-        .where(job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)))
-    )
+def _query(*, counts_queued: bool) -> Any:
+    taken = select(func.count()).where(job_attempts.c.pool == pools.c.name)
+    active = taken.where(job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)))
+    pending = taken.where(job_attempts.c.status == AttemptStatus.CREATED)
+    # An index entry for each that waits: with 100,000 of them that is no question for every second.
     queued = select(func.count()).where(
         jobs.c.pool == pools.c.name, jobs.c.status == JobStatus.QUEUED
     )
+    first_of_queue = (
+        select(func.min(queue_jobs.c.visible_at))
+        .where(queue_jobs.c.queue == queue_owners.c.queue)
+        .scalar_subquery()
+    )
+    oldest = select(func.min(first_of_queue)).where(queue_owners.c.pool == pools.c.name)
     return select(
-        pools, active.scalar_subquery().label("active"), queued.scalar_subquery().label("queued")
+        pools,
+        active.scalar_subquery().label("active"),
+        pending.scalar_subquery().label("pending"),
+        queued.scalar_subquery().label("queued") if counts_queued else literal(0).label("queued"),
+        oldest.scalar_subquery().label("oldest_queued_at")
+        if counts_queued
+        else null().label("oldest_queued_at"),
     ).order_by(pools.c.name)
 
 
@@ -53,12 +72,19 @@ def _row(row: Any) -> PoolRow:
 
 
 def list_pools(tx: Connection) -> list[PoolRow]:
-    return [_row(row) for row in tx.execute(_query()).mappings()]
+    return [_row(row) for row in tx.execute(_query(counts_queued=True)).mappings()]
 
 
 def read_pool(tx: Connection, name: str) -> PoolRow | None:
-    row = tx.execute(_query().where(pools.c.name == name)).mappings().one_or_none()
+    row = tx.execute(_query(counts_queued=True).where(pools.c.name == name)).mappings().first()
     return None if row is None else _row(row)
+
+
+def read_places(tx: Connection, name: str) -> tuple[PoolRow, datetime] | None:
+    """A pool without `queued` and `oldest_queued_at`, and the time: one cheap query."""
+    query = _query(counts_queued=False).add_columns(db_now().label("now"))
+    row = tx.execute(query.where(pools.c.name == name)).mappings().first()
+    return None if row is None else (_row(row), row["now"])
 
 
 def create_pool(tx: Connection, name: str, *, engine: Engine, max_concurrency: int) -> PoolRow:

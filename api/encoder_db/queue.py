@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -47,13 +48,19 @@ MAX_FAILURES: Final = 20
 
 
 def claim(
-    store: Store, *, engine: Engine, worker: str, limit: int, lease_s: float
+    store: Store,
+    *,
+    engine: Engine,
+    worker: str,
+    limit: int,
+    lease_s: float,
+    besides: Collection[str] = (),
 ) -> list[QueueMessage]:
     """
     Lease up to `limit` messages that are due. Ask for what there is room for, never for more.
 
     A message that was abandoned before is a suspect and comes alone, so that a crash over it
-    charges no other.
+    charges no other. `besides` are pools to leave alone.
     """
     taken: list[QueueMessage] = []
     per_queue: Counter[str] = Counter()
@@ -61,7 +68,11 @@ def claim(
     lowest_first = next(store.turns) % STARVATION_TURN == 0
     while len(taken) < limit:
         with store.read() as tx:
-            waiting = [item for item in _waiting(tx, engine) if item.queue not in exhausted]
+            waiting = [
+                item
+                for item in _waiting(tx, engine)
+                if item.queue not in exhausted and item.pool not in besides
+            ]
         shares = share_out(waiting, limit - len(taken), taken=per_queue, lowest_first=lowest_first)
         if not shares:
             break
@@ -95,7 +106,7 @@ def _waiting(tx: Connection, engine: Engine) -> list[Waiting]:
             *(queue_owners.c.weight, queue_owners.c.last_served_at),
             of_owner.label("in_flight"),
             in_pool.label("in_pool"),
-            pools.c.max_concurrency,
+            *(pools.c.max_concurrency, pools.c.max_per_owner),
         )
         .join(pools, pools.c.name == queue_owners.c.pool)
         .where(pools.c.engine == engine, pools.c.stop_policy == "None", due)
@@ -109,6 +120,7 @@ def _waiting(tx: Connection, engine: Engine) -> list[Waiting]:
             in_flight=row.in_flight,
             last_served_at=row.last_served_at,
             pool_free=row.max_concurrency - row.in_pool,
+            owner_free=None if row.max_per_owner is None else row.max_per_owner - row.in_flight,
         )
         for row in tx.execute(query)
     ]

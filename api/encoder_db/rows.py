@@ -124,7 +124,7 @@ class Refusal:
     """Why a claimed message did not become an attempt. The message was dealt with."""
 
     reason: str
-    """`pool_full`, `pool_stopped`, `pool_unknown`, `engine_mismatch`, `lease_lost`,
+    """`pool_full`, `owner_full`, `pool_stopped`, `pool_unknown`, `engine_mismatch`, `lease_lost`,
     `publish_lease`, `job_final`, or `attempts_exhausted`."""
 
 

@@ -82,6 +82,8 @@ jobs: Final = _table(
     Column("warnings", Json()),
     Column("failure_code", Key(CODE)),
     Column("failure", Json()),
+    Column("waiting_reason", Key(CODE)),  # why it does not run yet; gone with the next change
+    Column("waiting_message", Exact(1024)),
     Column("external_id", Exact(128)),
     Column("resource_name", Key(253)),
     Column("resource_uid", Key(36)),
@@ -146,6 +148,7 @@ job_attempts: Final = _table(
     Column("failure_code", Key(CODE)),
     Column("failure", Json()),
     Column("budget", Key(12)),
+    Column("resources", Json()),  # what its Pod was given: the next one may need more
     _needed("created_at", Timestamp()),
     Column("started_at", Timestamp()),
     Column("finished_at", Timestamp()),
@@ -298,6 +301,8 @@ pools: Final = _table(
     _needed("engine", Key(12)),
     _needed("max_concurrency", Count()),
     _needed("stop_policy", Key(8)),
+    Column("blocked", Exact(512)),  # why the cluster starts nothing in it at the moment
+    Column("max_per_owner", Count()),  # places of one owner; null is no such limit
     Column("resource_uid", Key(36)),
     _needed("created_at", Timestamp()),
     _needed("updated_at", Timestamp()),

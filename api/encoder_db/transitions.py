@@ -48,6 +48,8 @@ def move_job(
         status=to,
         failure=stored,
         failure_code=None if failure is None else failure.code,
+        waiting_reason=None,
+        waiting_message=None,
         **times,
         **(values or {}),
     )

@@ -17,6 +17,10 @@ class Cache:
     pools: dict[str, PoolSeen] = field(default_factory=dict)
     _pods_of: dict[str, set[str]] = field(default_factory=dict)
 
+    def blocked_pools(self) -> set[str]:
+        """Pools in which a Pod waits for a node: what follows it would only wait with it."""
+        return {pod.pool for pod in self.pods.values() if pod.unschedulable and not pod.ended}
+
     def pods_of(self, resource: str) -> dict[int, PodSeen]:
         """The Pods of a TranscodeJob, by attempt."""
         names = self._pods_of.get(resource, ())

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.exc import OperationalError
+
 from encoder_core.failures import failure
 from encoder_core.names import resource_name
 from encoder_core.retries import RetryLimits
-from encoder_db import attempts, cluster, jobs, pools, queue
-from encoder_db.rows import Claimed, QueueMessage
+from encoder_db import attempts, cluster, jobs, queue
+from encoder_db.rows import Claimed, QueueMessage, Refusal
 from encoder_db.store import Store
 from encoder_operator.act import in_thread
 from encoder_operator.cache import Cache
@@ -39,6 +41,8 @@ class Dispatcher:
     worker: str
     limits: RetryLimits
     poll_s: float
+    max_running: int
+    """Attempts that may be open in all pools together."""
     wake: Callable[[str], None]
     """Look at this TranscodeJob."""
 
@@ -63,38 +67,69 @@ class Dispatcher:
                 worker=self.worker,
                 limit=min(room, BATCH),
                 lease_s=LEASE_S,
+                besides=self.cache.blocked_pools(),
             )
         )
+        if not taken:
+            return 0
+        granted = await in_thread(lambda: self._grant(taken))
         results = await asyncio.gather(
-            *(self._admit(message) for message in taken), return_exceptions=True
+            *(self._admit(claimed) for claimed in granted), return_exceptions=True
         )
-        for message, result in zip(taken, results, strict=True):
+        for claimed, result in zip(granted, results, strict=True):
             if isinstance(result, BaseException):
-                # Its lease lapses, and the attempt that may be open by then is taken up again.
+                # Its lease lapses, and the attempt that is open by then is taken up again.
                 log.warning(
-                    "not_admitted", extra={"job": message.job_id, "error": str(result)[:500]}
+                    "not_admitted", extra={"job": claimed.job.id, "error": str(result)[:500]}
                 )
         return len(taken)
 
     def _room(self) -> int:
         """Free places of all pools of ours. How many of them a pool grants is decided later."""
         with self.store.read() as tx:
-            ours = [pool for pool in pools.list_pools(tx) if pool.engine == "kubernetes"]
-        return sum(
-            max(0, pool.max_concurrency - pool.active)
-            for pool in ours
-            if pool.stop_policy == "None" and pool.queued
-        )
+            return cluster.free_places(tx, total=self.max_running)
 
-    async def _admit(self, message: QueueMessage) -> None:
-        claimed = await in_thread(
-            lambda: attempts.open_attempt(
-                self.store, message, executor="kubernetes", worker=self.worker, limits=self.limits
+    def _grant(self, messages: list[QueueMessage]) -> list[Claimed]:
+        """One transaction for all. When one of them cannot be read, it must not stop the others."""
+
+        def grant(some: list[QueueMessage]) -> list[Claimed | Refusal]:
+            return attempts.open_attempts_of(
+                self.store,
+                some,
+                executor="kubernetes",
+                worker=self.worker,
+                total=self.max_running,
+                limits=self.limits,
             )
-        )
-        if not isinstance(claimed, Claimed):
-            log.info("job_not_admitted", extra={"job": message.job_id, "why": claimed.reason})
-            return
+
+        try:
+            results = grant(messages)
+        except OperationalError:
+            raise  # the database, not one of the jobs
+        except Exception:
+            log.exception("batch_refused", extra={"messages": len(messages)})
+            results = [result for message in messages for result in self._grant_alone(message)]
+        for message, result in zip(messages, results, strict=True):
+            if isinstance(result, Refusal):
+                log.info("job_not_admitted", extra={"job": message.job_id, "why": result.reason})
+        return [result for result in results if isinstance(result, Claimed)]
+
+    def _grant_alone(self, message: QueueMessage) -> list[Claimed | Refusal]:
+        try:
+            return [
+                attempts.open_attempt(
+                    self.store,
+                    message,
+                    executor="kubernetes",
+                    worker=self.worker,
+                    limits=self.limits,
+                )
+            ]
+        except Exception as error:  # its lease lapses; again and again, and it is a dead letter
+            log.warning("not_admitted", extra={"job": message.job_id, "error": str(error)[:500]})
+            return [Refusal("unreadable")]
+
+    async def _admit(self, claimed: Claimed) -> None:
         try:
             resource = await self._resource_of(claimed)
         except KubeError as error:

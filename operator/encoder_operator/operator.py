@@ -93,6 +93,7 @@ class Operator:
             worker=f"operator-{socket.gethostname()}-{os.getpid()}",
             limits=limits,
             poll_s=self._poll_s,
+            max_running=settings.max_running,
             wake=self._loop.wake,
         )
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
 
-from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL, job_of_resource
+from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL, POOL_LABEL, job_of_resource
 
 
 class PodPhase(StrEnum):
@@ -29,6 +29,7 @@ class PodSeen:
     resource: str
     """The TranscodeJob it belongs to."""
     attempt: int
+    pool: str
     phase: PodPhase
     reason: str | None = None
     """The Pod's own, such as Evicted or DeadlineExceeded."""
@@ -123,6 +124,7 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
         uid=metadata["uid"],
         resource=labels[JOB_LABEL],
         attempt=int(labels[ATTEMPT_LABEL]),
+        pool=labels.get(POOL_LABEL, ""),
         phase=PodPhase(status.get("phase") or "Pending"),
         reason=status.get("reason"),
         message=status.get("message"),

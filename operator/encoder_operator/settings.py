@@ -71,6 +71,9 @@ class OperatorSettings(BaseSettings):
     worker_service_account: str = "encoder-worker"
     """An account without rights; its token is not mounted."""
 
+    max_running: int = Field(1000, ge=0)
+    """Jobs that run at once in all pools together. 0 starts nothing, whatever the pools say."""
+
     cpu: str = "1"
     """What a Pod asks of a node. ffmpeg takes its number of threads from the limit."""
 

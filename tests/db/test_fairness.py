@@ -71,6 +71,12 @@ def waiting(queue: str, **fields: object) -> Waiting:
             [Share("a", 1)],
             id="no more than the pool has",
         ),
+        pytest.param(
+            [waiting("a", owner_free=1), waiting("b", in_flight=9)],
+            4,
+            [Share("a", 1), Share("b", 3)],
+            id="no more than the owner may have",
+        ),
     ],
 )
 def test_share_out(queues: list[Waiting], limit: int, want: list[Share]) -> None:

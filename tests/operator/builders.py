@@ -22,6 +22,7 @@ def a_pod(**changes: Any) -> PodSeen:
         "uid": "pod-1",
         "resource": NAME,
         "attempt": 1,
+        "pool": "default",
         "phase": PodPhase.RUNNING,
         "scheduled": True,
         "running": True,

@@ -38,6 +38,7 @@ class Desk:
             worker="operator",
             limits=RetryLimits(),
             poll_s=1.0,
+            max_running=100,
             wake=self.woken.append,
         )
 

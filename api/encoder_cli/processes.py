@@ -24,7 +24,13 @@ from encoder_core.reports import AmbientCredentials
 from encoder_db import keys
 from encoder_db.migrations import migrate
 from encoder_db.retention import delete_old_jobs
-from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings, TransferSettings
+from encoder_db.settings import (
+    AttemptSettings,
+    DatabaseSettings,
+    QueueSettings,
+    SecretSettings,
+    TransferSettings,
+)
 from encoder_db.store import Store, make_folder, open_store, take_file_lock
 from encoder_local.housekeeping import Housekeeper
 from encoder_local.order import OrderContext
@@ -170,11 +176,11 @@ def hire_runner(crew: Crew, store: Store, stack: ExitStack) -> None:
     """The local runner and its housekeeper. The data folder is ours until `stack` is left."""
     data_dir = make_folder(DatabaseSettings().data_dir.resolve())
     stack.enter_context(take_file_lock(data_dir / "runner.lock"))
-    transfer, settings = TransferSettings(), QueueSettings()
+    transfer, settings, local = TransferSettings(), QueueSettings(), LocalSettings()
     runner = LocalRunner(
         store,
         worker=worker_name(data_dir / "worker-id"),
-        capacity=LocalSettings().concurrency,
+        capacity=local.concurrency,
         settings=settings,
         scratch=Scratch(data_dir / "scratch"),
         context=OrderContext(
@@ -185,6 +191,7 @@ def hire_runner(crew: Crew, store: Store, stack: ExitStack) -> None:
                 if transfer.s3_ambient_buckets is not None
                 else None
             ),
+            limits=AttemptSettings().limits(deadline_s=local.deadline_s),
         ),
     )
     crew.hire("runner", runner.run, runner.wake)

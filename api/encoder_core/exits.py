@@ -22,6 +22,7 @@ class Exit(IntEnum):
     CANCELED = 61  #: The job was canceled.
     FENCED = 62  #: The attempt is not current any more, or its parent is gone.
     INTERNAL = 70  #: A mistake of ours.
+    SANDBOX = 71  #: This machine cannot lock ffmpeg in, and the installation insists on it.
 
 
 EXIT_FAILURES: Final = {
@@ -39,6 +40,7 @@ EXIT_FAILURES: Final = {
     Exit.CANCELED: "canceled",
     Exit.FENCED: "worker_lost",
     Exit.INTERNAL: "worker_failed",
+    Exit.SANDBOX: "sandbox_incomplete",
 }
 """What an exit code says when no final report was stored: the general failure of its kind."""
 
@@ -54,6 +56,7 @@ _BY_CODE: Final = {
     "worker_interrupted": Exit.INTERRUPTED,
     "canceled": Exit.CANCELED,
     "worker_lost": Exit.FENCED,
+    "sandbox_incomplete": Exit.SANDBOX,
 }
 
 

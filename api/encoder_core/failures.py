@@ -135,6 +135,8 @@ FAILURES: Final = _kinds(
      "Nothing to do: it is tried again."),
     ("worker_failed", F.SERVICE, B.APP, "The worker failed unexpectedly",
      "Report it with the job's number; the worker's log has the cause."),
+    ("sandbox_incomplete", F.SERVICE, B.CONFIG, "ffmpeg cannot be locked in on this machine",
+     "Run workers on a kernel with Landlock and seccomp, or set ENCODER_SANDBOX=report."),
     ("node_lost", F.SERVICE, B.INFRA, "The node disappeared",
      "Nothing to do: it is tried again elsewhere."),
     ("pod_evicted", F.SERVICE, B.INFRA, "The Pod was evicted",

@@ -66,10 +66,14 @@ class WorkerLimits(Model):
     source_min_bytes_per_s: int = 1024
     """Slower than this for `stall_s` and the source counts as dead."""
     stall_s: float = 60.0
-    """ffmpeg without progress for this long is killed."""
+    """A fetch, an ffprobe or an ffmpeg in which nothing moves for this long has stalled."""
+    output_bytes: int = 1024**4
+    """The largest file that ffmpeg may write."""
     deadline_s: float = 24 * 3600.0
     threads: int | None = None
     """None: by the cgroup's CPU limit."""
+    strict_sandbox: bool = False
+    """Refuse to run where the kernel cannot lock ffmpeg in."""
 
 
 class WorkOrder(Model):

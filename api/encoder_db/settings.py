@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
+
+from encoder_core.reports import WorkerLimits
 
 
 def default_data_dir() -> Path:
@@ -118,3 +120,27 @@ class TransferSettings(Settings):
         Field(None, validation_alias=_env("ENCODER_S3_AMBIENT_BUCKETS"))
     )
     """The only buckets that this installation's own AWS credentials may be used for."""
+
+
+class AttemptSettings(Settings):
+    """What every attempt is held to, whichever engine runs it."""
+
+    sandbox: Literal["report", "strict"] = Field("report", validation_alias=_env("ENCODER_SANDBOX"))
+    """`strict`: run no ffmpeg where the kernel lacks Landlock or seccomp. `report`: only say so."""
+    max_source_bytes: int = Field(
+        100 * 1024**3, ge=1, validation_alias=_env("ENCODER_MAX_SOURCE_BYTES")
+    )
+    """The largest source that is fetched. The scratch space has to hold it, and all outputs."""
+    max_output_bytes: int = Field(1024**4, ge=1, validation_alias=_env("ENCODER_MAX_OUTPUT_BYTES"))
+    """The largest file that ffmpeg may write; one that grows without end does not fill the disk."""
+    stall_s: float = Field(60.0, gt=0, validation_alias=_env("ENCODER_STALL_S"))
+    """How long nothing may move in a fetch, a probe or an encode before it is ended as stalled."""
+
+    def limits(self, *, deadline_s: float) -> WorkerLimits:
+        return WorkerLimits(
+            source_bytes=self.max_source_bytes,
+            output_bytes=self.max_output_bytes,
+            stall_s=self.stall_s,
+            deadline_s=deadline_s,
+            strict_sandbox=self.sandbox == "strict",
+        )

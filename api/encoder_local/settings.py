@@ -21,3 +21,6 @@ class LocalSettings(BaseSettings):
 
     concurrency: int = Field(default_factory=_half_the_cores, ge=1, le=256)
     """Jobs at once in this process. Default: half the cores, since one encode fills two or more."""
+
+    deadline_s: float = Field(24 * 3600.0, gt=0)
+    """How long an attempt may run before it is ended."""

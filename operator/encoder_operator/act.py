@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from encoder_core.errors import InvalidRequest, JobError
 from encoder_core.failures import failure
 from encoder_core.model import REVEAL
 from encoder_core.names import pod_name, secret_name
-from encoder_core.reports import AmbientCredentials, FinalReport
+from encoder_core.reports import AmbientCredentials, FinalReport, WorkerLimits
 from encoder_core.retries import RetryLimits
 from encoder_db import attempts, cluster, jobs
 from encoder_db.outcomes import finish_attempt
@@ -60,6 +60,7 @@ class Actor:
     allowed_cidrs: tuple[str, ...]
     ambient: AmbientCredentials
     """Copied into the Secret of an attempt, for requests that bring no credentials."""
+    worker_limits: WorkerLimits = field(default_factory=WorkerLimits)
     limits: RetryLimits
 
     async def act(self, step: Step, seen: Observed) -> None:
@@ -131,7 +132,7 @@ class Actor:
             report_url=self.report_url,
             allowed_cidrs=self.allowed_cidrs,
             ambient=self.ambient,
-            deadline_s=self.pods.deadline_s,
+            limits=self.worker_limits,
         )
         text = order.model_dump_json(by_alias=True, exclude_none=True, context=REVEAL)
         try:

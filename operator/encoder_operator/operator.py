@@ -18,7 +18,7 @@ from encoder_core.reports import AmbientCredentials
 from encoder_core.retries import RetryLimits
 from encoder_db import cluster
 from encoder_db.pools import list_pools
-from encoder_db.settings import QueueSettings, TransferSettings
+from encoder_db.settings import AttemptSettings, QueueSettings, TransferSettings
 from encoder_db.store import Store
 from encoder_db.sweep import sweep
 from encoder_db.takeover import end_abandoned
@@ -75,6 +75,7 @@ class Operator:
             report_url=settings.report_url,
             allowed_cidrs=transfer.allowed_cidrs,
             ambient=ambient,
+            worker_limits=AttemptSettings().limits(deadline_s=settings.deadline_s),
             limits=limits,
         )
         reconciler = Reconciler(

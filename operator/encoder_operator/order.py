@@ -20,7 +20,7 @@ def build_order(
     report_url: str,
     allowed_cidrs: Sequence[str],
     ambient: AmbientCredentials,
-    deadline_s: int,
+    limits: WorkerLimits,
 ) -> WorkOrder:
     return WorkOrder(
         job_id=work.job_id,
@@ -34,7 +34,7 @@ def build_order(
         report_url=report_url,
         allowed_cidrs=list(allowed_cidrs),
         ambient=ambient,
-        limits=WorkerLimits(deadline_s=deadline_s),
+        limits=limits,
     )
 
 

@@ -25,7 +25,7 @@ ORDER_PATH: Final = "/etc/encoder/order"
 CREDENTIALS_PATH: Final = "/etc/encoder/credentials"
 SCRATCH_PATH: Final = "/scratch"
 SECRET_MODE: Final = 0o440  # root's, readable for the group that fsGroup makes ours
-GRACE_S: Final = 30  # a worker needs a second or two to end ffmpeg and to say its last word
+GRACE_S: Final = 60  # aborting uploads takes up to 10 s, a last word that finds no API up to 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

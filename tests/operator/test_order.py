@@ -40,7 +40,7 @@ def order_of(**changes: Any) -> WorkOrder:
         report_url="http://encoder-api:8080/internal/reports",
         allowed_cidrs=("10.0.0.0/8",),
         ambient=AMBIENT,
-        deadline_s=60,
+        limits=WorkerLimits(deadline_s=60),
     )
 
 

@@ -39,7 +39,7 @@ POD: dict[str, Any] = {
         "serviceAccountName": "encoder-worker",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 30,
+        "terminationGracePeriodSeconds": 60,
         "activeDeadlineSeconds": 86400,
         "securityContext": {
             "runAsNonRoot": True,

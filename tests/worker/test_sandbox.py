@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from encoder_worker.sandbox import active_layers, clean_environment, launch_arguments
+from encoder_worker.sandbox import Box, active_layers, clean_environment, launch_arguments
 
 PYTHON = str(Path(sys.executable).resolve())
 
@@ -19,8 +19,7 @@ def run_inside(
     """Run Python locked in like ffmpeg: it may write `folder` and read `read`."""
     argv = launch_arguments(
         [PYTHON, "-I", "-S", "-c", code],
-        read=[str(Path(PYTHON).parents[1] / "lib"), *map(str, read)],
-        write=[str(folder)],
+        Box(read=(Path(PYTHON).parents[1] / "lib", *read), write=(folder,)),
         layers=active_layers(),
     )
     return subprocess.run(
@@ -99,9 +98,7 @@ def test_it_leaves_no_core_file(inside: Path) -> None:
 
 
 def test_a_layer_that_fails_stops_it(inside: Path) -> None:
-    argv = launch_arguments(
-        [PYTHON, "-c", "print('ran')"], read=[], write=[], layers=["landlock:not-a-number"]
-    )
+    argv = launch_arguments([PYTHON, "-c", "print('ran')"], Box(), layers=["landlock:not-a-number"])
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert ended.returncode != 0
     assert "ran" not in ended.stdout

@@ -108,7 +108,7 @@ class Encoder:
         return run_ffmpeg(
             self._tools,
             arguments,
-            Box(read=(self._source,), write=(self._folder,)),
+            Box((self._source,), (self._folder,), file_bytes=self._limits.output_bytes),
             self._folder,
             clock=self._clock,
             stall_s=self._limits.stall_s,

@@ -38,6 +38,7 @@ from encoder_worker.fetch import fetch_source
 from encoder_worker.manifest import Encoded, Manifest, find_encoded
 from encoder_worker.progress import Progress
 from encoder_worker.reporter import Reporter
+from encoder_worker.sandbox import require_layers
 from encoder_worker.summary import describe_source
 from encoder_worker.tools import Tools, find_tools
 
@@ -89,8 +90,11 @@ class Attempt:
 def run(attempt: Attempt) -> tuple[Exit, FinalReport]:
     """Do the work. Every failure ends in the report; Stopped too, with what had been delivered."""
     try:
-        tools = find_tools()
+        limits = attempt.order.limits
+        tools = find_tools(stall_s=limits.stall_s)
         attempt.reporter.send_and_wait(Started(sandbox=list(tools.layers)))
+        if limits.strict_sandbox:
+            require_layers(tools.layers)
         ready = find_ready(attempt)
         missing = [output for output in attempt.order.outputs if output.index not in ready]
         deliver_all(attempt, ready)

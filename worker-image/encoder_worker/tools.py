@@ -10,20 +10,21 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
-from encoder_core.clock import Clock
+from encoder_core.clock import Clock, SystemClock
 from encoder_core.errors import JobError
-from encoder_worker import sandbox
+from encoder_worker import launcher, sandbox
+from encoder_worker.sandbox import Box as Box
 
 LOG_LINES: Final = 40  # ffmpeg's last words hold the cause; what comes before repeats itself
 LOG_LINE_CHARACTERS: Final = 400
 POLL_S: Final = 1.0
-PROBE_TIMEOUT_S: Final = 120.0
+PROBE_CPU_S: Final = 1800  # the kernel's own limit, should this process not be there to watch
+STALL_S: Final = 60.0
 MAX_DOCUMENT_BYTES: Final = 16 * 1024**2  # of format and streams; thousands of streams are a trap
-SANDBOX_FAILED: Final = 126
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,11 @@ class Tools:
     ffmpeg: str
     ffprobe: str
     layers: tuple[str, ...]
+    stall_s: float = STALL_S
+    """An ffprobe in which nothing moves for so long is killed."""
 
 
-def find_tools() -> Tools:
+def find_tools(*, stall_s: float = STALL_S) -> Tools:
     """Raises JobError `worker_failed` when they are not installed."""
     paths = {}
     for name in ("ffmpeg", "ffprobe"):
@@ -43,15 +46,7 @@ def find_tools() -> Tools:
         if path is None:
             raise JobError("worker_failed", f"{name} is not installed on this worker.")
         paths[name] = os.path.realpath(path)
-    return Tools(paths["ffmpeg"], paths["ffprobe"], tuple(sandbox.active_layers()))
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """What one run may touch."""
-
-    read: tuple[Path, ...]
-    write: tuple[Path, ...]
+    return Tools(paths["ffmpeg"], paths["ffprobe"], tuple(sandbox.active_layers()), stall_s)
 
 
 @contextlib.contextmanager
@@ -59,12 +54,7 @@ def launched(
     tools: Tools, argv: Sequence[str], box: Box, folder: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A locked-in child as long as the block; killed with all of its session when that is left."""
-    command = sandbox.launch_arguments(
-        argv,
-        read=[os.path.realpath(path) for path in box.read],
-        write=[str(path) for path in box.write],
-        layers=tools.layers,
-    )
+    command = sandbox.launch_arguments(argv, box, layers=tools.layers)
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -110,12 +100,17 @@ def run_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) ->
 def stream_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) -> Iterator[bytes]:
     """What ffprobe prints, as it comes: the packets of a day do not fit the memory."""
     log = _Log()
+    box = replace(box, file_bytes=0, cpu_s=PROBE_CPU_S)  # it has nothing to write
     with launched(tools, [tools.ffprobe, *arguments], box, folder) as process:
-        for stream, data in _read_both(process, timeout_s=PROBE_TIMEOUT_S):
-            if stream is process.stdout:
+        movement = _Movement(process.pid, SystemClock(), tools.stall_s)
+        for stream, data in _read_both(process):
+            if stream is process.stdout and data:
+                movement.note()
                 yield data
-            else:
+            elif stream is not None:
                 log.feed(data)
+            elif movement.has_stopped():
+                raise JobError("source_invalid", "ffprobe stood still over the file.")
         code = process.wait()
     _check_sandbox(code, log)
     if code != 0:
@@ -140,17 +135,14 @@ def run_ffmpeg(
     """
     with launched(tools, [tools.ffmpeg, *arguments], box, folder) as process:
         log, progress = _Log(), _ProgressLines(on_progress)
-        moved_at, last_moved = clock.monotonic(), (0, "")
+        movement = _Movement(process.pid, clock, stall_s)
         stalled = False
-        for stream, data in _read_both(process, poll_s=POLL_S):
+        for stream, data in _read_both(process):
             if stream is process.stderr:
                 log.feed(data)
-            elif stream is not None:
-                progress.feed(data)
-            moved = (_bytes_moved(process.pid), progress.position)
-            if moved != last_moved:
-                moved_at, last_moved = clock.monotonic(), moved
-            elif clock.monotonic() - moved_at > stall_s:
+            elif stream is not None and progress.feed(data):
+                movement.note()
+            if movement.has_stopped():
                 stalled = True
                 break
         if stalled:
@@ -161,23 +153,19 @@ def run_ffmpeg(
 
 
 def _check_sandbox(code: int, log: _Log) -> None:
-    if code == SANDBOX_FAILED and "sandbox:" in log.text:
+    if code == launcher.FAILED and "sandbox:" in log.text:
         raise JobError("worker_failed", "The sandbox could not be set up.", detail=log.text)
 
 
-def _read_both(
-    process: subprocess.Popen[bytes], *, timeout_s: float | None = None, poll_s: float | None = None
-) -> Iterator[tuple[IO[bytes] | None, bytes]]:
-    """What the child writes, as it comes; `(None, b"")` each `poll_s` without any."""
+def _read_both(process: subprocess.Popen[bytes]) -> Iterator[tuple[IO[bytes] | None, bytes]]:
+    """What the child writes, as it comes; `(None, b"")` each `POLL_S` without any."""
     assert process.stdout is not None
     assert process.stderr is not None
     with selectors.DefaultSelector() as selector:
         for pipe in (process.stdout, process.stderr):
             selector.register(pipe, selectors.EVENT_READ)
         while selector.get_map():
-            ready = selector.select(poll_s or timeout_s)
-            if not ready and poll_s is None:
-                raise JobError("source_invalid", "ffprobe found no end of the file.")
+            ready = selector.select(POLL_S)
             if not ready:
                 yield None, b""
             for key, _ in ready:
@@ -186,6 +174,29 @@ def _read_both(
                 if not data:
                     selector.unregister(pipe)
                 yield pipe, data
+
+
+class _Movement:
+    """Whether a child still gets somewhere: says something, or reads or writes bytes."""
+
+    def __init__(self, pid: int, clock: Clock, stall_s: float) -> None:
+        self._pid = pid
+        self._clock = clock
+        self._stall_s = stall_s
+        self._bytes = 0
+        self._moved_at = self._looked_at = clock.monotonic()
+
+    def note(self) -> None:
+        self._moved_at = self._clock.monotonic()
+
+    def has_stopped(self) -> bool:
+        now = self._clock.monotonic()
+        if now - self._looked_at >= POLL_S:
+            self._looked_at = now
+            moved = _bytes_moved(self._pid)
+            if moved != self._bytes:
+                self._bytes, self._moved_at = moved, now
+        return now - self._moved_at > self._stall_s
 
 
 def _bytes_moved(pid: int) -> int:
@@ -221,17 +232,19 @@ class _ProgressLines:
         self._on_block = on_block
         self._block: dict[str, str] = {}
         self._rest = b""
-        self.position = ""
-        """Changes when the encode moves on."""
+        self._position = ""
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
+        """Whether the encode has moved on."""
+        before = self._position
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             key, _, value = line.decode(errors="replace").partition("=")
             self._block[key.strip()] = value.strip()
             if key.strip() == "progress":
-                self.position = "/".join(
+                self._position = "/".join(
                     self._block.get(name, "") for name in ("frame", "out_time_us", "total_size")
                 )
                 self._on_block(self._block)
                 self._block = {}
+        return self._position != before

@@ -157,6 +157,28 @@ def revoke_key(prefix: Annotated[str, typer.Argument(help="The key's public part
         raise typer.Exit(1)
 
 
+@keys.command("rewrap")
+def rewrap_secrets(
+    forget_lost: Annotated[
+        bool, typer.Option("--forget-lost", help="Delete what no key opens any more.")
+    ] = False,
+) -> None:
+    """Puts every sealed secret under the first key of ENCODER_SECRET_KEY."""
+    from encoder_cli.keys import rewrap_secrets
+
+    done = rewrap_secrets(forget_lost=forget_lost)
+    typer.echo(f"{done.rewrapped} rewrapped, {done.current} under the current key already")
+    if done.forgotten:
+        typer.echo(f"{done.forgotten} deleted: their jobs ask for their credentials again")
+    if done.lost:
+        typer.echo(
+            f"{done.lost} cannot be opened by any key in ENCODER_SECRET_KEY; add the key that "
+            "sealed them, or delete them with --forget-lost",
+            err=True,
+        )
+        raise typer.Exit(1)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"encoder {version('encoder')}")

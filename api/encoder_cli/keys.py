@@ -9,6 +9,7 @@ from rich.table import Table
 
 from encoder_cli.processes import opened_store
 from encoder_db import keys
+from encoder_db.rewrap import Rewrapped, rewrap
 
 
 def make_key(*, name: str, owner: str, scopes: list[str]) -> str:
@@ -30,6 +31,11 @@ def print_keys(*, as_json: bool) -> None:
         state = "revoked" if row.revoked_at else "live"
         table.add_row(row.prefix, row.name, row.owner, " ".join(row.scopes), used, state)
     Console(highlight=False).print(table)
+
+
+def rewrap_secrets(*, forget_lost: bool) -> Rewrapped:
+    with opened_store(keys_may_be_lost=True) as store:
+        return rewrap(store, forget_lost=forget_lost)
 
 
 def revoke(prefix: str) -> bool:

@@ -126,7 +126,9 @@ def on_signals(act: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def opened_store(*, alone: bool = False, shared_by: str | None = None) -> Iterator[Store]:
+def opened_store(
+    *, alone: bool = False, shared_by: str | None = None, keys_may_be_lost: bool = False
+) -> Iterator[Store]:
     """
     The database of the settings, with its schema brought up to date.
 
@@ -151,7 +153,7 @@ def opened_store(*, alone: bool = False, shared_by: str | None = None) -> Iterat
         )
     with open_store(database, secrets, exclusive=alone) as store:
         try:
-            migrate(store)
+            migrate(store, keys_may_be_lost=keys_may_be_lost)
         except OperationalError as error:
             raise ConfigurationError(f"{_where(database)}: {_why(error)}") from error
         yield store

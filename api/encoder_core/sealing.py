@@ -58,6 +58,13 @@ class KeyRing:
     def current_key_id(self) -> bytes:
         return self._current
 
+    def opens(self, sealed: bytes) -> bool:
+        """Whether the key that sealed a value is loaded."""
+        return key_id_of(sealed) in self._keys
+
+    def is_current(self, sealed: bytes) -> bool:
+        return key_id_of(sealed) == self._current
+
     def seal(self, plaintext: bytes, *, purpose: str) -> bytes:
         """`purpose` names what the value is and whose, such as `job-secrets:<uuid>`."""
         key, wrap_nonce, nonce = os.urandom(_KEY), os.urandom(_NONCE), os.urandom(_NONCE)

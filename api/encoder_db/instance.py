@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import os
+from typing import Final
 
 from sqlalchemy import Connection, select
 
@@ -14,8 +15,9 @@ from encoder_db.tables import instance_secrets
 
 log = logging.getLogger(__name__)
 
-_KEY, _WEBHOOK = "secret_key", "webhook_secret"
-_WEBHOOK_PURPOSE = "instance:webhook_secret"
+_KEY, _WEBHOOK, _CHECK = "secret_key", "webhook_secret", "key_check"
+SEALED: Final = {name: f"instance:{name}" for name in (_WEBHOOK, _CHECK)}
+"""The values that are sealed, each with the purpose that it is sealed for."""
 
 
 def read_key(tx: Connection) -> bytes | None:
@@ -37,8 +39,17 @@ def warn_of_generated_key() -> None:
 
 def generated_webhook_secret(tx: Connection, keys: KeyRing) -> str:
     fresh = f"whsec_{base64.b64encode(os.urandom(32)).decode()}"
-    sealed = _kept(tx, _WEBHOOK, keys.seal(fresh.encode(), purpose=_WEBHOOK_PURPOSE))
-    return keys.open(sealed, purpose=_WEBHOOK_PURPOSE).decode()
+    sealed = _kept(tx, _WEBHOOK, keys.seal(fresh.encode(), purpose=SEALED[_WEBHOOK]))
+    return keys.open(sealed, purpose=SEALED[_WEBHOOK]).decode()
+
+
+def read_check(tx: Connection) -> bytes | None:
+    """A sealed word that was written by the first start, to try keys on."""
+    return _read(tx, _CHECK)
+
+
+def make_check(tx: Connection, keys: KeyRing) -> bytes:
+    return _kept(tx, _CHECK, keys.seal(b"open", purpose=SEALED[_CHECK]))
 
 
 def _kept(tx: Connection, name: str, fresh: bytes) -> bytes:

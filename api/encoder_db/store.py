@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from encoder_core.clock import Clock, SystemClock
 from encoder_core.errors import ConfigurationError
-from encoder_core.sealing import KeyRing
+from encoder_core.sealing import KeyRing, key_id_of
 from encoder_db import instance
 from encoder_db.dialect import Dialect, db_now, is_retryable, make_engines
 from encoder_db.settings import DatabaseSettings, SecretSettings
@@ -30,6 +30,12 @@ log = logging.getLogger(__name__)
 
 TRIES: Final = 5
 PAUSE_S: Final = (0.005, 0.2)  # full jitter: those that collided must not meet again
+
+WRONG_KEY: Final = (
+    "ENCODER_SECRET_KEY does not open the credentials in this database, which were sealed with "
+    "another key (id {}): put that one behind the new one, separated by a comma, and run `encoder "
+    "keys rewrap`; if it is lost, `encoder keys rewrap --forget-lost` deletes what it sealed"
+)
 
 
 class Store:
@@ -143,6 +149,20 @@ class Store:
             return self._given_keys if key is None else self._given_keys.and_earlier(key)
         instance.warn_of_generated_key()
         return KeyRing([key or self.run(instance.make_key)])
+
+    def check_keys(self) -> None:
+        """
+        Refuse to work with keys that do not open what this database holds.
+
+        They would fail every job that has credentials, one by one. Raises ConfigurationError.
+        """
+        keys = self.keys
+        with self.read() as tx:
+            sealed = instance.read_check(tx)
+        if sealed is None:
+            sealed = self.run(lambda tx: instance.make_check(tx, keys))
+        if not keys.opens(sealed):
+            raise ConfigurationError(WRONG_KEY.format(key_id_of(sealed).hex()))
 
     @cached_property
     def webhook_secret(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import sys
@@ -113,6 +114,19 @@ def test_a_database_that_does_not_answer_is_named_with_its_settings(run: Run) ->
     assert "Can't connect to MySQL server" in printed
     assert "Traceback" not in printed
     assert "s3c" not in printed
+
+
+def test_a_start_with_another_secret_key_says_how_to_go_on(run: Run) -> None:
+    keys = [base64.b64encode(byte * 32).decode() for byte in (b"o", b"n")]
+    assert run("keys", "rewrap", ENCODER_SECRET_KEY=keys[0])[0] == 0
+    assert run("retention", ENCODER_SECRET_KEY=keys[0])[0] == 0
+    code, printed = run("retention", ENCODER_SECRET_KEY=keys[1])
+    assert (code, "encoder keys rewrap" in printed, "Traceback" in printed) == (2, True, False)
+    code, printed = run("keys", "rewrap", ENCODER_SECRET_KEY=keys[1])
+    assert (code, "1 cannot be opened by any key" in printed) == (1, True)
+    code, printed = run("keys", "rewrap", ENCODER_SECRET_KEY=f"{keys[1]},{keys[0]}")
+    assert (code, printed.strip()) == (0, "1 rewrapped, 0 under the current key already")
+    assert run("retention", ENCODER_SECRET_KEY=keys[1])[0] == 0
 
 
 def test_the_command_offers_the_scopes_that_there_are() -> None:

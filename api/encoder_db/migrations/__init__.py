@@ -25,18 +25,20 @@ LOCK_WAIT_S: Final = 300  # a migration of large tables takes minutes; a boot ma
 _VERSION_TABLE: Final = "alembic_version"
 
 
-def migrate(store: Store) -> None:
+def migrate(store: Store, *, keys_may_be_lost: bool = False) -> None:
     """
     Create or upgrade the tables, and make the installation's key when none was given.
 
     Does nothing when all is as it should be. Raises ConfigurationError when the schema is newer
-    than this code.
+    than this code, or when the given keys do not open what the database holds:
+    `keys_may_be_lost` is for who has come to mend that.
     """
     with store.read() as tx:
         found = schema_version(tx)
     if found != HEAD:
         _migrate_alone(store)
-    _ = store.keys
+    if not keys_may_be_lost:
+        store.check_keys()
 
 
 def _migrate_alone(store: Store) -> None:

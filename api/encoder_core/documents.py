@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -64,6 +65,31 @@ class Waiting(Document):
     """The same for people, in the cluster's own words where it has some."""
 
 
+class Step(StrEnum):
+    """What a job has behind it, in the order in which it happens."""
+
+    ACCEPTED = "accepted"  #: The request was answered.
+    QUEUED = "queued"  #: It waits for its turn; again after each failure that is retried.
+    ADMITTED = "admitted"  #: It holds a place in its pool.
+    SCHEDULED = "scheduled"  #: Its Pod was given a node.
+    STARTED = "started"  #: Its worker has reported: a Pod's image is there and runs.
+    FETCHED = "fetched"  #: The whole source was read.
+    ENCODED = "encoded"  #: ffmpeg has made the last output.
+    VERIFIED = "verified"  #: The last output is what was planned.
+    UPLOADED = "uploaded"  #: The last destination confirmed.
+    ENDED = "ended"  #: The attempt is over.
+    NOTIFIED = "notified"  #: The receiver confirmed the webhook of how the job ended.
+
+
+class TimelineEntry(Document):
+    """When a step was over."""
+
+    step: Step
+    at: datetime
+    attempt: int | None = None
+    """Which attempt; null for what is the job's own."""
+
+
 class JobSummary(Document):
     """A job in a list."""
 
@@ -98,6 +124,26 @@ class JobDocument(JobSummary):
     waiting: Waiting | None = None
     """Why it does not run yet; null when it runs or is over."""
     attempts: list[AttemptDocument] = []
+    request_id: str | None = None
+    """Of the request that made it; the log lines of its workers have it too."""
+
+
+class JobPage(JobDocument):
+    """A job as `GET /jobs/{id}` shows it: also when each step was over."""
+
+    timeline: list[TimelineEntry] = []
+    """The earliest first."""
+
+
+class LogDocument(Document):
+    """The end of an attempt's log."""
+
+    attempt: int
+    lines: list[str]
+    """The last ones, without credentials."""
+    skipped: int
+    """How many lines came before these."""
+    updated_at: datetime
 
 
 class EventDocument(Document):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -44,7 +45,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": _timestamp(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": _iso(_timestamp(record)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -58,8 +59,14 @@ class JsonFormatter(logging.Formatter):
 class HumanFormatter(logging.Formatter):
     """One line for somebody who watches: the time, the event, its fields."""
 
+    def __init__(self, *, utc: bool = False) -> None:
+        """`utc`: date, time and milliseconds, for a line that is read elsewhere."""
+        super().__init__()
+        self._utc = utc
+
     def format(self, record: logging.LogRecord) -> str:
-        time = _timestamp(record).astimezone().strftime("%H:%M:%S")
+        moment = _timestamp(record)
+        time = _iso(moment) if self._utc else moment.astimezone().strftime("%H:%M:%S")
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
         fields = "".join(f" {name}={_plain(value)}" for name, value in fields_of(record).items())
         line = f"{time} {level}{_plain_event(record.getMessage())}{fields}"
@@ -78,6 +85,44 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return self._redact(self._inner.format(record))
+
+
+class AddFields(logging.Filter):
+    """Fields for each record of a handler, in whichever thread it is made."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__()
+        self._fields = {name: value for name, value in fields.items() if value is not None}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for name, value in self._fields.items():
+            record.__dict__.setdefault(name, value)
+        return True
+
+
+class LogTail(logging.Handler):
+    """The last lines that were logged, for who cannot read the stream: at most `max_chars`."""
+
+    def __init__(self, *, max_chars: int) -> None:
+        super().__init__()
+        self._max_chars = max_chars
+        self._kept: deque[str] = deque()
+        self._chars = 0
+        self._lines = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for line in self.format(record).splitlines():
+            line = line[: self._max_chars // 8]  # one line must not be all that is left
+            self._kept.append(line)
+            self._chars += len(line) + 1
+            self._lines += 1
+        while self._chars > self._max_chars:
+            self._chars -= len(self._kept.popleft()) + 1
+
+    def read(self) -> tuple[str, int]:
+        """The kept lines, and how many there were in all."""
+        with self.lock or nullcontext():
+            return "\n".join(self._kept), self._lines
 
 
 def configure_logging(
@@ -109,6 +154,10 @@ def configure_logging(
 
 def _timestamp(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _plain_event(text: str) -> str:

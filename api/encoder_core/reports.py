@@ -26,6 +26,10 @@ PUBLISH_LEASE_S: Final = 120.0
 """How long an accepted report allows a worker to publish. See DESIGN "Publish lease"."""
 
 
+MAX_LOG_CHARS: Final = 32 * 1024
+"""Of an attempt's log that is kept: its end, where the reason is."""
+
+
 class Phase(StrEnum):
     """What a worker is doing, in the order it happens."""
 
@@ -35,6 +39,15 @@ class Phase(StrEnum):
     VERIFYING = "verifying"
     UPLOADING = "uploading"
     DONE = "done"
+
+
+class Milestone(StrEnum):
+    """What a worker has behind it. Phases say what is going on; these say when it was over."""
+
+    FETCHED = "fetched"  #: The whole source was read.
+    ENCODED = "encoded"  #: ffmpeg has made the last output.
+    VERIFIED = "verified"  #: The last output was found to be what was planned.
+    UPLOADED = "uploaded"  #: The last destination confirmed.
 
 
 class OrderedOutput(Model):
@@ -82,6 +95,8 @@ class WorkOrder(Model):
     job_id: int
     job_uuid: UUID
     attempt: Annotated[int, Field(ge=1)]
+    request_id: str | None = None
+    """Of the request that made the job: in each line that the worker logs."""
     token: Secret
     source: Source
     outputs: list[OrderedOutput]
@@ -180,6 +195,16 @@ class OutputReport(Model):
     warnings: list[Warned] = []
 
 
+class LogReport(Model):
+    """The end of the worker's log. The last one wins; a lost one is not missed."""
+
+    type: Literal["log"] = "log"
+    tail: Annotated[str, Field(max_length=MAX_LOG_CHARS)]
+    """Without secrets: whoever logs blanks them."""
+    lines: Annotated[int, Field(ge=0)]
+    """Of the whole log; the tail has the last of them."""
+
+
 class Outcome(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -195,10 +220,12 @@ class FinalReport(Model):
     retry_after_s: float | None = None
     """What the other side asked for, as with HTTP's Retry-After."""
     outputs: list[OutputReport] = []
+    reached: dict[Milestone, float] = {}
+    """Seconds after its first report, by the worker's own clock, which need not agree with ours."""
 
 
 Report = Annotated[
-    Started | ProgressReport | SourceReport | OutputReport | FinalReport,
+    Started | ProgressReport | LogReport | SourceReport | OutputReport | FinalReport,
     Field(discriminator="type"),
 ]
 

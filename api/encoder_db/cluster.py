@@ -144,10 +144,11 @@ def record_pod(tx: Connection, job_id: int, attempt: int, *, resource: str) -> b
 
 
 def record_node(tx: Connection, job_id: int, attempt: int, *, node: str) -> None:
+    """The Pod was given a node. Repeatable: the first time counts."""
     tx.execute(
         update(job_attempts)
         .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
-        .values(node=node)
+        .values(node=node, scheduled_at=func.coalesce(job_attempts.c.scheduled_at, db_now()))
     )
 
 

@@ -6,14 +6,22 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select
 
-from encoder_core.documents import AttemptDocument, JobDocument, JobSummary, OutputDocument, Waiting
+from encoder_core.documents import (
+    AttemptDocument,
+    JobDocument,
+    JobPage,
+    JobSummary,
+    OutputDocument,
+    Waiting,
+)
 from encoder_core.documents import Progress as ProgressDocument
 from encoder_core.failures import Failure, Warned
 from encoder_core.reports import OutputResult, SourceInfo
 from encoder_core.states import JobStatus
 from encoder_db.tables import job_attempts, job_outputs, job_progress, jobs, queue_jobs
+from encoder_db.timeline import build_timeline, read_moments
 
 _PROGRESS = [column.label(f"progress_{column.name}") for column in job_progress.c]
 _SEEN: Final = (
@@ -30,20 +38,39 @@ _SEEN: Final = (
 
 def load_document(tx: Connection, which: ColumnElement[bool]) -> JobDocument | None:
     """One job with everything that is known of it: three queries, two before its first attempt."""
+    found = _load(tx, which)
+    return None if found is None else JobDocument(**found[0])
+
+
+def load_page(tx: Connection, which: ColumnElement[bool]) -> JobPage | None:
+    """The same, and when each step was over: one query more."""
+    found = _load(tx, which)
+    if found is None:
+        return None
+    fields, attempts = found
+    timeline = build_timeline(fields["created_at"], attempts, read_moments(tx, fields["id"]))
+    return JobPage(**fields, timeline=timeline)
+
+
+def _load(
+    tx: Connection, which: ColumnElement[bool]
+) -> tuple[dict[str, Any], Sequence[RowMapping]] | None:
     row = tx.execute(_SEEN.where(which)).mappings().one_or_none()
     if row is None:
         return None
     outputs = _outputs_of(tx, [row["id"]])[row["id"]]
     attempts = _attempts_of(tx, row["id"]) if row["attempt"] else []
     waits = row["status"] == JobStatus.QUEUED and row["leased_by"] is None
-    return JobDocument(
+    fields = {
         **_summary_fields(dict(row), outputs),
-        source_info=_model(SourceInfo, row["source_info"]),
-        warnings=_warnings(row["warnings"]),
-        due_at=row["due_at"] if waits else None,
-        attempts=attempts,
-        waiting=_noted_waiting(dict(row)),
-    )
+        "source_info": _model(SourceInfo, row["source_info"]),
+        "warnings": _warnings(row["warnings"]),
+        "due_at": row["due_at"] if waits else None,
+        "attempts": [_attempt(attempt) for attempt in attempts],
+        "waiting": _noted_waiting(dict(row)),
+        "request_id": row["request_id"],
+    }
+    return fields, attempts
 
 
 def _noted_waiting(row: Mapping[str, Any]) -> Waiting | None:
@@ -56,7 +83,7 @@ def _noted_waiting(row: Mapping[str, Any]) -> Waiting | None:
 def document_of_new(row: Mapping[str, Any], outputs: list[OutputDocument]) -> JobDocument:
     """The document of a job that was written a moment ago: it is due and nothing has happened."""
     fields = _summary_fields({**row, "progress_job_id": None}, outputs)
-    return JobDocument(**fields, due_at=row["created_at"])
+    return JobDocument(**fields, due_at=row["created_at"], request_id=row["request_id"])
 
 
 def load_summaries(
@@ -126,23 +153,24 @@ def _outputs_of(tx: Connection, job_ids: Sequence[int]) -> dict[int, list[Output
     return found
 
 
-def _attempts_of(tx: Connection, job_id: int) -> list[AttemptDocument]:
+def _attempts_of(tx: Connection, job_id: int) -> Sequence[RowMapping]:
     query = (
         select(job_attempts).where(job_attempts.c.job_id == job_id).order_by(job_attempts.c.number)
     )
-    return [
-        AttemptDocument(
-            number=row["number"],
-            status=row["status"],
-            executor=row["executor"],
-            worker=row["worker"],
-            failure=_model(Failure, row["failure"]),
-            created_at=row["created_at"],
-            started_at=row["started_at"],
-            finished_at=row["finished_at"],
-        )
-        for row in tx.execute(query).mappings()
-    ]
+    return tx.execute(query).mappings().all()
+
+
+def _attempt(row: RowMapping) -> AttemptDocument:
+    return AttemptDocument(
+        number=row["number"],
+        status=row["status"],
+        executor=row["executor"],
+        worker=row["worker"],
+        failure=_model(Failure, row["failure"]),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
 
 
 def _model(model: Any, stored: dict[str, Any] | None) -> Any:

@@ -40,6 +40,8 @@ class Submission:
     inline: bytes | None = None
     """The bytes of an inline source; left out, they are decoded from the spec."""
     idempotency: Idempotency | None = None
+    request_id: str | None = None
+    """Of the request that brings it: the log of its workers has it too."""
 
 
 def create_job(
@@ -50,9 +52,12 @@ def create_job(
     keys: KeyRing,
     inline: bytes | None = None,
     idempotency: Idempotency | None = None,
+    request_id: str | None = None,
 ) -> JobRow:
     """Record one job and put it into its queue; see `create_jobs`."""
-    one = Submission(spec=spec, owner=owner, inline=inline, idempotency=idempotency)
+    one = Submission(
+        spec=spec, owner=owner, inline=inline, idempotency=idempotency, request_id=request_id
+    )
     return create_jobs(tx, [one], keys=keys)[0]
 
 
@@ -150,6 +155,7 @@ class _New:
             "source": public.pop("source"),
             "secret_fields": sorted(secrets),
             "external_id": spec.external_id,
+            "request_id": submission.request_id,
             "created_at": moment,
             "updated_at": moment,
         }

@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, select, update
 
-from encoder_core.documents import JobDocument, JobSummary
+from encoder_core.documents import JobDocument, JobPage, JobSummary
 from encoder_core.errors import FieldProblem, InvalidRequest, Refused
 from encoder_core.failures import Failure
 from encoder_core.names import resource_name
@@ -17,7 +17,7 @@ from encoder_core.sealing import CannotOpen
 from encoder_core.specs import JobSpec
 from encoder_core.states import AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
-from encoder_db.documents import load_document, load_summaries
+from encoder_db.documents import load_document, load_page, load_summaries
 from encoder_db.endings import (
     end_canceled,
     fail_job,
@@ -47,12 +47,18 @@ __all__ = [
     "list_jobs",
     "purge_deleted",
     "read_job",
+    "read_page",
     "read_row",
     "retry_job",
 ]
 
 APPLY_AGAIN = "the job was applied with kubectl; delete the TranscodeJob {} and apply it again"
 NO_OUTPUTS_LEFT = "every output is uploaded; there is nothing to try again"
+
+
+def read_page(tx: Connection, ref: JobRef, *, owner: str | None) -> JobPage | None:
+    """The job on its own page: with its timeline."""
+    return load_page(tx, by_ref(ref, owner))
 
 
 def read_job(tx: Connection, ref: JobRef, *, owner: str | None) -> JobDocument | None:

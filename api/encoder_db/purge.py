@@ -12,6 +12,7 @@ from encoder_db.tables import (
     job_attempts,
     job_blobs,
     job_events,
+    job_logs,
     job_outputs,
     job_progress,
     job_secrets,
@@ -27,6 +28,7 @@ _CHILDREN: Final = (
     job_secrets,
     job_blobs,
     job_progress,
+    job_logs,
     job_events,
     dead_letters,
 )

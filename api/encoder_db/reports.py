@@ -14,6 +14,7 @@ from encoder_core.reports import (
     Answer,
     Envelope,
     FinalReport,
+    LogReport,
     OutputReport,
     ProgressReport,
     SourceReport,
@@ -23,7 +24,7 @@ from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus, OutputSt
 from encoder_db.dialect import db_now, in_seconds, upsert
 from encoder_db.rows import AttemptRow, JobRow, lock_job, read_attempt
 from encoder_db.store import Store
-from encoder_db.tables import job_attempts, job_outputs, job_progress, jobs
+from encoder_db.tables import job_attempts, job_logs, job_outputs, job_progress, jobs
 from encoder_db.transitions import announce_upload, move_job
 
 REFUSED = Answer(accepted=False)
@@ -36,14 +37,16 @@ def apply_report(store: Store, envelope: Envelope) -> Answer:
     Not accepted: the attempt is over or another's, and its worker must end without publishing.
     """
     report = envelope.report
-    if isinstance(report, ProgressReport):
-        return store.run(lambda tx: _apply_progress(tx, envelope, report))
+    if isinstance(report, (ProgressReport, LogReport)):
+        return store.run(lambda tx: _apply_unlocked(tx, envelope, report))
     return store.run(lambda tx: _apply_locked(tx, envelope))
 
 
-def _apply_progress(tx: Connection, envelope: Envelope, report: ProgressReport) -> Answer:
+def _apply_unlocked(
+    tx: Connection, envelope: Envelope, report: ProgressReport | LogReport
+) -> Answer:
     """
-    The frequent one: three statements, and no lock on the job.
+    The frequent ones: three statements, and no lock on the job.
 
     The lock on the attempt's row, taken by renewing its lease, is the fence.
     """
@@ -69,7 +72,10 @@ def _apply_progress(tx: Connection, envelope: Envelope, report: ProgressReport) 
     )
     if renewed.rowcount != 1:
         return REFUSED
-    _write_progress(tx, job.id, envelope.attempt, report)
+    if isinstance(report, ProgressReport):
+        _write_progress(tx, job.id, envelope.attempt, report)
+    else:
+        _write_log(tx, job.id, envelope.attempt, report)
     return _answer(canceling)
 
 
@@ -90,6 +96,9 @@ def _apply_locked(tx: Connection, envelope: Envelope) -> Answer:
         case ProgressReport() as report:
             job = _ensure_running(tx, job, attempt)
             _write_progress(tx, job.id, attempt.number, report)
+        case LogReport() as report:
+            job = _ensure_running(tx, job, attempt)
+            _write_log(tx, job.id, attempt.number, report)
         case SourceReport() as report:
             job = _ensure_running(tx, job, attempt)
             _write_source(tx, job, report)
@@ -147,6 +156,15 @@ def _write_progress(tx: Connection, job_id: int, attempt: int, report: ProgressR
             "eta_s": report.eta_s,
             "updated_at": db_now(),
         },
+    )
+
+
+def _write_log(tx: Connection, job_id: int, attempt: int, report: LogReport) -> None:
+    upsert(
+        tx,
+        job_logs,
+        {"job_id": job_id, "attempt": attempt},
+        {"tail": report.tail, "lines": report.lines, "updated_at": db_now()},
     )
 
 

@@ -42,6 +42,7 @@ class JobRow:
     started_at: datetime | None
     finished_at: datetime | None
     deleted_at: datetime | None
+    request_id: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:

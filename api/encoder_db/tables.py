@@ -85,6 +85,7 @@ jobs: Final = _table(
     Column("waiting_reason", Key(CODE)),  # why it does not run yet; gone with the next change
     Column("waiting_message", Exact(1024)),
     Column("external_id", Exact(128)),
+    Column("request_id", Key(64)),  # of the request that made it; the worker's log has it too
     Column("resource_name", Key(253)),
     Column("resource_uid", Key(36)),
     _needed("created_at", Timestamp()),
@@ -150,6 +151,7 @@ job_attempts: Final = _table(
     Column("budget", Key(12)),
     Column("resources", Json()),  # what its Pod was given: the next one may need more
     _needed("created_at", Timestamp()),
+    Column("scheduled_at", Timestamp()),  # when its Pod was given a node
     Column("started_at", Timestamp()),
     Column("finished_at", Timestamp()),
     Index("ix_job_attempts_slots", "pool", "status", "owner"),
@@ -231,6 +233,16 @@ job_progress: Final = _table(
     Column("speed", Float()),
     Column("fps", Float()),
     Column("eta_s", Float()),
+    _needed("updated_at", Timestamp()),
+)
+
+# The end of each attempt's log, replaced as it grows: at most a few KiB a row.
+job_logs: Final = _table(
+    "job_logs",
+    Column("job_id", Big(), primary_key=True, autoincrement=False),
+    Column("attempt", SmallCount(), primary_key=True, autoincrement=False),
+    _needed("tail", LongText()),
+    _needed("lines", Count()),  # of the whole log, so that readers see what the tail leaves out
     _needed("updated_at", Timestamp()),
 )
 

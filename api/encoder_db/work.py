@@ -34,6 +34,8 @@ class Work:
     """Those that are not uploaded yet, under their index in the job."""
     has_inline: bool
     """The source's bytes are to be read with `blobs.read_blob`."""
+    request_id: str | None = None
+    """Of the request that made the job; none for jobs that were applied with kubectl."""
 
 
 def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
@@ -68,6 +70,7 @@ def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
         job_id=job.id,
         job_uuid=job.uuid,
         attempt=attempt,
+        request_id=job.request_id,
         spec=spec.model_copy(update={"outputs": [item.spec for item in ordered]}),
         outputs=ordered,
         has_inline=inline,

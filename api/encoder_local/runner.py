@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -19,7 +19,7 @@ from encoder_core.clock import Clock, SystemClock
 from encoder_core.errors import JobError
 from encoder_core.failures import Failure, failure
 from encoder_core.redaction import Redactor, split_secrets
-from encoder_core.reports import Answer, Envelope, ProgressReport, WorkOrder
+from encoder_core.reports import Answer, Envelope, LogReport, ProgressReport, WorkOrder
 from encoder_core.retries import RetryLimits
 from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db import attempts, blobs, jobs, messages, queue, workers
@@ -56,6 +56,14 @@ class Running:
     lost: bool = False
     """Its lease went to another worker: whatever it still says counts for nothing."""
     thread: threading.Thread = field(init=False)
+
+
+def _fields_of(claimed: Claimed) -> dict[str, Any]:
+    """What each log line of an attempt says: also which request it came from."""
+    fields: dict[str, Any] = {"job": claimed.job.id, "attempt": claimed.attempt}
+    if claimed.job.request_id is not None:
+        fields["request"] = claimed.job.request_id
+    return fields
 
 
 class LocalRunner:
@@ -178,7 +186,7 @@ class LocalRunner:
         running.thread.start()
         log.info(
             "attempt_started",
-            extra={"job": claimed.job.id, "attempt": claimed.attempt, "pid": child.pid},
+            extra={**_fields_of(claimed), "pid": child.pid},
         )
         try:
             attempts.mark_starting(self._store, claimed)
@@ -214,7 +222,7 @@ class LocalRunner:
     def _follow(self, running: Running, redact: Redactor) -> None:
         """Pass on the worker's reports until it ends, then record how it ended."""
         claimed = running.claimed
-        extra = {"job": claimed.job.id, "attempt": claimed.attempt}
+        extra = _fields_of(claimed)
         because = None
         try:
             code = self._pass_on(running, redact)
@@ -236,7 +244,7 @@ class LocalRunner:
     def _pass_on(self, running: Running, redact: Redactor) -> int:
         """Its reports to the record, its log to ours; its exit code."""
         child = running.child
-        extra = {"job": running.claimed.job.id, "attempt": running.claimed.attempt}
+        extra = _fields_of(running.claimed)
 
         def forward_log() -> None:
             for line in child.log_lines():
@@ -252,7 +260,7 @@ class LocalRunner:
         return code
 
     def _apply(self, envelope: Envelope) -> Answer:
-        if isinstance(envelope.report, ProgressReport):
+        if isinstance(envelope.report, (ProgressReport, LogReport)):
             try:
                 return apply_report(self._store, envelope)
             except DBAPIError:
@@ -276,8 +284,7 @@ class LocalRunner:
         log.info(
             "attempt_finished",
             extra={
-                "job": claimed.job.id,
-                "attempt": claimed.attempt,
+                **_fields_of(claimed),
                 "status": status.value if status else "not current",
             },
         )

@@ -26,6 +26,7 @@ def build_order(
         job_id=work.job_id,
         job_uuid=work.job_uuid,
         attempt=work.attempt,
+        request_id=work.request_id,
         token=SecretStr(token),
         source=work.spec.source,
         outputs=work.outputs,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from encoder_core.logs import configure_logging, log_fields
+from encoder_core.logs import AddFields, HumanFormatter, LogTail, configure_logging, log_fields
 
 log = logging.getLogger("encoder.test")
 
@@ -74,3 +75,38 @@ def test_known_secrets_are_blanked_wherever_they_are(stream: io.StringIO, as_jso
         log.exception("failed with %s", secret, extra={"field": secret, "nested": {"a": secret}})
     assert "word" not in stream.getvalue()
     assert stream.getvalue().count("***") >= 3
+
+
+def test_the_tail_keeps_the_end_and_counts_what_is_gone() -> None:
+    tail = LogTail(max_chars=100)
+    tail.setFormatter(logging.Formatter("%(message)s"))
+    for number in range(30):
+        tail.handle(logging.makeLogRecord({"msg": f"line {number}"}))
+    text, lines = tail.read()
+    assert lines == 30
+    assert text.splitlines()[-1] == "line 29"
+    assert len(text) <= 100
+
+
+def test_one_endless_line_does_not_push_out_the_others() -> None:
+    tail = LogTail(max_chars=800)
+    tail.setFormatter(logging.Formatter("%(message)s"))
+    tail.handle(logging.makeLogRecord({"msg": "before"}))
+    tail.handle(logging.makeLogRecord({"msg": "x" * 10_000}))
+    assert tail.read()[0].splitlines() == ["before", "x" * 100]
+
+
+def test_a_handler_adds_its_fields_in_every_thread(stream: io.StringIO) -> None:
+    configure_logging(stream=stream)
+    logging.getLogger().handlers[0].addFilter(AddFields(request="r-1", job=7, attempt=None))
+    thread = threading.Thread(target=lambda: log.info("done", extra={"job": 8}))
+    thread.start()
+    thread.join()
+    line = line_of(stream)
+    assert (line["request"], line["job"]) == ("r-1", 8)
+    assert "attempt" not in line
+
+
+def test_a_line_for_elsewhere_has_the_date_in_utc() -> None:
+    record = logging.makeLogRecord({"msg": "done", "created": 0.5, "levelno": logging.INFO})
+    assert HumanFormatter(utc=True).format(record) == "1970-01-01T00:00:00.500Z done"

@@ -15,6 +15,8 @@ from encoder_core.reports import (
     Answer,
     Envelope,
     FinalReport,
+    LogReport,
+    Milestone,
     OrderedOutput,
     Outcome,
     OutputFile,
@@ -50,6 +52,7 @@ REPORTS = [
         ),
         id="source",
     ),
+    pytest.param(LogReport(tail="one\ntwo", lines=7), id="log"),
     pytest.param(UPLOADED, id="an output uploaded"),
     pytest.param(
         OutputReport(
@@ -63,6 +66,7 @@ REPORTS = [
             failure=failure("destination_denied", output=1),
             retry_after_s=3.0,
             outputs=[UPLOADED],
+            reached={Milestone.FETCHED: 1.5},
         ),
         id="final",
     ),

@@ -19,6 +19,8 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from encoder_core.reports import WorkOrder
 from encoder_core.sealing import KeyRing
 from encoder_core.states import JobStatus
+from encoder_db.intake import create_job
+from encoder_db.joblogs import read_log
 from encoder_db.migrations import migrate
 from encoder_db.pools import set_pool
 from encoder_db.rows import JobRow
@@ -174,3 +176,24 @@ def test_a_seldom_polled_queue_is_looked_at_when_somebody_knows(
         job = make.create(store)
         runner.wake()
         wait_for(store, job, J.FAILED)
+
+
+def test_the_request_behind_a_job_is_in_every_line_of_its_worker(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="encoder.local")
+    job = store.run(
+        lambda tx: create_job(
+            tx, spec=make.spec(), owner="default", keys=store.keys, request_id="r-1"
+        )
+    )
+    with running(store, tmp_path):
+        wait_for(store, job, J.FAILED)
+    lines = [record for record in caplog.records if getattr(record, "job", None) == job.id]
+    assert {getattr(record, "request", None) for record in lines} == {"r-1"}
+    events = [record.getMessage() for record in lines]
+    assert {"attempt_started", "worker_says", "worker_ended", "attempt_finished"} <= set(events)
+    with store.read() as tx:
+        log = read_log(tx, job.id, limit=1)
+    assert log is not None
+    assert "attempt_ended" in log.lines[0]

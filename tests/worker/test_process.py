@@ -71,6 +71,12 @@ class TestSuccess:
         assert code == Exit.SUCCEEDED
         assert reports[0]["type"] == "started"
         assert reports[-1]["outcome"] == "succeeded"
+        assert list(reports[-1]["reached"]) == ["fetched", "encoded", "verified", "uploaded"]
+        log = of_type(reports, "log")[-1]
+        assert "ffmpeg_ended exit_code=0" in log["tail"]
+        assert [line.split()[1] for line in log["tail"].splitlines()[-3:]] == [
+            *("output_uploaded", "uploaded", "attempt_ended")
+        ]
         picture, sound = last_of_output(reports, 0), last_of_output(reports, 1)
         assert (picture["status"], sound["status"]) == ("uploaded", "uploaded")
         made = probe(folder / "files" / "out/small.mp4")

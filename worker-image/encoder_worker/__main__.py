@@ -15,8 +15,15 @@ from encoder_core.clock import SystemClock
 from encoder_core.errors import JobError
 from encoder_core.exits import Exit
 from encoder_core.failures import failure
-from encoder_core.redaction import RedactingFilter, Redactor, split_secrets
-from encoder_core.reports import FinalReport, Outcome, WorkOrder
+from encoder_core.logs import (
+    AddFields,
+    HumanFormatter,
+    JsonFormatter,
+    LogTail,
+    RedactingFormatter,
+)
+from encoder_core.redaction import Redactor, split_secrets
+from encoder_core.reports import MAX_LOG_CHARS, FinalReport, Outcome, WorkOrder
 from encoder_worker.channels import HttpChannel, LineReader, PipeChannel
 from encoder_worker.control import Control
 from encoder_worker.credentials import add_credentials, read_credentials
@@ -40,7 +47,7 @@ def main() -> int:
         # The error's own text never echoes what it validated; the order is full of secrets.
         log.error("order_unreadable: %s", type(error).__name__)
         return Exit.INTERNAL
-    redact = _prepare_log(order, credentials)
+    redact, tail = _prepare_log(order, credentials)
     clock = SystemClock()
     control = Control(clock)
     control.install()
@@ -50,10 +57,14 @@ def main() -> int:
         if order.report_url
         else PipeChannel(lines, output, control)
     )
-    reporter = Reporter(order, channel, control, clock=clock, latest=lambda: progress.now)
+    reporter = Reporter(
+        order, channel, control, clock=clock, latest=lambda: progress.now, log=tail.read
+    )
     reporter.start()
     attempt = Attempt(order, reporter, control, progress, clock, redact)
     code, final = _run_to_the_end(attempt, problem)
+    said = final.failure.code if final.failure else None
+    log.info("attempt_ended", extra={"outcome": final.outcome.value, "failure": said})
     if arguments.termination_log:
         with contextlib.suppress(OSError):
             write_termination(arguments.termination_log, final)
@@ -95,13 +106,27 @@ def _take_standard_output() -> int:
     return output
 
 
-def _prepare_log(order: WorkOrder, credentials: list[str]) -> Redactor:
+def _prepare_log(order: WorkOrder, credentials: list[str]) -> tuple[Redactor, LogTail]:
+    """
+    Log to standard error, and keep the end of it for the record.
+
+    In a Pod each line is JSON and says whose it is; the local engine adds that to what it passes
+    on. Nothing is written that has not been redacted.
+    """
     _, secrets = split_secrets(order)
     redact = Redactor([*secrets.values(), *credentials])
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(RedactingFilter(redact))
-    logging.basicConfig(handlers=[handler], level=logging.INFO, format="%(levelname)s %(message)s")
-    return redact
+    handler, tail = logging.StreamHandler(sys.stderr), LogTail(max_chars=MAX_LOG_CHARS)
+    inner: logging.Formatter = JsonFormatter() if order.report_url else HumanFormatter()
+    handler.setFormatter(RedactingFormatter(inner, redact))
+    tail.setFormatter(RedactingFormatter(HumanFormatter(utc=True), redact))
+    if order.report_url:
+        handler.addFilter(
+            AddFields(job=order.job_id, attempt=order.attempt, request=order.request_id)
+        )
+    logging.basicConfig(handlers=[tail, handler], level=logging.INFO)
+    for name in ("botocore", "boto3", "s3transfer", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return redact, tail
 
 
 def _run_to_the_end(attempt: Attempt, problem: JobError | None) -> tuple[Exit, FinalReport]:
@@ -115,7 +140,10 @@ def _run_to_the_end(attempt: Attempt, problem: JobError | None) -> tuple[Exit, F
         log.exception("worker_failed")
         why = failure("worker_failed", f"The worker failed: {type(error).__name__}.")
         final = FinalReport(
-            outcome=Outcome.FAILED, failure=why, outputs=list(attempt.reports.values())
+            outcome=Outcome.FAILED,
+            failure=why,
+            outputs=list(attempt.reports.values()),
+            reached=attempt.reached,
         )
         return Exit.INTERNAL, final
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from encoder_core.clock import Clock
-from encoder_core.reports import Answer, Envelope, ProgressReport
+from encoder_core.reports import Answer, Envelope, LogReport, ProgressReport
 from encoder_worker.control import Control, Why
 from encoder_worker.reporter import ChannelClosed
 
@@ -103,7 +103,7 @@ class HttpChannel:
         pause = FIRST_PAUSE_S
         while True:
             answer = self._post(body)
-            if answer is not None or isinstance(envelope.report, ProgressReport):
+            if answer is not None or isinstance(envelope.report, (ProgressReport, LogReport)):
                 return answer
             if self._clock.monotonic() + pause > until:
                 return None

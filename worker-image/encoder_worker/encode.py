@@ -6,6 +6,7 @@ The exit code is only a hint. What counts is what ffprobe finds in the files.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from encoder_core.media.verify import Finding, compare
 from encoder_core.reports import WorkerLimits
 from encoder_worker.examine import examine_output
 from encoder_worker.tools import Box, Ended, Tools, run_ffmpeg
+
+log = logging.getLogger("encoder_worker")
 
 FULL: Final = ("No space left on device", "Disk quota exceeded")
 PICTURE_STARTS: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
@@ -105,7 +108,7 @@ class Encoder:
         arguments = build_encode_command(
             plans, source=str(self._source), folder=str(self._folder), threads=self._threads
         )
-        return run_ffmpeg(
+        ended = run_ffmpeg(
             self._tools,
             arguments,
             Box((self._source,), (self._folder,), file_bytes=self._limits.output_bytes),
@@ -114,6 +117,11 @@ class Encoder:
             stall_s=self._limits.stall_s,
             on_progress=lambda block: self._on_progress(read_progress(block)),
         )
+        outputs = [plan.index for plan in plans]
+        log.info("ffmpeg_ended", extra={"exit_code": ended.code, "outputs": outputs})
+        for line in ended.log.splitlines():
+            log.info("ffmpeg", extra={"line": line})
+        return ended
 
     def _verify(self, plan: OutputPlan) -> Made | list[Finding]:
         paths = self._paths(plan)

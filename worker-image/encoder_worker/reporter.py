@@ -19,6 +19,7 @@ from encoder_core.reports import (
     Answer,
     Envelope,
     FinalReport,
+    LogReport,
     ProgressReport,
     Report,
     WorkOrder,
@@ -26,6 +27,9 @@ from encoder_core.reports import (
 from encoder_worker.control import Control, Why
 
 FINAL_PATIENCE_S: Final = 30.0  # the exit code decides anyway; a Pod's grace period is about this
+
+
+LOG_INTERVAL_S: Final = 10.0  # a few KiB each time; who watches a log of a running job can wait
 
 
 class ChannelClosed(Exception):
@@ -39,7 +43,8 @@ class Channel(Protocol):
         """
         Hand over a report and return its answer; None when it could not be delivered.
 
-        Tries again for a while unless the report is progress, of which the next one does as well.
+        Tries again for a while unless the report is progress or log: there the next one does as
+        well.
         """
         ...
 
@@ -59,6 +64,7 @@ class Reporter:
         *,
         clock: Clock,
         latest: Callable[[], ProgressReport],
+        log: Callable[[], tuple[str, int]] = lambda: ("", 0),
         interval_s: float = REPORT_INTERVAL_S,
     ) -> None:
         self._order = order
@@ -66,6 +72,9 @@ class Reporter:
         self._control = control
         self._clock = clock
         self._latest = latest
+        self._log = log
+        self._log_lines = 0
+        self._log_due = clock.monotonic() + LOG_INTERVAL_S
         self._interval_s = interval_s
         self._deadline = clock.monotonic() + order.limits.deadline_s
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -86,6 +95,9 @@ class Reporter:
 
     def close(self, last: FinalReport) -> None:
         """Say the last word and end. Does not fail: the exit code is said in any case."""
+        log = self._new_log()
+        if log is not None:
+            self.send(log)
         self.send_and_wait(last, timeout_s=FINAL_PATIENCE_S)
         self._waiting.put(None)
 
@@ -99,12 +111,25 @@ class Reporter:
                 if self._clock.monotonic() >= self._deadline:
                     self._control.stop(Why.DEADLINE)
                 self._exchange(self._latest())
+                if self._clock.monotonic() >= self._log_due:
+                    log = self._new_log()
+                    if log is not None:
+                        self._exchange(log)
+                    self._log_due = self._clock.monotonic() + LOG_INTERVAL_S
                 next_progress = self._clock.monotonic() + self._interval_s
                 continue
             if waiting is None:
                 return
             self._exchange(waiting.report)
             waiting.sent.set()
+
+    def _new_log(self) -> LogReport | None:
+        """What was logged, unless nothing came since the last time."""
+        tail, lines = self._log()
+        if lines == self._log_lines:
+            return None
+        self._log_lines = lines
+        return LogReport(tail=tail, lines=lines)
 
     def _exchange(self, report: Report) -> None:
         envelope = Envelope(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from encoder_core.media.probe import Probe
 from encoder_core.redaction import Redactor
 from encoder_core.reports import (
     FinalReport,
+    Milestone,
     OrderedOutput,
     Outcome,
     OutputReport,
@@ -42,6 +44,8 @@ from encoder_worker.sandbox import require_layers
 from encoder_worker.summary import describe_source
 from encoder_worker.tools import Tools, find_tools
 
+log = logging.getLogger("encoder_worker")
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -56,6 +60,9 @@ class Attempt:
     reports: dict[int, OutputReport] = field(default_factory=dict)
     """The last word on each output."""
     retry_after_s: float | None = None
+    began_s: float = 0.0
+    """On its clock, when the record had answered its first report."""
+    reached: dict[Milestone, float] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -73,9 +80,27 @@ class Attempt:
             before_publish=self.control.wait_for_lease,
         )
 
+    def begin(self, layers: Sequence[str]) -> None:
+        """Say that the worker is there; its times count from here."""
+        log.info("attempt_started", extra={"outputs": len(self.order.outputs), "sandbox": layers})
+        self.reporter.send_and_wait(Started(sandbox=list(layers)))
+        self.began_s = self.clock.monotonic()
+
+    def reach(self, milestone: Milestone) -> None:
+        """A step is over. Of one that is repeated, the last time counts."""
+        seconds = round(self.clock.monotonic() - self.began_s, 3)
+        self.reached[milestone] = seconds
+        log.info(milestone.value, extra={"after_s": seconds})
+
     def tell(self, report: OutputReport) -> None:
         self.reports[report.index] = report
         self.reporter.send(report)
+        fields: dict[str, object] = {"output": report.index}
+        if report.failure is not None:
+            fields |= {"failure": report.failure.code, "why": report.failure.message}
+        if report.warnings:
+            fields["warnings"] = [warning.code for warning in report.warnings]
+        log.info(f"output_{report.status.value}", extra=fields)
 
     def clean(self, why: Failure) -> Failure:
         """Without our secrets: ffmpeg and servers repeat what they were given."""
@@ -92,7 +117,7 @@ def run(attempt: Attempt) -> tuple[Exit, FinalReport]:
     try:
         limits = attempt.order.limits
         tools = find_tools(stall_s=limits.stall_s)
-        attempt.reporter.send_and_wait(Started(sandbox=list(tools.layers)))
+        attempt.begin(tools.layers)
         if limits.strict_sandbox:
             require_layers(tools.layers)
         ready = find_ready(attempt)
@@ -112,9 +137,12 @@ def run(attempt: Attempt) -> tuple[Exit, FinalReport]:
 def make_outputs(attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput]) -> None:
     """Fetch, probe, plan, encode, verify, deliver."""
     source = fetch(attempt)
+    attempt.reach(Milestone.FETCHED)
     probe = examine(attempt, tools, source)
     plans = plan(attempt, missing, probe)
-    deliver_all(attempt, encode(attempt, tools, source, plans))
+    made = encode(attempt, tools, source, plans)
+    attempt.reach(Milestone.VERIFIED)
+    deliver_all(attempt, made)
 
 
 # --- The steps -------------------------------------------------------------------------------
@@ -215,10 +243,15 @@ def encode(
         limits=attempt.order.limits,
         clock=attempt.clock,
         on_progress=lambda now: show(attempt, now, longest),
-        on_verify=lambda: attempt.progress.update(Phase.VERIFYING, 0.0),
+        on_verify=lambda: begin_to_verify(attempt),
     )
     encoder.make(plans, made=keep, failed=lambda plan, why: attempt.fail(plan.index, why))
     return encoded
+
+
+def begin_to_verify(attempt: Attempt) -> None:
+    attempt.progress.update(Phase.VERIFYING, 0.0)
+    attempt.reach(Milestone.ENCODED)
 
 
 def show(attempt: Attempt, now: EncodeProgress, duration_s: float) -> None:
@@ -252,6 +285,7 @@ def deliver_all(attempt: Attempt, encoded: dict[int, Encoded]) -> None:
                 warnings=output.warnings,
             )
         )
+        attempt.reach(Milestone.UPLOADED)
 
 
 # --- The ends --------------------------------------------------------------------------------
@@ -265,7 +299,9 @@ def conclude(attempt: Attempt) -> tuple[Exit, FinalReport]:
         return _failed(attempt, first)
     attempt.progress.update(Phase.DONE, 1.0)
     return Exit.SUCCEEDED, FinalReport(
-        outcome=Outcome.SUCCEEDED, outputs=list(attempt.reports.values())
+        outcome=Outcome.SUCCEEDED,
+        outputs=list(attempt.reports.values()),
+        reached=attempt.reached,
     )
 
 
@@ -286,6 +322,7 @@ def stop(attempt: Attempt, stopped: Stopped) -> tuple[Exit, FinalReport]:
         outcome=Outcome.CANCELED if canceled else Outcome.FAILED,
         failure=failure(stopped.why.value),
         outputs=list(attempt.reports.values()),
+        reached=attempt.reached,
     )
     return stopped.why.exit, final
 
@@ -296,5 +333,6 @@ def _failed(attempt: Attempt, why: Failure) -> tuple[Exit, FinalReport]:
         failure=attempt.clean(why),
         retry_after_s=attempt.retry_after_s,
         outputs=list(attempt.reports.values()),
+        reached=attempt.reached,
     )
     return exit_for(why.code, retryable=why.retryable), final

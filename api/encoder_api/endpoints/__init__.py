@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from encoder_api.contract import Operation
-from encoder_api.endpoints import health, jobs, pools, reports, sessions, workers
+from encoder_api.endpoints import health, joblogs, jobs, pools, reports, sessions, workers
 
 OPERATIONS: tuple[Operation, ...] = (
     jobs.submit_job,
@@ -13,6 +13,7 @@ OPERATIONS: tuple[Operation, ...] = (
     jobs.cancel_job,
     jobs.retry_job,
     jobs.list_job_events,
+    joblogs.read_job_log,
     pools.list_pools,
     pools.create_pool,
     pools.change_pool,

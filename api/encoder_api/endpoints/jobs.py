@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -19,7 +20,7 @@ from encoder_api.cursors import make_cursor, read_cursor
 from encoder_api.idempotency import idempotency_of
 from encoder_api.intake import check_job, inline_bytes
 from encoder_api.problems import Problem
-from encoder_core.documents import Document, EventDocument, JobDocument, JobSummary
+from encoder_core.documents import Document, EventDocument, JobDocument, JobPage, JobSummary
 from encoder_core.errors import InvalidRequest
 from encoder_core.model import Model, Secret
 from encoder_core.redaction import escape_pointer
@@ -31,7 +32,10 @@ from encoder_db.idempotency import Replayed
 from encoder_db.intake import Submission
 from encoder_db.rows import JobRow
 
+log = logging.getLogger("encoder.api")
+
 PAGE: Final = 200  # the original answered with its latest 200; also the largest page
+Job = TypeVar("Job", bound=JobDocument)
 MAX_ID: Final = 2**63 - 1
 TAG: Final = "jobs"
 
@@ -165,12 +169,14 @@ def submit_job(call: Call[JobRequest, None]) -> Response:
         owner=call.principal.owner,
         inline=inline_bytes(spec),
         idempotency=idempotency_of(call.request, spec, keys=call.services.store.keys),
+        request_id=call.request.state.request_id,
     )
     try:
         job = call.services.intake.submit(submission)
     except Replayed as earlier:
         accepted = Accepted.model_validate(earlier.response)
         return _accept(accepted, {"Idempotency-Replayed": "true"})
+    log.info("job_accepted", extra={"job": job.id, "owner": job.owner, "pool": job.pool})
     return _accept(Accepted(id=job.id, uuid=job.uuid, status=job.status))
 
 
@@ -220,14 +226,14 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
     scope=Scope.JOBS_READ,
     headers={"If-None-Match": "The ETag of an earlier answer."},
     replies={
-        200: Reply(says="The job.", model=JobDocument, headers={"ETag": "Of this answer."}),
+        200: Reply(says="The job.", model=JobPage, headers={"ETag": "Of this answer."}),
         304: Reply(says="Nothing has changed."),
     },
 )
 def read_job(call: Call[None, None]) -> Response:
-    """Look at a job, its outputs and its attempts."""
+    """Look at a job, its outputs, its attempts and how long each step took."""
     with call.services.store.read() as tx:
-        job = db_jobs.read_job(tx, job_ref(call.request), owner=visible_owner(call.principal))
+        job = db_jobs.read_page(tx, job_ref(call.request), owner=visible_owner(call.principal))
     return answer_unless_known(call.request, known(job))
 
 
@@ -352,7 +358,7 @@ def job_ref(request: Request) -> int | UUID:
     raise no_such_job()
 
 
-def known(job: JobDocument | None) -> JobDocument:
+def known(job: Job | None) -> Job:
     if job is None:
         raise no_such_job()
     return job

@@ -58,6 +58,7 @@ def upgrade() -> None:
         sa.Column("waiting_reason", t.Key(64)),
         sa.Column("waiting_message", t.Exact(1024)),
         sa.Column("external_id", t.Exact(128)),
+        sa.Column("request_id", t.Key(64)),
         sa.Column("resource_name", t.Key(253)),
         sa.Column("resource_uid", t.Key(36)),
         sa.Column("created_at", t.Timestamp(), nullable=False),
@@ -128,6 +129,7 @@ def upgrade() -> None:
         sa.Column("budget", t.Key(12)),
         sa.Column("resources", t.Json()),
         sa.Column("created_at", t.Timestamp(), nullable=False),
+        sa.Column("scheduled_at", t.Timestamp()),
         sa.Column("started_at", t.Timestamp()),
         sa.Column("finished_at", t.Timestamp()),
         sa.CheckConstraint(
@@ -201,6 +203,14 @@ def upgrade() -> None:
         sa.Column("speed", t.Float()),
         sa.Column("fps", t.Float()),
         sa.Column("eta_s", t.Float()),
+        sa.Column("updated_at", t.Timestamp(), nullable=False),
+    )
+    _create(
+        "job_logs",
+        sa.Column("job_id", t.Big(), primary_key=True, autoincrement=False),
+        sa.Column("attempt", t.SmallCount(), primary_key=True, autoincrement=False),
+        sa.Column("tail", t.LongText(), nullable=False),
+        sa.Column("lines", t.Count(), nullable=False),
         sa.Column("updated_at", t.Timestamp(), nullable=False),
     )
     _create(

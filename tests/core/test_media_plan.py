@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from encoder_core.errors import FieldProblem, InvalidRequest
+from encoder_core.media import warnings
 from encoder_core.media.check import check_request
 from encoder_core.media.plan import plan_output
 from encoder_core.media.planned import OutputPlan
@@ -326,3 +329,14 @@ class TestLength:
     )
     def test_pictures(self, thumbnails: dict[str, Any] | None, want: tuple[float, ...]) -> None:
         assert plan(container="jpg", thumbnails=thumbnails).pictures == want
+
+
+def test_every_warning_is_in_the_table() -> None:
+    """A source's test cannot see a code that no test provokes, so they are read off the modules."""
+    modules = Path(warnings.__file__).parent.glob("*.py")
+    said = {
+        code
+        for module in modules
+        for code in re.findall(r"""\.warn\(\s*"(\w+)\"""", module.read_text())
+    }
+    assert said == set(warnings.WARNINGS)

@@ -84,8 +84,32 @@ def test_pixel_aspect_of_zero_means_unknown() -> None:
 
 
 def test_packets_are_measured_per_stream() -> None:
-    lines = ["0,0.000000,0.040000", "1,0.5,0.25", "0,0.080000,0.040000", "0,N/A,N/A", "", "x"]
+    lines = ["0,0.00,0.00,0.04", "1,0.5,N/A,0.25", "0,0.08,0.04,0.04", "0,N/A,N/A,N/A", "", "x"]
     assert measure_packets(lines) == {0: Span(0.0, 0.12, 3), 1: Span(0.5, 0.75, 1)}
+
+
+class TestAClockThatGoesBack:
+    LINES = ("0,1.5,1.5,0.5", "0,2.0,2.0,0.5", "0,1.5,1.5,0.5", "0,2.0,2.0,0.5")
+
+    def test_begins_anew_where_the_format_may(self) -> None:
+        spans = measure_packets(self.LINES, may_restart=True)
+        assert spans == {0: Span(1.5, 3.5, 4, jumps=1)}
+        probe = apply_measurements(parse(VIDEO, name="mpegts"), spans)
+        assert (probe.duration_s, probe.clock_jumps) == (2.0, 1)
+
+    def test_is_believed_elsewhere(self) -> None:
+        assert measure_packets(self.LINES) == {0: Span(1.5, 2.5, 4)}
+
+    def test_pictures_that_are_shown_in_another_order_are_no_jump(self) -> None:
+        lines = ("0,0,-0.5,0.25", "0,0.75,-0.25,0.25", "0,0.25,0,0.25", "0,0.5,0.25,0.25")
+        assert measure_packets(lines, may_restart=True) == {0: Span(0.0, 1.0, 4)}
+
+
+def test_a_stream_without_a_packet_is_no_stream() -> None:
+    assert parse({**VIDEO, "nb_frames": "0"}).video is None
+    measured = apply_measurements(parse(VIDEO, AUDIO), {1: Span(0.0, 1.0, 10)})
+    assert measured.video is None
+    assert [stream.packets for stream in measured.audio] == [10]
 
 
 class TestMeasurements:

@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from encoder_core.failures import FAILURES, Budget, Fault
+from encoder_core.media.warnings import WARNINGS
 from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, AttemptStatus, JobStatus, OutputStatus
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +148,11 @@ AGAIN: Mapping[Budget, str] = {
 }
 
 
+def render_warnings() -> str:
+    rows = [f"| `{code}` | {meaning} |" for code, meaning in WARNINGS.items()]
+    return "\n".join(["| code | what happens |", "|---|---|", *rows])
+
+
 def render_budgets() -> str:
     rows = [f"| {b.value} | {AGAIN[b]} | {comments_of(Budget)[b.name]} |" for b in Budget]
     return "\n".join(["| budget | in the tables | meaning |", "|---|---|---|", *rows])
@@ -178,6 +184,7 @@ def comments_of(cls: type[Enum]) -> dict[str, str]:
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "settings": render_settings,
     "failures": render_failures,
+    "warnings": render_warnings,
     "budgets": render_budgets,
     "job statuses": lambda: render_enum(JobStatus),
     "output statuses": lambda: render_enum(OutputStatus),

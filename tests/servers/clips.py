@@ -54,16 +54,16 @@ def clip(name: str) -> Path:
 
     def build(folder: Path) -> None:
         if name == ROTATED:
-            _rotate(clip(UPRIGHT), folder / name)
+            rotate(clip(UPRIGHT), folder / name)
         else:
-            _ffmpeg("-v", "error", *recipe.split(), str(folder / name))
+            ffmpeg("-v", "error", *recipe.split(), str(folder / name))
 
-    return built("clip", "\n".join((name, recipe, _version())), build) / name
+    return built("clip", "\n".join((name, recipe, ffmpeg_version())), build) / name
 
 
 @functools.cache
-def _version() -> str:
-    return _ffmpeg("-version").splitlines()[0]
+def ffmpeg_version() -> str:
+    return ffmpeg("-version").splitlines()[0]
 
 
 def all_clips() -> None:
@@ -71,16 +71,16 @@ def all_clips() -> None:
         clip(name)
 
 
-def _rotate(upright: Path, target: Path) -> None:
+def rotate(upright: Path, target: Path) -> None:
     copy = ("-c", "copy", "-y", str(target))
     try:
-        _ffmpeg("-v", "error", "-display_rotation", "90", "-i", str(upright), *copy)
+        ffmpeg("-v", "error", "-display_rotation", "90", "-i", str(upright), *copy)
     except ServerFailed:
         # ffmpeg 5.1 knows the tag instead, and writes the same matrix from it; 7 ignores the tag.
-        _ffmpeg("-v", "error", "-i", str(upright), "-metadata:s:v:0", "rotate=90", *copy)
+        ffmpeg("-v", "error", "-i", str(upright), "-metadata:s:v:0", "rotate=90", *copy)
 
 
-def _ffmpeg(*arguments: str) -> str:
+def ffmpeg(*arguments: str) -> str:
     done = subprocess.run(
         ["ffmpeg", *arguments],
         capture_output=True,

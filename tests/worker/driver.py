@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -45,9 +46,11 @@ def to_file(path: str, **spec: Any) -> dict[str, Any]:
 class Worker:
     """A worker from its start to the end of the block, which kills it if it still runs."""
 
-    def __init__(self, order: dict[str, Any], *arguments: str) -> None:
+    def __init__(self, order: dict[str, Any], *arguments: str, tools: Path | None = None) -> None:
+        """`tools` is a folder of programs that come before the machine's own."""
         self._order = order
         self._arguments = arguments
+        self._path = os.pathsep.join([*([str(tools)] if tools else []), os.environ["PATH"]])
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -55,6 +58,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env={**os.environ, "PATH": self._path},
         )
         self._timer = threading.Timer(GIVE_UP_S, self.process.kill)
         self._timer.start()
@@ -116,9 +120,12 @@ class Worker:
 
 
 def run_worker(
-    order: dict[str, Any], answers: Answers = lambda _: ACCEPTED, *arguments: str
+    order: dict[str, Any],
+    answers: Answers = lambda _: ACCEPTED,
+    *arguments: str,
+    tools: Path | None = None,
 ) -> tuple[int, list[dict[str, Any]]]:
-    with Worker(order, *arguments) as worker:
+    with Worker(order, *arguments, tools=tools) as worker:
         return worker.finish(answers)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from encoder_core.errors import JobError
 from encoder_core.media.command import build_measure_command, build_probe_command
 from encoder_core.media.probe import (
+    RESTARTING_FORMATS,
     Probe,
     apply_measurements,
     measure_packets,
@@ -35,6 +36,8 @@ def examine_source(tools: Tools, source: Path, folder: Path) -> tuple[Probe, dic
         raise JobError("source_invalid", "The source has neither picture nor sound.")
     if probe.needs_measuring:
         probe = _measure(tools, source, folder, probe, refuse_short=True)
+    if probe.video is None and not probe.audio:
+        raise JobError("source_invalid", "The source has not one frame and no sound.")
     return probe, document
 
 
@@ -64,7 +67,8 @@ def _measure(
 ) -> Probe:
     box = Box(read=(path,), write=())
     output = stream_probe(tools, build_measure_command(str(path)), box, folder)
-    spans = measure_packets(_lines(output))
+    may_restart = not RESTARTING_FORMATS.isdisjoint(probe.formats)
+    spans = measure_packets(_lines(output), may_restart=may_restart)
     missing = missing_seconds(probe, spans)
     if refuse_short and missing > max(FORGIVEN_S, (probe.duration_s or 0) * FORGIVEN_SHARE):
         raise JobError(

@@ -49,7 +49,7 @@ def build_measure_command(source: str) -> list[str]:
     """Arguments of ffprobe that list every packet's time, for `measure_packets`."""
     return [
         *("-hide_banner", "-loglevel", "error", *_READ_SAFELY),
-        *("-show_entries", "packet=stream_index,pts_time,duration_time", "-of", "csv=p=0"),
+        *("-show_entries", "packet=stream_index,pts_time,dts_time,duration_time", "-of", "csv=p=0"),
         f"file:{source}",
     ]
 
@@ -123,8 +123,11 @@ def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
         steps += [_trim(plan), f"setpts=PTS-{plan.start_s:g}/TB"]
     if video.frame_rate is not None:
         steps.append(f"fps={video.frame_rate}")
-    if video.scale is not None:
-        steps.append(f"scale={video.scale[0]}:{video.scale[1]}:flags=bicubic")
+    if video.scale is not None or video.from_rgb:
+        width, height = video.scale or ("iw", "ih")
+        # Without a word ffmpeg would take the colours of 1982's television, and not say so.
+        matrix = ":out_color_matrix=bt709" if video.from_rgb else ""
+        steps.append(f"scale={width}:{height}:flags=bicubic{matrix}")
     if video.crop is not None:
         steps.append(f"crop={video.crop[0]}:{video.crop[1]}")
     if video.tone_map:
@@ -209,7 +212,7 @@ def _video_arguments(plan: OutputPlan, video: VideoPlan, threads: int, *, cut: b
         *(["-profile:v", video.profile] if video.profile else []),
         *_gop_arguments(encoder, video, threads),
         *("-threads", str(threads), "-fps_mode", "vfr"),
-        *(_BT709 if video.tone_map else []),
+        *(_BT709 if video.tone_map or video.from_rgb else []),
         *_copy_tag(plan, video),
     ]
 

@@ -15,6 +15,8 @@ class Geometry:
     size: tuple[int, int]
     crop: tuple[int, int] | None
     scaled: bool
+    rounded: bool
+    """Whether the source's own size was to be kept, and could not."""
     limited: bool
     """Whether it is smaller than asked, because the source is."""
 
@@ -70,6 +72,7 @@ def plan_size(
         size,
         crop,
         scaled=size != turned or source.pixel_aspect != 1,
+        rounded=box_width is None and box_height is None and _is_odd(source, step),
         limited=shrink < 0.99,  # a pixel of rounding is not worth a word
     )
 
@@ -84,6 +87,10 @@ def warn_of_limit(notes: Notes) -> None:
         "not_upscaled",
         "The output is no larger than the source; set upscale to true for the asked size.",
     )
+
+
+def _is_odd(source: VideoStream, step: int) -> bool:
+    return source.pixel_aspect == 1 and bool(source.width % step or source.height % step)
 
 
 def _grid(value: float, step: int) -> int:

@@ -35,6 +35,8 @@ def plan_video(
         return None
     if probe.video_streams > 1:
         notes.warn("video_stream_chosen", f"Of {probe.video_streams} video streams one is used.")
+    if probe.still and kind.kind is not Kind.PICTURE:
+        notes.warn("still_source", "The source is one picture; the output shows it for one frame.")
     if spec.video_codec == COPY:
         return _copy_video(spec, kind, source, notes)
     plan = encode_video(spec, kind, source, notes, default_width=_default_width(spec, kind))
@@ -57,7 +59,12 @@ def encode_video(
     geometry = plan_size(spec, encoder, source, notes, default_width=default_width)
     frame_rate = plan_rate(spec, kind, source, notes)
     fps = frame_rate or source.average_fps or source.nominal_fps
-    _warn_of_colours(encoder, source, notes)
+    _warn_of_pixels(encoder, source, notes)
+    if geometry.rounded:
+        notes.warn(
+            "size_rounded",
+            f"The source has {source.width}x{source.height}; the codec needs even numbers.",
+        )
     bitrate = parse_bitrate(spec.video_bitrate) if spec.video_bitrate else None
     crf = spec.crf if spec.crf is not None else (encoder.default_crf if bitrate is None else None)
     return VideoPlan(
@@ -73,6 +80,7 @@ def encode_video(
         fps=fps,
         deinterlace=source.interlaced,
         tone_map=source.hdr,
+        from_rgb=source.rgb and kind.kind is Kind.VIDEO,
         bitrate=bitrate,
         max_bitrate=_plan_peak(spec, bitrate),
         crf=crf,
@@ -115,11 +123,19 @@ def _copy_video(
     )
 
 
-def _warn_of_colours(encoder: VideoEncoder, source: VideoStream, notes: Notes) -> None:
+def _warn_of_pixels(encoder: VideoEncoder, source: VideoStream, notes: Notes) -> None:
     if source.hdr:
         notes.warn("hdr_to_sdr", "The source is HDR; the output is SDR (BT.709).")
     elif source.bit_depth > 8 and encoder.pixel_format == "yuv420p":
         notes.warn("depth_reduced", f"The source has {source.bit_depth} bits; the output has 8.")
+    if source.full_chroma and encoder.pixel_format == "yuv420p":
+        notes.warn("chroma_reduced", "The source has more colour samples than the output's 4:2:0.")
+    if source.rotation:
+        notes.warn(
+            "turned_upright", f"The source is turned by {source.rotation}°; the output is upright."
+        )
+    if source.pixel_aspect != 1:
+        notes.warn("pixels_made_square", "The source's pixels are not square; the output's are.")
     if source.interlaced:
         notes.warn("deinterlaced", "The source is interlaced; the output is progressive.")
 

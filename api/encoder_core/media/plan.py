@@ -52,6 +52,10 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
     stop_at_problems(notes)
     if probe.subtitle_streams and kind.kind in (Kind.VIDEO, Kind.PACKAGE):
         notes.warn("subtitles_dropped", "The source's subtitles are not in the output.")
+    if probe.has_cover and kind.kind in (Kind.VIDEO, Kind.AUDIO):
+        notes.warn("cover_dropped", "The file's cover art is not in the output.")
+    if probe.clock_jumps:
+        notes.warn("clock_jumped", "The source's time stamps begin again; the output goes on.")
     if video is not None:
         video = with_video_length(video, start, length, probe, len(pictures) or None)
     if package is not None and package.renditions:

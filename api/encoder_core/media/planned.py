@@ -31,6 +31,8 @@ class VideoPlan:
     """What the rate will be, for the keyframe distance and the check."""
     deinterlace: bool = False
     tone_map: bool = False
+    from_rgb: bool = False
+    """Colours without a matrix: they are made BT.709, and tagged so."""
     bitrate: int | None = None
     max_bitrate: int | None = None
     crf: float | None = None

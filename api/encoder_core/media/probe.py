@@ -12,8 +12,14 @@ HDR_TRANSFERS: Final = frozenset({"smpte2084", "arib-std-b67"})  # PQ and HLG
 VFR_TOLERANCE: Final = 0.02  # a constant rate's average differs by a frame or two on short clips
 STILL_FORMATS: Final = frozenset({"image2", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe",
                                   "tiff_pipe"})  # fmt: skip
+RESTARTING_FORMATS: Final = frozenset({"mpegts", "mpeg"})
+"""Broadcast formats, whose clock may begin again within a file; ffmpeg then goes on counting."""
+JUMP_BACK_S: Final = 0.1  # what ffmpeg takes for a new beginning, of the decoding times
 DECLARING_FORMATS: Final = frozenset({"mov", "matroska", "wav", "w64", "flac"})
 """Formats whose header has the real duration: a file that ends before it was cut off."""
+
+
+_RGB: Final = ("rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "gbr", "pal8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,16 @@ class VideoStream:
     @property
     def hdr(self) -> bool:
         return self.transfer in HDR_TRANSFERS
+
+    @property
+    def rgb(self) -> bool:
+        """Whether it is red, green and blue, which says nothing of how to make YUV of it."""
+        return (self.pixel_format or "").startswith(_RGB)
+
+    @property
+    def full_chroma(self) -> bool:
+        """Whether it has more samples of colour than 4:2:0."""
+        return any(ratio in (self.pixel_format or "") for ratio in ("444", "422", "440"))
 
     @property
     def variable_rate(self) -> bool:
@@ -82,6 +98,8 @@ class Probe:
     video_streams: int = 0
     subtitle_streams: int = 0
     has_cover: bool = False
+    clock_jumps: int = 0
+    """How often its clock begins again, once measured."""
 
     @property
     def container(self) -> str:
@@ -134,7 +152,7 @@ def _is_usable(stream: Mapping[str, Any]) -> bool:
     if stream.get("codec_name") in (None, "none", "unknown"):
         return False
     if stream["codec_type"] == "video":
-        return bool(stream.get("width") and stream.get("height"))
+        return bool(stream.get("width") and stream.get("height") and stream.get("nb_frames") != "0")
     return bool(stream.get("channels") and _whole(stream.get("sample_rate")))
 
 
@@ -227,38 +245,60 @@ def _whole(text: Any) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What the packets of one stream cover, in seconds."""
+    """What the packets of one stream cover, in seconds of a clock that never goes back."""
 
     start_s: float
     end_s: float
     packets: int
+    jumps: int = 0
+    """How often the stream's own clock went back."""
 
 
-def measure_packets(lines: Iterable[str]) -> dict[int, Span]:
+def measure_packets(lines: Iterable[str], *, may_restart: bool = False) -> dict[int, Span]:
     """
-    Read what ffprobe prints for `build_measure_command`: stream, time and duration a line.
+    Read what ffprobe prints for `build_measure_command`: stream, times and duration a line.
 
-    Packets without a time stamp count and cover nothing.
+    Packets without a time stamp count and cover nothing. With `may_restart` a clock that goes back
+    begins anew at the end of what was before, as ffmpeg reads it.
     """
-    spans: dict[int, Span] = {}
+    meters: dict[int, _Meter] = {}
     for line in lines:
         stream, *times = line.strip().split(",")
         if not stream.isdigit():
             continue
-        index = int(stream)
-        start = _number(times[0]) if times else None
-        length = (_number(times[1]) if len(times) > 1 else None) or 0.0
-        old = spans.get(index)
-        if start is None:
-            spans[index] = replace(old, packets=old.packets + 1) if old else Span(0.0, 0.0, 1)
-            continue
-        if old is None:
-            spans[index] = Span(start, start + length, 1)
-            continue
-        spans[index] = Span(
-            min(old.start_s, start), max(old.end_s, start + length), old.packets + 1
-        )
-    return spans
+        shown, decoded, length = (_number(text) for text in (*times, "", "", "")[:3])
+        meter = meters.setdefault(int(stream), _Meter(may_restart))
+        meter.add(shown, decoded, length or 0.0)
+    return {index: meter.span for index, meter in meters.items()}
+
+
+class _Meter:
+    """Adds up the packets of one stream."""
+
+    def __init__(self, may_restart: bool) -> None:
+        self._may_restart = may_restart
+        self._shift = 0.0
+        self._last: float | None = None
+        self._start: float | None = None
+        self._end = 0.0
+        self._packets = self._jumps = 0
+
+    def add(self, shown: float | None, decoded: float | None, length: float) -> None:
+        self._packets += 1
+        if shown is None:
+            return
+        if self._may_restart and decoded is not None:
+            if self._last is not None and decoded < self._last - JUMP_BACK_S:
+                self._jumps += 1
+                self._shift = self._end - shown
+            self._last = decoded
+        start = shown + self._shift
+        self._start = start if self._start is None else min(self._start, start)
+        self._end = max(self._end, start + length)
+
+    @property
+    def span(self) -> Span:
+        return Span(self._start or 0.0, self._end, self._packets, self._jumps)
 
 
 def _number(text: str) -> float | None:
@@ -270,29 +310,34 @@ def _number(text: str) -> float | None:
 
 def apply_measurements(probe: Probe, spans: Mapping[int, Span]) -> Probe:
     """
-    The probe with the durations that its packets really cover.
+    The probe with the durations that its packets really cover, without streams that have none.
 
     The container's own duration stays where its format declares one, so that a file that was cut
     off is seen: its packets end before it.
     """
     video = probe.video
-    if video is not None and video.index in spans:
-        span = spans[video.index]
-        video = replace(video, duration_s=span.end_s - span.start_s, frames=span.packets)
-    audio = tuple(
-        replace(
-            stream,
-            duration_s=spans[stream.index].end_s - spans[stream.index].start_s,
-            packets=spans[stream.index].packets,
+    if video is not None:
+        shown = spans.get(video.index)
+        video = (
+            None
+            if shown is None
+            else replace(video, duration_s=shown.end_s - shown.start_s, frames=shown.packets)
         )
-        if stream.index in spans
-        else stream
+    audio = tuple(
+        replace(stream, duration_s=span.end_s - span.start_s, packets=span.packets)
         for stream in probe.audio
+        if (span := spans.get(stream.index)) is not None
     )
     begin = min((span.start_s for span in spans.values()), default=0.0)
     end = max((span.end_s for span in spans.values()), default=0.0)
     declared = probe.duration_s if probe.declares_duration else None
-    return replace(probe, video=video, audio=audio, duration_s=declared or (end - begin) or None)
+    return replace(
+        probe,
+        video=video,
+        audio=audio,
+        duration_s=declared or (end - begin) or None,
+        clock_jumps=max((span.jumps for span in spans.values()), default=0),
+    )
 
 
 def missing_seconds(probe: Probe, spans: Mapping[int, Span]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ from urllib3.exceptions import NewConnectionError
 
 from encoder_core.egress import Dialler
 
-CONNECTIONS: Final = 4  # to one host at once: parts of an upload that are under way together
+CONNECTIONS: Final = 8  # to one host that are kept: parts of a file that are under way together
+CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
 Body = bytes | IO[bytes] | None
 
 

@@ -2,253 +2,93 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pydantic import SecretStr, TypeAdapter
+from pydantic import SecretStr
 
 from encoder_core.egress import Dialler
 from encoder_core.errors import JobError
 from encoder_core.reports import AmbientCredentials
-from encoder_core.specs import Destination, Source
 from encoder_core.storage import open_destination, open_source
-from encoder_core.storage.base import Access, Upload
+from encoder_core.storage.base import Access
+from tests.contracts.stores import (
+    DATA,
+    DESTINATION,
+    SOURCE,
+    PatientClock,
+    Store,
+    deliver,
+    ftp_store,
+    http_store,
+    make_access,
+    make_upload,
+    open_reader,
+    read_all,
+    read_once,
+    s3_store,
+)
 from tests.servers.ftp import FtpServer
 from tests.servers.http import Fault, HttpServer
 from tests.servers.s3 import S3Bucket
-from tests.servers.tls import TlsFiles
-
-SOURCE: TypeAdapter[Any] = TypeAdapter(Source)
-DESTINATION: TypeAdapter[Any] = TypeAdapter(Destination)
-LOOPBACK = ["127.0.0.0/8"]
-DATA = bytes(range(256)) * 5000  # 1.28 MB: more than one chunk
-
-
-class PatientClock:
-    """A clock on which pauses take no time; remembers how long they would have been."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
-
-
-@dataclass
-class Store:
-    """A server, the fields that name a place on it, and a way to look inside."""
-
-    source: Callable[[str], dict[str, Any]]
-    destination: Callable[[str], dict[str, Any]] | None
-    put: Callable[[str, bytes], None]
-    get: Callable[[str], bytes | None]
-    names: Callable[[], list[str]]
-    access: Access
-
-
-def make_access(**more: Any) -> Access:
-    return Access(dialler=Dialler(LOOPBACK), clock=PatientClock(), **more)
-
-
-def void(_: object) -> None:
-    pass
-
-
-def http_store(server: HttpServer) -> Store:
-    scheme = server.url.partition(":")[0]
-    return Store(
-        source=lambda path: {"kind": scheme, "url": f"{server.url}/{path}"},
-        destination=lambda path: {"kind": scheme, "url": f"{server.url}/{path}"},
-        put=lambda path, data: void(server.serve(f"/{path}", data)),
-        get=lambda path: server.stored(f"/{path}") if server.has(f"/{path}") else None,
-        names=list,
-        access=make_access(),
-    )
-
-
-def ftp_store(server: FtpServer) -> Store:
-    def put(path: str, data: bytes) -> None:
-        target = server.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-
-    return Store(
-        source=server.fields,
-        destination=server.fields,
-        put=put,
-        get=lambda path: _read(server.folder / path),
-        names=lambda: _names(server.folder),
-        access=make_access(),
-    )
-
-
-def s3_store(bucket: S3Bucket) -> Store:
-    return Store(
-        source=bucket.fields,
-        destination=bucket.fields,
-        put=bucket.put,
-        get=lambda path: bucket.get(path) if path in bucket.keys() else None,  # noqa: SIM118
-        names=bucket.keys,
-        access=make_access(),
-    )
-
-
-def file_store(root: Path) -> Store:
-    def put(path: str, data: bytes) -> None:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(data)
-
-    return Store(
-        source=lambda path: {"kind": "file", "path": path},
-        destination=lambda path: {"kind": "file", "path": path},
-        put=put,
-        get=lambda path: _read(root / path),
-        names=lambda: _names(root),
-        access=make_access(files_root=root),
-    )
-
-
-def inline_store(path: Path) -> Store:
-    return Store(
-        source=lambda _: {"kind": "inline", "sizeBytes": 1},
-        destination=None,
-        put=lambda _, data: void(path.write_bytes(data)),
-        get=lambda _: _read(path),
-        names=list,
-        access=make_access(inline_path=path),
-    )
-
-
-def _read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
-KINDS = ["file", "http", "https", "ftp", "ftps", "s3"]
-
-
-@pytest.fixture
-def make_store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Store]:
-    def make(kind: str) -> Store:
-        if kind in ("https", "ftps"):
-            files: TlsFiles = request.getfixturevalue("tls_files")
-            monkeypatch.setenv("SSL_CERT_FILE", str(files.authority))
-        match kind:
-            case "file":
-                root = tmp_path / "files"
-                root.mkdir()
-                return file_store(root)
-            case "inline":
-                return inline_store(tmp_path / "inline")
-            case "http" | "https":
-                return http_store(request.getfixturevalue(f"{kind}_server"))
-            case "ftp" | "ftps":
-                return ftp_store(request.getfixturevalue(f"{kind}_server"))
-        return s3_store(request.getfixturevalue("s3_bucket"))
-
-    return make
-
-
-@pytest.fixture(params=[*KINDS, "inline"])
-def source_store(request: pytest.FixtureRequest, make_store: Callable[[str], Store]) -> Store:
-    return make_store(request.param)
-
-
-@pytest.fixture(params=KINDS)
-def destination_store(request: pytest.FixtureRequest, make_store: Callable[[str], Store]) -> Store:
-    return make_store(request.param)
-
-
-def read_all(store: Store, path: str, **options: Any) -> bytes:
-    connector = open_source(SOURCE.validate_python(store.source(path)), store.access)
-    return b"".join(connector.read(**options))
-
-
-def deliver(store: Store, path: str, file: Path, *, name: str | None = None, **more: Any) -> str:
-    assert store.destination is not None
-    destination = DESTINATION.validate_python({**store.destination(path), **more})
-    return open_destination(destination, store.access).put(make_upload(file, name)).url
-
-
-def make_upload(file: Path, name: str | None = None) -> Upload:
-    data = file.read_bytes()
-    return Upload(
-        path=file,
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        content_type="video/mp4",
-        name=name,
-    )
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "encoded.mp4"
-    path.write_bytes(DATA)
-    return path
 
 
 class TestEverySource:
     def test_says_how_large_it_is(self, source_store: Store) -> None:
         source_store.put("a/clip.mp4", DATA)
-        connector = open_source(
-            SOURCE.validate_python(source_store.source("a/clip.mp4")), source_store.access
-        )
-        assert connector.stat().size_bytes == len(DATA)
+        reading = open_reader(source_store, "a/clip.mp4").open()
+        reading.close()
+        assert reading.stat.size_bytes == len(DATA)
 
     def test_gives_its_bytes_in_chunks_of_at_most_a_mebibyte(self, source_store: Store) -> None:
         source_store.put("clip.mp4", DATA)
-        connector = open_source(
-            SOURCE.validate_python(source_store.source("clip.mp4")), source_store.access
-        )
-        chunks = list(connector.read())
+        reading = open_reader(source_store, "clip.mp4").open()
+        chunks = list(reading.chunks)
+        reading.close()
         assert b"".join(chunks) == DATA
         assert max(map(len, chunks)) <= 1024 * 1024
 
+    def test_gives_a_part_and_says_how_large_the_whole_is(self, source_store: Store) -> None:
+        source_store.put("clip.mp4", DATA)
+        reading = open_reader(source_store, "clip.mp4").open(0, 1000)
+        assert reading.stat.size_bytes == len(DATA)
+        assert reading.stat.resumable
+        assert b"".join(reading.chunks) == DATA[:1000]
+        reading.close()
+
     def test_goes_on_from_an_offset_while_it_is_unchanged(self, source_store: Store) -> None:
         source_store.put("clip.mp4", DATA)
-        connector = open_source(
-            SOURCE.validate_python(source_store.source("clip.mp4")), source_store.access
-        )
-        stat = connector.stat()
-        assert stat.ranges
-        assert stat.validator is not None
-        rest = b"".join(connector.read(offset=1_000_000, validator=stat.validator))
-        assert rest == DATA[1_000_000:]
+        connector = open_reader(source_store, "clip.mp4")
+        first = connector.open(0, 10)
+        first.close()
+        rest = connector.open(1_000_000, validator=first.stat.validator)
+        assert rest.stat == first.stat
+        assert b"".join(rest.chunks) == DATA[1_000_000:]
+        rest.close()
 
     def test_notices_that_it_was_replaced(self, source_store: Store) -> None:
         source_store.put("clip.mp4", DATA)
-        connector = open_source(
-            SOURCE.validate_python(source_store.source("clip.mp4")), source_store.access
-        )
-        validator = connector.stat().validator
+        connector = open_reader(source_store, "clip.mp4")
+        first = connector.open(0, 10)
+        first.close()
         source_store.put("clip.mp4", DATA[:-1])
         with pytest.raises(JobError) as caught:
-            b"".join(connector.read(offset=10, validator=validator))
+            read_once(connector, 10, validator=first.stat.validator)
         assert caught.value.code == "source_changed"
 
-    def test_that_does_not_exist_is_not_found_at_once(self, source_store: Store) -> None:
-        source = SOURCE.validate_python(source_store.source("none.mp4"))
-        connector = open_source(source, source_store.access)
+    def test_that_does_not_exist_is_not_found(self, source_store: Store) -> None:
         with pytest.raises(JobError) as caught:
-            connector.stat()
+            open_reader(source_store, "none.mp4").open()
         assert caught.value.code == "source_not_found"
-        assert clock_of(source_store.access).pauses == []
+
+    def test_that_is_empty_is_known_to_be(self, source_store: Store) -> None:
+        source_store.put("clip.mp4", b"")
+        reading = open_reader(source_store, "clip.mp4").open(0, 1000)
+        assert reading.stat.size_bytes == 0
+        assert b"".join(reading.chunks) == b""
 
 
 class TestEveryDestination:
@@ -315,11 +155,6 @@ def test_a_private_address_is_refused_and_nothing_is_told(
     assert destination.value.code == "address_not_allowed"
 
 
-def clock_of(access: Access) -> PatientClock:
-    assert isinstance(access.clock, PatientClock)
-    return access.clock
-
-
 class TestHttp:
     @pytest.mark.parametrize(
         ("status", "code"),
@@ -342,22 +177,6 @@ class TestHttp:
         assert len(http_server.requests) == 1
         assert f"127.0.0.1 answered {status}" in str(caught.value)
 
-    def test_a_storm_of_503_is_sat_out_as_long_as_the_server_asks(
-        self, http_server: HttpServer
-    ) -> None:
-        http_server.serve("/clip.mp4", DATA)
-        http_server.misbehave("/clip.mp4", Fault(status=503, retry_after="7", times=2))
-        store = http_store(http_server)
-        assert read_all(store, "clip.mp4") == DATA
-        assert clock_of(store.access).pauses == [7.0, 7.0]
-
-    def test_a_server_that_never_recovers_is_unreachable(self, http_server: HttpServer) -> None:
-        http_server.misbehave("/clip.mp4", Fault(status=500))
-        with pytest.raises(JobError) as caught:
-            read_all(http_store(http_server), "clip.mp4")
-        assert caught.value.code == "source_unreachable"
-        assert caught.value.failure.retryable
-
     def test_a_cut_is_a_truncated_source(self, http_server: HttpServer) -> None:
         http_server.serve("/clip.mp4", DATA)
         http_server.misbehave("/clip.mp4", Fault(cut_at=0.5))
@@ -369,14 +188,14 @@ class TestHttp:
         http_server.serve("/clip.mp4", DATA)
         http_server.misbehave("/clip.mp4", Fault(lying_range=True))
         with pytest.raises(JobError) as caught:
-            read_all(http_store(http_server), "clip.mp4", offset=1000)
+            read_all(http_store(http_server), "clip.mp4", 1000)
         assert caught.value.code == "source_rejected"
 
     def test_a_whole_file_is_not_taken_for_its_rest(self, http_server: HttpServer) -> None:
         http_server.serve("/clip.mp4", DATA)
         http_server.misbehave("/clip.mp4", Fault(ignore_range=True))
         with pytest.raises(JobError) as caught:
-            read_all(http_store(http_server), "clip.mp4", offset=1000)
+            read_all(http_store(http_server), "clip.mp4", 1000)
         assert caught.value.code == "source_unreachable"
 
     def test_redirects_are_followed(self, http_server: HttpServer) -> None:
@@ -409,7 +228,7 @@ class TestHttp:
                 "headers": {"X-Token": "very-secret"},
             }
             connector = open_source(SOURCE.validate_python(source), make_access())
-            assert b"".join(connector.read()) == DATA
+            assert read_once(connector) == DATA
             first, second = http_server.requests[0].headers, other.requests[0].headers
         assert first["x-token"] == "very-secret"
         assert first["authorization"] == "Basic bWU6cGFzcw=="
@@ -437,19 +256,11 @@ class TestHttp:
 
 
 class TestFtp:
-    def test_a_full_server_is_tried_again(self, ftp_server: FtpServer) -> None:
-        store = ftp_store(ftp_server)
-        store.put("clip.mp4", DATA)
-        ftp_server.faults.refuse_logins = 2
-        connector = open_source(SOURCE.validate_python(store.source("clip.mp4")), store.access)
-        assert connector.stat().size_bytes == len(DATA)
-        assert len(clock_of(store.access).pauses) == 2
-
     def test_a_wrong_password_is_denied(self, ftp_server: FtpServer) -> None:
         fields = ftp_server.fields("clip.mp4", password="wrong-password")
         connector = open_source(SOURCE.validate_python(fields), make_access())
         with pytest.raises(JobError) as caught:
-            connector.stat()
+            connector.open()
         assert caught.value.code == "source_denied"
         assert "wrong-password" not in str(caught.value)
 
@@ -492,7 +303,7 @@ class TestFtp:
         user, password = ftp_server.user, ftp_server.password
         url = f"ftp://{user}:{password}@127.0.0.1:{ftp_server.port}/a/clip.mp4"
         connector = open_source(SOURCE.validate_python({"kind": "ftp", "url": url}), store.access)
-        assert b"".join(connector.read()) == DATA
+        assert read_once(connector) == DATA
 
     @pytest.mark.parametrize(
         "path", [pytest.param("%0d%0aDELE x", id="a command"), pytest.param("a/%2e%2e/b", id="..")]
@@ -587,7 +398,7 @@ class TestS3:
         source = {"kind": "s3", "bucket": "b00", "path": "x", "endpoint": http_server.url}
         connector = open_source(SOURCE.validate_python(source), make_access(ambient=ambient))
         with pytest.raises(JobError) as caught:
-            connector.stat()
+            connector.open()
         assert caught.value.code == "source_not_found"
         [request] = http_server.requests
         assert "authorization" not in request.headers
@@ -599,7 +410,7 @@ class TestS3:
         del fields["access_key_id"], fields["access_key_secret"]
         connector = open_source(SOURCE.validate_python(fields), make_access())
         with pytest.raises(JobError, match="asked without credentials") as caught:
-            connector.stat()
+            connector.open()
         assert caught.value.code == "source_denied"
 
 

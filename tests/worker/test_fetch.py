@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from encoder_core.errors import JobError
 from encoder_core.reports import WorkerLimits
-from encoder_core.storage.base import SourceStat
-from encoder_worker.fetch import fetch_source
+from encoder_core.storage.base import Reading, SourceStat
+from encoder_worker.fetch import Fetch, fetch_source
 
-DATA = bytes(range(256)) * 40
+DATA = os.urandom(10_240)
+PIECE = 1000
+WAIT_S = 60
 
 
 class Clock:
@@ -27,25 +31,35 @@ class Clock:
 
 
 class Scripted:
-    """A connector that is cut after so many bytes, reading by reading."""
+    """A connector that is cut after so many bytes, answer by answer."""
 
     local_path: Path | None = None
 
-    def __init__(self, *cuts: int, stat: SourceStat | None = None) -> None:
+    def __init__(
+        self, *cuts: int, stat: SourceStat | None = None, parallel: bool = False, data: bytes = DATA
+    ) -> None:
         self._cuts = list(cuts)
-        self._stat = stat or SourceStat(len(DATA), '"tag"', ranges=True)
-        self.offsets: list[int] = []
+        self._stat = stat or SourceStat(len(data), '"tag"', ranges=True)
+        self._data = data
+        self.parallel = parallel
+        self.asked: list[tuple[int, int | None]] = []
 
-    def stat(self) -> SourceStat:
-        return self._stat
+    def open(
+        self, first: int = 0, end: int | None = None, *, validator: str | None = None
+    ) -> Reading:
+        self.asked.append((first, end))
+        return Reading(self._stat, self.send(first, end))
 
-    def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
-        self.offsets.append(offset)
+    def send(self, first: int, end: int | None) -> Iterator[bytes]:
         if not self._cuts:
-            yield DATA[offset:]
+            yield self._data[first:end]
             return
-        yield DATA[offset : offset + self._cuts.pop(0)]
+        yield self._data[first:end][: self._cuts.pop(0)]
         raise JobError("source_truncated", "cut")
+
+    @property
+    def offsets(self) -> list[int]:
+        return [first for first, _ in self.asked]
 
 
 def fetch(connector: Scripted, target: Path, **limits: float) -> list[float]:
@@ -60,75 +74,216 @@ def fetch(connector: Scripted, target: Path, **limits: float) -> list[float]:
     return shares
 
 
-def test_after_each_cut_it_goes_on(tmp_path: Path) -> None:
-    connector = Scripted(1000, 2000, 500)
-    shares = fetch(connector, tmp_path / "source")
-    assert connector.offsets == [0, 1000, 3000, 3500]
-    assert (tmp_path / "source").read_bytes() == DATA
-    assert shares[-1] == 1.0
+def in_pieces(connector: Scripted, target: Path, *, size: int = PIECE) -> Fetch:
+    return Fetch(connector, target, limits=WorkerLimits(), clock=Clock(), piece_bytes=size)
 
 
-def test_without_a_validator_it_begins_again(tmp_path: Path) -> None:
-    connector = Scripted(1000, stat=SourceStat(len(DATA), None, ranges=True))
-    fetch(connector, tmp_path / "source")
-    assert connector.offsets == [0, 0]
-    assert (tmp_path / "source").read_bytes() == DATA
+class TestOneStream:
+    def test_after_each_cut_it_goes_on(self, tmp_path: Path) -> None:
+        connector = Scripted(1000, 2000, 500)
+        shares = fetch(connector, tmp_path / "source")
+        assert connector.offsets == [0, 1000, 3000, 3500]
+        assert (tmp_path / "source").read_bytes() == DATA
+        assert shares[-1] == 1.0
 
-
-def test_without_a_validator_it_begins_again_once_only(tmp_path: Path) -> None:
-    connector = Scripted(*[1000] * 20, stat=SourceStat(len(DATA), None, ranges=True))
-    with pytest.raises(JobError) as caught:
+    def test_without_a_validator_it_begins_again(self, tmp_path: Path) -> None:
+        connector = Scripted(1000, stat=SourceStat(len(DATA), None, ranges=True))
         fetch(connector, tmp_path / "source")
-    assert caught.value.code == "source_truncated"
-    assert connector.offsets == [0, 0]
+        assert connector.offsets == [0, 0]
+        assert (tmp_path / "source").read_bytes() == DATA
 
+    def test_without_a_validator_it_begins_again_once_only(self, tmp_path: Path) -> None:
+        connector = Scripted(*[1000] * 20, stat=SourceStat(len(DATA), None, ranges=True))
+        with pytest.raises(JobError) as caught:
+            fetch(connector, tmp_path / "source")
+        assert caught.value.code == "source_truncated"
+        assert connector.offsets == [0, 0]
 
-def test_a_source_that_never_gets_on_fails(tmp_path: Path) -> None:
-    connector = Scripted(*[0] * 20)
-    with pytest.raises(JobError) as caught:
+    def test_nothing_of_a_longer_first_try_is_left(self, tmp_path: Path) -> None:
+        class Shrinking(Scripted):
+            def send(self, first: int, end: int | None) -> Iterator[bytes]:
+                if len(self.asked) == 1:
+                    yield DATA
+                    raise JobError("source_truncated", "cut")
+                yield DATA[:100]
+
+        connector = Shrinking(stat=SourceStat(None, None, ranges=False))
         fetch(connector, tmp_path / "source")
-    assert caught.value.code == "source_truncated"
-    assert len(connector.offsets) == 5
+        assert (tmp_path / "source").read_bytes() == DATA[:100]
+
+    def test_a_source_that_never_gets_on_fails(self, tmp_path: Path) -> None:
+        connector = Scripted(*[0] * 20)
+        with pytest.raises(JobError) as caught:
+            fetch(connector, tmp_path / "source")
+        assert caught.value.code == "source_truncated"
+        assert len(connector.offsets) == 5
+
+    @pytest.mark.parametrize(
+        ("stat", "limits", "code"),
+        [
+            pytest.param(
+                SourceStat(len(DATA) + 1, '"t"', ranges=True), {}, "source_truncated",
+                id="too short",
+            ),
+            pytest.param(
+                SourceStat(len(DATA), '"t"', ranges=True), {"sourceBytes": 100},
+                "source_too_large", id="announced too large",
+            ),
+            pytest.param(
+                SourceStat(None, None, ranges=False), {"sourceBytes": 100}, "source_too_large",
+                id="too large without a word",
+            ),
+            pytest.param(SourceStat(0, None, ranges=False), {}, "source_invalid", id="empty"),
+            pytest.param(
+                SourceStat(2**60, None, ranges=False), {"sourceBytes": 2**62}, "capacity_disk",
+                id="larger than the disk",
+            ),
+        ],
+    )  # fmt: skip
+    def test_sizes(
+        self, stat: SourceStat, limits: dict[str, float], code: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(JobError) as caught:
+            fetch(Scripted(stat=stat), tmp_path / "source", **limits)
+        assert caught.value.code == code
+
+    def test_a_drip_is_cut_off(self, tmp_path: Path) -> None:
+        clock = Clock()
+
+        class Dripping(Scripted):
+            def send(self, first: int, end: int | None) -> Iterator[bytes]:
+                for byte in DATA:
+                    clock.sleep(10)
+                    yield bytes([byte])
+
+        with pytest.raises(JobError) as caught:
+            fetch_source(
+                Dripping(),
+                tmp_path / "source",
+                limits=WorkerLimits(),
+                clock=clock,
+                on_progress=lambda _: None,
+            )
+        assert caught.value.code == "source_slow"
+        assert clock.now == 60
 
 
-@pytest.mark.parametrize(
-    ("stat", "limits", "code"),
-    [
-        pytest.param(
-            SourceStat(len(DATA) + 1, '"t"', ranges=True), {}, "source_truncated", id="too short"
-        ),
-        pytest.param(
-            SourceStat(len(DATA), '"t"', ranges=True), {"sourceBytes": 100}, "source_too_large",
-            id="announced too large",
-        ),
-        pytest.param(
-            SourceStat(None, None, ranges=False), {"sourceBytes": 100}, "source_too_large",
-            id="too large without a word",
-        ),
-    ],
-)  # fmt: skip
-def test_sizes(stat: SourceStat, limits: dict[str, float], code: str, tmp_path: Path) -> None:
-    with pytest.raises(JobError) as caught:
-        fetch(Scripted(stat=stat), tmp_path / "source", **limits)
-    assert caught.value.code == code
+class TestPieces:
+    def test_they_make_the_whole(self, tmp_path: Path) -> None:
+        connector = Scripted(parallel=True)
+        with in_pieces(connector, tmp_path / "source") as fetching:
+            fetching.finish()
+        assert (tmp_path / "source").read_bytes() == DATA
+        wanted = [(at, min(at + PIECE, len(DATA))) for at in range(0, len(DATA), PIECE)]
+        # The first request cannot know how long the source is.
+        assert sorted(connector.asked) == [(0, PIECE), *wanted[1:]]
+        assert (fetching.requests, fetching.fetched_bytes) == (len(wanted), len(DATA))
+
+    def test_a_small_source_takes_one_request(self, tmp_path: Path) -> None:
+        connector = Scripted(parallel=True)
+        with in_pieces(connector, tmp_path / "source", size=2 * len(DATA)) as fetching:
+            fetching.finish()
+        assert (tmp_path / "source").read_bytes() == DATA
+        assert connector.asked == [(0, 2 * len(DATA))]
+
+    def test_each_piece_goes_on_where_it_was_cut(self, tmp_path: Path) -> None:
+        connector = Scripted(*[400] * 8, parallel=True)
+        with in_pieces(connector, tmp_path / "source") as fetching:
+            fetching.finish()
+        assert (tmp_path / "source").read_bytes() == DATA
+        assert fetching.fetched_bytes == len(DATA)
+        assert 0 in connector.offsets
+        assert 400 in connector.offsets
+
+    def test_a_server_that_sends_less_than_asked_is_asked_for_the_rest(
+        self, tmp_path: Path
+    ) -> None:
+        class Short(Scripted):
+            def send(self, first: int, end: int | None) -> Iterator[bytes]:
+                yield DATA[first : min(first + 300, end or len(DATA))]
+
+        connector = Short(parallel=True)
+        with in_pieces(connector, tmp_path / "source") as fetching:
+            fetching.finish()
+        assert (tmp_path / "source").read_bytes() == DATA
+
+    def test_a_server_that_sends_more_than_asked_spoils_nothing(self, tmp_path: Path) -> None:
+        class Generous(Scripted):
+            def send(self, first: int, end: int | None) -> Iterator[bytes]:
+                yield DATA[first:]
+
+        with in_pieces(Generous(parallel=True), tmp_path / "source") as fetching:
+            fetching.finish()
+        assert (tmp_path / "source").read_bytes() == DATA
+
+    @pytest.mark.parametrize(
+        "later",
+        [
+            pytest.param(SourceStat(len(DATA) + 1, '"tag"', ranges=True), id="another length"),
+            pytest.param(SourceStat(len(DATA), '"new"', ranges=True), id="another validator"),
+        ],
+    )
+    def test_pieces_of_two_files_are_never_put_together(
+        self, tmp_path: Path, later: SourceStat
+    ) -> None:
+        class Replaced(Scripted):
+            def open(
+                self, first: int = 0, end: int | None = None, *, validator: str | None = None
+            ) -> Reading:
+                reading = super().open(first, end, validator=validator)
+                return Reading(later, reading.chunks) if first else reading
+
+        with (
+            pytest.raises(JobError) as caught,
+            in_pieces(Replaced(parallel=True), tmp_path / "source") as fetching,
+        ):
+            fetching.finish()
+        assert caught.value.code == "source_changed"
+
+    def test_without_a_validator_it_is_one_stream(self, tmp_path: Path) -> None:
+        stat = SourceStat(len(DATA), None, ranges=True)
+        connector = Scripted(stat=stat, parallel=True)
+        with in_pieces(connector, tmp_path / "source") as fetching:
+            fetching.finish()
+        assert (tmp_path / "source").read_bytes() == DATA
+        assert connector.asked == [(0, PIECE), (0, None)]
 
 
-def test_a_drip_is_cut_off(tmp_path: Path) -> None:
-    clock = Clock()
+class Gated(Scripted):
+    """Answers at once, and sends a piece's bytes when the test lets it."""
 
-    class Dripping(Scripted):
-        def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
-            for byte in DATA:
-                clock.sleep(10)
-                yield bytes([byte])
+    def __init__(self, gate: Callable[[int], threading.Event]) -> None:
+        super().__init__(parallel=True)
+        self._gate = gate
 
-    with pytest.raises(JobError) as caught:
-        fetch_source(
-            Dripping(),
-            tmp_path / "source",
-            limits=WorkerLimits(),
-            clock=clock,
-            on_progress=lambda _: None,
-        )
-    assert caught.value.code == "source_slow"
-    assert clock.now == 60
+    def send(self, first: int, end: int | None) -> Iterator[bytes]:
+        assert self._gate(first).wait(WAIT_S)
+        yield DATA[first:end]
+
+
+class TestReaders:
+    def test_what_a_reader_waits_for_comes_before_its_turn(self, tmp_path: Path) -> None:
+        never, now = threading.Event(), threading.Event()
+        now.set()
+        at = 9_500
+        connector = Gated(lambda first: now if first >= at else never)
+        with in_pieces(connector, tmp_path / "source") as fetching:
+            assert fetching.wait_for(at) == len(DATA)
+            # Three in the order of the file, the one that was waited for, and one in its place.
+            assert set(connector.offsets) <= {0, PIECE, 2 * PIECE, 3 * PIECE, at}
+            never.set()
+            fetching.finish()
+        assert (tmp_path / "source").read_bytes() == DATA
+
+    def test_a_reader_of_what_fails_is_told_why(self, tmp_path: Path) -> None:
+        with (
+            in_pieces(Scripted(*[0] * 99, parallel=True), tmp_path / "source") as fetching,
+            pytest.raises(JobError) as caught,
+        ):
+            fetching.wait_for(0)
+        assert caught.value.code == "source_truncated"
+
+    def test_a_reader_at_the_end_is_told_that_it_is_the_end(self, tmp_path: Path) -> None:
+        with in_pieces(Scripted(parallel=True), tmp_path / "source") as fetching:
+            fetching.finish()
+            assert fetching.wait_for(len(DATA)) == len(DATA)

@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError
 
 from encoder_core.clock import Clock
 from encoder_core.errors import JobError
-from encoder_core.storage.base import SourceStat
+from encoder_core.storage.base import Reading, SourceStat
 from encoder_worker.channels import FIRST_PAUSE_S, GONE, PATIENCE_S, TIMEOUT_S
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -26,6 +26,7 @@ class InlineFromApi:
     """
 
     local_path: Path | None = None
+    parallel = False
 
     def __init__(self, url: str, token: SecretStr, *, size_bytes: int | None, clock: Clock) -> None:
         self._url = url
@@ -34,18 +35,19 @@ class InlineFromApi:
         self._clock = clock
         self._pool = PoolManager(retries=False, timeout=TIMEOUT_S)
 
-    def stat(self) -> SourceStat:
-        return SourceStat(self._size_bytes, None, ranges=False)
-
-    def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
-        """Always from the start: the API serves no parts, and `stat` says so."""
+    def open(
+        self, first: int = 0, end: int | None = None, *, validator: str | None = None
+    ) -> Reading:
+        """Always the whole: the API serves no parts, and what is read says so."""
+        stat = SourceStat(self._size_bytes, None, ranges=False)
         response = self._get()
+        return Reading(stat, self._chunks(response), response.close)
+
+    def _chunks(self, response: BaseHTTPResponse) -> Iterator[bytes]:
         try:
             yield from response.stream(CHUNK_BYTES, decode_content=False)
         except HTTPError as error:
             raise JobError("source_truncated", "The API broke off the inline source.") from error
-        finally:
-            response.close()
 
     def _get(self) -> BaseHTTPResponse:
         """Patient with an API that restarts, as reports are."""

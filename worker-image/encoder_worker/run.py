@@ -136,13 +136,25 @@ def run(attempt: Attempt) -> tuple[Exit, FinalReport]:
 
 def make_outputs(attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput]) -> None:
     """Fetch, probe, plan, encode, verify, deliver."""
+    try:
+        encoded = encode_source(attempt, tools, missing)
+    except JobError as error:
+        if error.code != "source_changed":
+            raise
+        # Nothing that was made of the older bytes is kept; once more, with the new ones.
+        encoded = encode_source(attempt, tools, missing)
+    attempt.reach(Milestone.VERIFIED)
+    deliver_all(attempt, encoded)
+
+
+def encode_source(
+    attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput]
+) -> dict[int, Encoded]:
     source = fetch(attempt)
     attempt.reach(Milestone.FETCHED)
     probe = examine(attempt, tools, source)
     plans = plan(attempt, missing, probe)
-    made = encode(attempt, tools, source, plans)
-    attempt.reach(Milestone.VERIFIED)
-    deliver_all(attempt, made)
+    return encode(attempt, tools, source, plans)
 
 
 # --- The steps -------------------------------------------------------------------------------
@@ -165,8 +177,7 @@ def fetch(attempt: Attempt) -> Path:
     path.unlink(missing_ok=True)
     connector = find_source(attempt)
     if connector.local_path is not None:
-        stat = connector.stat()
-        if stat.size_bytes == 0:
+        if connector.open().stat.size_bytes == 0:
             raise JobError("source_invalid", "The source is empty.")
         path.symlink_to(connector.local_path.resolve())
         attempt.progress.source_is_here()

@@ -40,7 +40,26 @@ class SourceStat:
     validator: str | None
     """A strong ETag or its like: changes when the bytes change. None: the server gives none."""
     ranges: bool
-    """Whether parts of it can be asked for."""
+    """Whether it can be read from any byte on."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether parts that were read one by one are sure to be parts of the same bytes."""
+        return self.ranges and self.validator is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A request that was answered: what the answer says of the source, and the bytes it brings."""
+
+    stat: SourceStat
+    chunks: Iterator[bytes]
+    """
+    At most 1 MiB each, as they come. They end before what was asked for only by raising, or where
+    the server chose to send a shorter part; they go on beyond it where the server sends all.
+    """
+    close: Callable[[], object] = lambda: None
+    """Ends the connection; must be called, also when nothing or all was read. Twice is once."""
 
 
 class SourceConnector(Protocol):
@@ -48,15 +67,18 @@ class SourceConnector(Protocol):
 
     local_path: Path | None
     """Where the source already is on this machine; nothing has to be fetched then."""
+    parallel: bool
+    """Whether several parts may be asked for at the same time."""
 
-    def stat(self) -> SourceStat: ...
-
-    def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
+    def open(
+        self, first: int = 0, end: int | None = None, *, validator: str | None = None
+    ) -> Reading:
         """
-        The bytes from `offset` to the end, in chunks of at most 1 MiB.
+        Ask once for the bytes from `first` up to, and without, `end`; None is all of them.
 
-        Ends early only by raising: a connection that closes before the announced length is a
-        `source_truncated`. With a validator, a source that changed raises `source_changed`.
+        The bytes of the answer begin at `first`, whatever the server did. A connection that closes
+        before what it announced is a `source_truncated`. With a validator, a source that changed is
+        a `source_changed`. Whether to ask again is for the caller to decide.
         """
         ...
 

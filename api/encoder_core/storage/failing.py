@@ -70,21 +70,39 @@ def is_transient(error: JobError) -> bool:
     return error.code in ("source_unreachable", "destination_unreachable")
 
 
-def with_retries(operation: Callable[[], T], *, clock: Clock, tries: int = TRIES) -> T:
+class Retries:
     """
-    Call `operation` until it succeeds, fails for good or `tries` are used up.
+    How often one thing is tried, and how long it waits in between.
 
     Pauses grow with full jitter, so that workers which failed together do not come back together;
     a pause that the server asked for is kept as it is.
     """
-    for number in range(tries):
+
+    def __init__(self, clock: Clock, *, tries: int = TRIES) -> None:
+        self._clock = clock
+        self._tries = tries
+        self._failed = 0
+
+    def wait(self, error: JobError, *, got_on: bool = False) -> None:
+        """
+        Return when it is time to try again; raise `error` when that was the last try, or when the
+        server asks for more patience than we have. Whatever `got_on` before it failed starts anew.
+        """
+        self._failed = 1 if got_on else self._failed + 1
+        asked = error.retry_after_s
+        if self._failed >= self._tries or (asked is not None and asked > LONGEST_ASKED_S):
+            raise error
+        longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failed - 1))
+        self._clock.sleep(asked if asked is not None else random.uniform(0, longest))
+
+
+def with_retries(operation: Callable[[], T], *, clock: Clock, tries: int = TRIES) -> T:
+    """Call `operation` until it succeeds, fails for good or `tries` are used up."""
+    retries = Retries(clock, tries=tries)
+    while True:
         try:
             return operation()
         except JobError as error:
-            asked = error.retry_after_s
-            too_long = asked is not None and asked > LONGEST_ASKED_S
-            if not is_transient(error) or number == tries - 1 or too_long:
+            if not is_transient(error):
                 raise
-            longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**number)
-            clock.sleep(asked if asked is not None else random.uniform(0, longest))
-    raise AssertionError("the last try returns or raises")
+            retries.wait(error)

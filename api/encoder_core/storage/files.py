@@ -13,7 +13,7 @@ from typing import Final
 
 from encoder_core.errors import JobError
 from encoder_core.specs import FileDestination, FileSource, InlineSource
-from encoder_core.storage.base import Access, Delivered, SourceStat, Upload
+from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
 from encoder_core.storage.failing import Side
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -41,11 +41,21 @@ def resolve_under(root: Path | None, path: str) -> Path:
 class _LocalSource:
     """A source that needs no fetching."""
 
+    parallel = True
+
     def __init__(self, path: Path) -> None:
         self.local_path: Path | None = path
         self._path = path
 
-    def stat(self) -> SourceStat:
+    def open(
+        self, first: int = 0, end: int | None = None, *, validator: str | None = None
+    ) -> Reading:
+        stat = self._stat()
+        if validator is not None and stat.validator != validator:
+            raise Side.SOURCE.fail("changed", "The file changed while it was read.")
+        return Reading(stat, self._read(first, end))
+
+    def _stat(self) -> SourceStat:
         try:
             found = self._path.stat()
         except OSError as error:
@@ -54,13 +64,13 @@ class _LocalSource:
             raise Side.SOURCE.fail("not_found", "The source is not a file.")
         return SourceStat(found.st_size, f"{found.st_size}-{found.st_mtime_ns}", ranges=True)
 
-    def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
-        if validator is not None and self.stat().validator != validator:
-            raise Side.SOURCE.fail("changed", "The file changed while it was read.")
+    def _read(self, first: int, end: int | None) -> Iterator[bytes]:
+        left = float("inf") if end is None else end - first
         try:
             with self._path.open("rb") as file:
-                file.seek(offset)
-                while chunk := file.read(CHUNK_BYTES):
+                file.seek(first)
+                while left > 0 and (chunk := file.read(int(min(CHUNK_BYTES, left)))):
+                    left -= len(chunk)
                     yield chunk
         except OSError as error:
             raise _source_failure(error) from error

@@ -8,7 +8,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from encoder_core.egress import Dialler
 from encoder_core.errors import JobError
 from encoder_core.specs import FtpDestination, FtpLocation, FtpSource
-from encoder_core.storage.base import Access, Delivered, SourceStat, Upload
+from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
 from encoder_core.storage.failing import Side, with_retries
 from encoder_core.storage.files import beside
 
@@ -203,16 +203,25 @@ class _Session:
 
 
 class FtpSourceConnector:
+    parallel = False  # each part would cost a login, and servers count those
+
     def __init__(self, source: FtpSource, access: Access) -> None:
         self.local_path = None
         self._session = _Session(Side.SOURCE, source, access)
 
-    def stat(self) -> SourceStat:
-        return with_retries(self._stat_once, clock=self._session.access.clock)
-
-    def _stat_once(self) -> SourceStat:
-        with self._session.connected() as client:
-            return self._stat(client)
+    def open(
+        self, first: int = 0, end: int | None = None, *, validator: str | None = None
+    ) -> Reading:
+        session, exits = self._session, ExitStack()
+        with exits:
+            client = exits.enter_context(session.connected())
+            stat = self._stat(client)
+            if validator is not None and stat.validator != validator:
+                raise Side.SOURCE.fail("changed", f"The source at {session.place.host} changed.")
+            data = client.transfercmd(f"RETR {session.place.path}", rest=first or None)
+            exits.callback(data.close)
+            still_open = exits.pop_all()
+        return Reading(stat, self._chunks(client, data, stat, first, end), still_open.close)
 
     def _stat(self, client: CheckedFtp) -> SourceStat:
         """Size and time of change together stand for the bytes: FTP has nothing stronger."""
@@ -222,31 +231,35 @@ class FtpSourceConnector:
         validator = f"{size}-{changed}" if size is not None and changed else None
         return SourceStat(size, validator, ranges=validator is not None)
 
-    def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
-        session = self._session
-        path = session.place.path
-        with session.connected() as client:
-            stat = self._stat(client)
-            if validator is not None and stat.validator != validator:
-                raise Side.SOURCE.fail("changed", f"The source at {session.place.host} changed.")
-            data = client.transfercmd(f"RETR {path}", rest=offset or None)
-            done = offset
-            try:
-                while chunk := data.recv(CHUNK_BYTES):
-                    done += len(chunk)
-                    yield chunk
-            except OSError as error:
+    def _chunks(
+        self,
+        client: CheckedFtp,
+        data: socket.socket,
+        stat: SourceStat,
+        done: int,
+        end: int | None,
+    ) -> Iterator[bytes]:
+        try:
+            while end is None or done < end:
+                most = CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - done)
+                chunk = data.recv(most)
+                if not chunk:
+                    break
+                done += len(chunk)
+                yield chunk
+        except OSError as error:
+            raise self._truncated() from error
+        if end is not None and done >= end:
+            return
+        if stat.size_bytes is not None and done < stat.size_bytes:
+            raise self._truncated()
+        data.close()
+        try:
+            client.voidresp()
+        except ftplib.all_errors as error:
+            # The closing word is often lost on long transfers; the length says as much.
+            if stat.size_bytes is None or done != stat.size_bytes:
                 raise self._truncated() from error
-            finally:
-                data.close()
-            if stat.size_bytes is not None and done < stat.size_bytes:
-                raise self._truncated()
-            try:
-                client.voidresp()
-            except ftplib.all_errors as error:
-                # The closing word is often lost on long transfers; the length says as much.
-                if stat.size_bytes is None or done != stat.size_bytes:
-                    raise self._truncated() from error
 
     def _truncated(self) -> JobError:
         message = f"{self._session.place.host} closed the connection before the end."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterator, Mapping
 from typing import IO, Final
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
@@ -12,20 +11,18 @@ from pydantic import SecretStr
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, SSLError
 
-from encoder_core.egress_http import CheckedHttp, host_of, origin_of
+from encoder_core.egress_http import CONTENT_RANGE, CheckedHttp, host_of, origin_of
 from encoder_core.errors import JobError
 from encoder_core.model import check_url
 from encoder_core.specs import HttpDestination, HttpSource
-from encoder_core.storage.base import Access, Delivered, SourceStat, Upload
+from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
 from encoder_core.storage.failing import Side, failure_of_status, with_retries
 
-CHUNK_BYTES: Final = 1024 * 1024
+CHUNK_BYTES: Final = 256 * 1024
 MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REDIRECTS_WITH_BODY: Final = frozenset({307, 308})  # the others turn an upload into a GET
 ANSWER_BYTES: Final = 65_536  # of an upload's answer; read so that the connection ends cleanly
-
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
 
 
 class _Client:
@@ -115,84 +112,91 @@ def _split_user(url: str) -> tuple[str, str | None]:
 
 
 class HttpSourceConnector:
+    parallel = True
+
     def __init__(self, source: HttpSource, access: Access) -> None:
         self.local_path = None
         self._client = _Client(Side.SOURCE, source.url, source.headers, access)
-        self._clock = access.clock
 
-    def stat(self) -> SourceStat:
-        """Asked with a GET for one byte: signed URLs are often good for GET alone."""
-        response = self._get({"Range": "bytes=0-0"})
-        response.close()
-        validator = _strong_validator(response)
-        if response.status == 206:
-            _, _, total = self._content_range(response)
-            return SourceStat(total, validator, ranges=True)
-        if response.status == 416:
-            return SourceStat(0, validator, ranges=False)
-        return SourceStat(_length(response), validator, ranges=False)
-
-    def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
-        headers = {}
+    def open(
+        self, first: int = 0, end: int | None = None, *, validator: str | None = None
+    ) -> Reading:
+        """With a GET always: signed URLs are often good for GET alone, and not for HEAD."""
+        headers = {"Accept-Encoding": "identity"}
         if validator is not None:
             headers["If-Match"] = validator
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        response = self._get(headers)
+        if first or end is not None:
+            headers["Range"] = f"bytes={first}-{'' if end is None else end - 1}"
+        response = self._client.send("GET", headers)
         try:
-            self._check_answer(response, offset, validator)
-            yield from self._chunks(response)
-        finally:
+            return self._read_answer(response, first, validator)
+        except BaseException:
             response.close()
+            raise
 
-    def _get(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        def ask() -> BaseHTTPResponse:
-            response = self._client.send("GET", {"Accept-Encoding": "identity", **headers})
-            if response.status in (200, 206, 412, 416):
-                return response
-            raise self._client.refuse(response)
-
-        response = with_retries(ask, clock=self._clock)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            response.close()
-            raise Side.SOURCE.fail(
-                "rejected", f"{self._client.host} compresses what was asked as is."
-            )
-        return response
-
-    def _check_answer(self, response: BaseHTTPResponse, offset: int, validator: str | None) -> None:
+    def _read_answer(
+        self, response: BaseHTTPResponse, first: int, validator: str | None
+    ) -> Reading:
         """A server that ignores what was asked must not make a file of two halves."""
         host = self._client.host
         now = _strong_validator(response)
         if response.status == 412 or (validator and now and now != validator):
             raise Side.SOURCE.fail("changed", f"The source at {host} changed while it was read.")
-        if offset == 0:
-            if response.status != 200:
-                raise Side.SOURCE.fail(
-                    "rejected", f"{host} answered a part when asked for the whole."
-                )
-            return
-        if response.status != 206:
-            raise Side.SOURCE.fail("unreachable", f"{host} does not go on where it stopped.")
-        start, _, _ = self._content_range(response)
-        if start != offset:
+        if response.status == 416:
+            if first:
+                raise Side.SOURCE.fail("changed", f"The source at {host} has become shorter.")
+            response.close()
+            return Reading(SourceStat(0, now, ranges=False), iter(()))
+        if response.status not in (200, 206):
+            raise self._client.refuse(response)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise Side.SOURCE.fail("rejected", f"{host} compresses what was asked as is.")
+        length = _length(response)
+        if response.status == 200:
+            if first:
+                raise Side.SOURCE.fail("unreachable", f"{host} does not go on where it stopped.")
+            stat = SourceStat(length, now, ranges=False)
+            return Reading(stat, self._chunks(response, length), response.close)
+        start, last, total = self._content_range(response)
+        if start != first:
             raise Side.SOURCE.fail("rejected", f"{host} answered another part than asked for.")
+        if length is not None and length != last + 1 - start:
+            raise Side.SOURCE.fail("rejected", f"{host} contradicts itself about a part's length.")
+        stat = SourceStat(total, now, ranges=True)
+        return Reading(stat, self._chunks(response, last + 1 - start), response.close)
 
     def _content_range(self, response: BaseHTTPResponse) -> tuple[int, int, int | None]:
-        match = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        match = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if match is None:
             raise Side.SOURCE.fail(
                 "rejected", f"{self._client.host} sent a part without its place."
             )
-        start, end, total = match.groups()
-        return int(start), int(end), None if total == "*" else int(total)
+        start, last, total = match.groups()
+        return int(start), int(last), None if total == "*" else int(total)
 
-    def _chunks(self, response: BaseHTTPResponse) -> Iterator[bytes]:
+    def _chunks(self, response: BaseHTTPResponse, length: int | None) -> Iterator[bytes]:
+        done = 0
         try:
-            yield from response.stream(CHUNK_BYTES, decode_content=False)
+            for chunk in as_they_come(response):
+                done += len(chunk)
+                yield chunk
         except HTTPError as error:
-            message = f"{self._client.host} closed the connection before the end."
-            raise Side.SOURCE.fail("truncated", message) from error
+            raise self._truncated() from error
+        if length is not None and done < length:
+            raise self._truncated()
+
+    def _truncated(self) -> JobError:
+        message = f"{self._client.host} closed the connection before the end."
+        return Side.SOURCE.fail("truncated", message)
+
+
+def as_they_come(response: BaseHTTPResponse) -> Iterator[bytes]:
+    """The body's bytes as the network brings them, where it brings less than a chunk at a time."""
+    if response.chunked:
+        yield from response.stream(CHUNK_BYTES, decode_content=False)
+        return
+    while chunk := response.read1(CHUNK_BYTES, decode_content=False):
+        yield chunk
 
 
 def _strong_validator(response: BaseHTTPResponse) -> str | None:

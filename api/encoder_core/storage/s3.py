@@ -20,21 +20,24 @@ from botocore import UNSIGNED
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.response import StreamingBody
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, SSLError
 
-from encoder_core.egress_http import CheckedHttp, host_of
+from encoder_core.egress_http import CONTENT_RANGE, CheckedHttp, host_of
 from encoder_core.errors import JobError
 from encoder_core.specs import S3Destination, S3Location, S3Source
-from encoder_core.storage.base import Access, Delivered, SourceStat, Upload
+from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
 from encoder_core.storage.failing import Side, failure_of_status, with_retries
 from encoder_core.storage.files import beside
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 T = TypeVar("T")
 
-CHUNK_BYTES: Final = 1024 * 1024
+CHUNK_BYTES: Final = 256 * 1024
 SINGLE_PUT_BYTES: Final = 16 * 1024**2  # below it one request is quicker than the four of multipart
 PART_BYTES: Final = 8 * 1024**2
 MAX_PARTS: Final = 9_000  # S3 takes 10,000
@@ -43,7 +46,27 @@ DEFAULT_REGION: Final = "us-east-1"
 
 _CHANGED: Final = frozenset({"PreconditionFailed", "412"})
 _FULL: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"})
+_NO_RANGE: Final = frozenset({"InvalidRange", "416"})
 _GONE_UPLOAD: Final = "NoSuchUpload"
+
+
+class _NoSuchRange(JobError):
+    """The object ends before the range that was asked for; an empty one always does."""
+
+
+class _AsItComes:
+    """A response whose `read` gives what is there instead of waiting for all it was asked."""
+
+    def __init__(self, response: BaseHTTPResponse) -> None:
+        self._response = response
+
+    def read(self, amount: int | None = None) -> bytes:
+        if amount is None or self._response.chunked:
+            return self._response.read(amount, decode_content=False)
+        return self._response.read1(amount, decode_content=False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._response, name)
 
 
 class _Bucket:
@@ -116,23 +139,24 @@ class _Bucket:
             what = type(error).__name__
             raise self.side.fail("unreachable", f"{host} did not answer ({what}).") from error
         answered: Any = response.headers  # read like a dict of either library
-        return AWSResponse(request.url, response.status, answered, response)
+        raw: Any = _AsItComes(response)
+        return AWSResponse(request.url, response.status, answered, raw)
 
     def call(self, operation: Callable[[], T]) -> T:
-        """Do one request of the client, again while that may help, failures in our words."""
+        """Do one request of the client, again while that may help."""
+        return with_retries(lambda: self.call_once(operation), clock=self._clock)
 
-        def translated() -> T:
-            try:
-                return operation()
-            except ClientError as error:
-                raise self.failure_of(error) from error
-            except BotoCoreError as error:
-                raise self._failure_without_answer(error) from error
-            except HTTPError as error:
-                message = f"{self.host} broke off its answer."
-                raise self.side.fail("unreachable", message) from error
-
-        return with_retries(translated, clock=self._clock)
+    def call_once(self, operation: Callable[[], T]) -> T:
+        """Do one request of the client; failures in our words."""
+        try:
+            return operation()
+        except ClientError as error:
+            raise self.failure_of(error) from error
+        except BotoCoreError as error:
+            raise self._failure_without_answer(error) from error
+        except HTTPError as error:
+            message = f"{self.host} broke off its answer."
+            raise self.side.fail("unreachable", message) from error
 
     def failure_of(self, error: ClientError) -> JobError:
         """By S3's own code where it says more than the status. Its text may repeat a key."""
@@ -144,6 +168,8 @@ class _Bucket:
             return self.side.fail(
                 "changed", f"The source at {self.host} changed while it was read."
             )
+        if code in _NO_RANGE:
+            return _NoSuchRange("source_rejected", f"{self.host} has no such range.")
         if code in _FULL and self.side is Side.DESTINATION:
             return self.side.fail("full", f"{self.host} answered {code}: there is no room.")
         if status < 300:
@@ -193,34 +219,54 @@ def _may_borrow(location: S3Location, access: Access) -> bool:
 
 
 class S3SourceConnector:
+    parallel = True
+
     def __init__(self, source: S3Source, access: Access) -> None:
         self.local_path = None
         self._key = source.path.lstrip("/")
         self._bucket = _Bucket(Side.SOURCE, source, access)
 
-    def stat(self) -> SourceStat:
-        bucket = self._bucket
-        head = bucket.call(lambda: bucket.client.head_object(Bucket=bucket.name, Key=self._key))
-        return SourceStat(head["ContentLength"], head.get("ETag"), ranges=True)
-
-    def read(self, *, offset: int = 0, validator: str | None = None) -> Iterator[bytes]:
+    def open(
+        self, first: int = 0, end: int | None = None, *, validator: str | None = None
+    ) -> Reading:
         bucket = self._bucket
         conditions: dict[str, Any] = {"IfMatch": validator} if validator else {}
-        if offset:
-            conditions["Range"] = f"bytes={offset}-"
-        answer = bucket.call(
-            lambda: bucket.client.get_object(Bucket=bucket.name, Key=self._key, **conditions)
-        )
-        if offset and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
-            answer["Body"].close()
-            raise Side.SOURCE.fail("rejected", f"{bucket.host} answered another part.")
+        if first or end is not None:
+            conditions["Range"] = f"bytes={first}-{'' if end is None else end - 1}"
         try:
-            yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+            answer = bucket.call_once(
+                lambda: bucket.client.get_object(Bucket=bucket.name, Key=self._key, **conditions)
+            )
+        except _NoSuchRange as error:
+            if first:
+                message = f"The source at {bucket.host} has become shorter."
+                raise Side.SOURCE.fail("changed", message) from error
+            return Reading(SourceStat(0, None, ranges=False), iter(()))
+        body = answer["Body"]
+        try:
+            return Reading(self._stat(answer, first), self._chunks(body), body.close)
+        except JobError:
+            body.close()
+            raise
+
+    def _stat(self, answer: GetObjectOutputTypeDef, first: int) -> SourceStat:
+        length, etag = answer["ContentLength"], answer.get("ETag")
+        match = CONTENT_RANGE.match(answer.get("ContentRange", ""))
+        if match is None and first == 0:
+            return SourceStat(length, etag, ranges=False)
+        host = self._bucket.host
+        if match is None or int(match[1]) != first or match[3] == "*":
+            raise Side.SOURCE.fail("rejected", f"{host} answered another part than asked for.")
+        if int(match[2]) + 1 - first != length:
+            raise Side.SOURCE.fail("rejected", f"{host} contradicts itself about a part's length.")
+        return SourceStat(int(match[3]), etag, ranges=True)
+
+    def _chunks(self, body: StreamingBody) -> Iterator[bytes]:
+        try:
+            yield from body.iter_chunks(CHUNK_BYTES)
         except (BotoCoreError, HTTPError) as error:
-            message = f"{bucket.host} closed the connection before the end."
+            message = f"{self._bucket.host} closed the connection before the end."
             raise Side.SOURCE.fail("truncated", message) from error
-        finally:
-            answer["Body"].close()
 
 
 class S3DestinationConnector:

@@ -46,11 +46,21 @@ def to_file(path: str, **spec: Any) -> dict[str, Any]:
 class Worker:
     """A worker from its start to the end of the block, which kills it if it still runs."""
 
-    def __init__(self, order: dict[str, Any], *arguments: str, tools: Path | None = None) -> None:
-        """`tools` is a folder of programs that come before the machine's own."""
+    def __init__(
+        self,
+        order: dict[str, Any],
+        *arguments: str,
+        tools: Path | None = None,
+        before_order: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """
+        `tools` is a folder of programs that come before the machine's own. `before_order` is called
+        with the worker's number while it waits for its order.
+        """
         self._order = order
         self._arguments = arguments
         self._path = os.pathsep.join([*([str(tools)] if tools else []), os.environ["PATH"]])
+        self._before_order = before_order
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -62,6 +72,7 @@ class Worker:
         )
         self._timer = threading.Timer(GIVE_UP_S, self.process.kill)
         self._timer.start()
+        self._before_order(self.process.pid)
         self.say(self._order)
         return self
 

@@ -146,6 +146,18 @@ class TestEnds:
         assert select.select([descriptor], [], [], 10)[0]
         os.close(descriptor)
 
+    def test_an_ffmpeg_that_somebody_killed_is_not_told_as_out_of_memory(
+        self, folder: Path, clip: Clip
+    ) -> None:
+        with Worker(slow_order(folder, clip)) as worker:
+            worker.next_report(is_encoding)
+            [ffmpeg] = descendants_named("ffmpeg", {worker.process.pid})
+            os.kill(ffmpeg, signal.SIGKILL)
+            worker.say(ACCEPTED)
+            code, reports = worker.finish()
+        assert (code, reports[-1]["failure"]["code"]) == (Exit.MEDIA, "encode_failed")
+        assert delivered(folder) == ["in.mp4"]
+
     def test_a_canceled_job_is_told_as_such(self, folder: Path, clip: Clip) -> None:
         with Worker(slow_order(folder, clip)) as worker:
             worker.next_report(is_encoding)

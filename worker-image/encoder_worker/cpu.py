@@ -27,22 +27,26 @@ def parse_cfs(quota: str, period: str) -> float | None:
 
 def read_cpu_limit(root: Path = CGROUP_ROOT, membership: Path | None = None) -> float | None:
     """The tightest limit between this process's group and the root, in cores. None: no limit."""
-    try:
-        groups = (membership or Path("/proc/self/cgroup")).read_text().splitlines()
-    except OSError:
-        groups = []
     limits = []
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
+    for controllers, path in read_membership(membership):
         if controllers == "":
-            limits += [_read_v2(folder) for folder in _ancestors(root, path)]
+            limits += [_read_v2(folder) for folder in ancestors(root, path)]
         elif "cpu" in controllers.split(","):
             for base in (root / "cpu", root / controllers):
-                limits += [_read_v1(folder) for folder in _ancestors(base, path)]
+                limits += [_read_v1(folder) for folder in ancestors(base, path)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _ancestors(root: Path, path: str) -> list[Path]:
+def read_membership(path: Path | None = None) -> list[tuple[str, str]]:
+    """The control groups of this process: controllers (none: version 2) and the group's path."""
+    try:
+        lines = (path or Path("/proc/self/cgroup")).read_text().splitlines()
+    except OSError:
+        return []
+    return [(fields[1], fields[2]) for line in lines if len(fields := line.split(":", 2)) == 3]
+
+
+def ancestors(root: Path, path: str) -> list[Path]:
     """The group's folder and those above it. In a container the group may be the root itself."""
     folder = root / path.strip("/")
     return [folder, *(parent for parent in folder.parents if parent.is_relative_to(root))]

@@ -21,12 +21,12 @@ from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.media.verify import Finding, compare
 from encoder_core.reports import WorkerLimits
+from encoder_worker.endings import explain_end
 from encoder_worker.examine import examine_output
 from encoder_worker.tools import Box, Ended, Tools, run_ffmpeg
 
 log = logging.getLogger("encoder_worker")
 
-FULL: Final = ("No space left on device", "Disk quota exceeded")
 PICTURE_STARTS: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
@@ -177,17 +177,8 @@ def _is_picture(path: Path) -> bool:
 
 def _explain(plan: OutputPlan, ended: Ended, findings: Sequence[Finding]) -> Failure:
     """The most telling reason: what the machine lacked, what ffmpeg said, what is wrong."""
-    if ended.stalled:
-        error = JobError("encode_stalled", detail=ended.log)
-    elif any(words in ended.log for words in FULL):
-        error = JobError("capacity_disk", "The scratch disk is full.", detail=ended.log)
-    elif ended.code == -9:
-        # Nobody here sends this signal but the stall watchdog above; the kernel does for memory.
-        error = JobError("capacity_memory", "ffmpeg was killed, as happens when memory runs out.")
-    elif ended.code != 0:
-        last = ended.log.splitlines()[-1] if ended.log else f"exit code {ended.code}"
-        error = JobError("encode_failed", f"ffmpeg failed: {last}", detail=ended.log)
-    else:
+    error = explain_end(ended)
+    if error is None:
         message = " ".join(finding.message for finding in findings)
         error = JobError(findings[0].code, message, detail=ended.log)
     return error.failure.model_copy(update={"output": plan.index})

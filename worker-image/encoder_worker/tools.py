@@ -17,6 +17,7 @@ from typing import IO, Final
 from encoder_core.clock import Clock, SystemClock
 from encoder_core.errors import JobError
 from encoder_worker import launcher, sandbox
+from encoder_worker.memory import find_memory_books
 from encoder_worker.sandbox import Box as Box
 
 LOG_LINES: Final = 40  # ffmpeg's last words hold the cause; what comes before repeats itself
@@ -85,6 +86,9 @@ class Ended:
     stalled: bool
     log: str
     """Its last lines."""
+    killed_for_memory: bool | None = None
+    """None: it was not killed, or the kernel keeps no books of it."""
+    memory_limit: int | None = None
 
 
 def run_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) -> bytes:
@@ -133,6 +137,8 @@ def run_ffmpeg(
     What counts as moving is its own progress, or bytes that it reads or writes: rewriting a large
     file for a fast start takes minutes without a frame.
     """
+    books = find_memory_books()
+    kills = books.count_kills()
     with launched(tools, [tools.ffmpeg, *arguments], box, folder) as process:
         log, progress = _Log(), _ProgressLines(on_progress)
         movement = _Movement(process.pid, clock, stall_s)
@@ -149,7 +155,11 @@ def run_ffmpeg(
             process.kill()
         code = process.wait()
     _check_sandbox(code, log)
-    return Ended(code, stalled, log.text)
+    if stalled or code != -signal.SIGKILL:
+        return Ended(code, stalled, log.text)
+    now = books.count_kills()
+    killed_for_memory = None if kills is None or now is None else now > kills
+    return Ended(code, stalled, log.text, killed_for_memory, books.read_limit())
 
 
 def _check_sandbox(code: int, log: _Log) -> None:

@@ -1,9 +1,11 @@
-"""The verifier that docs/webhooks.md gives to receivers works."""
+"""The verifiers that docs/webhooks.md gives to receivers work."""
 
 from __future__ import annotations
 
 import base64
+import json
 import re
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +21,40 @@ OTHER = "whsec_" + base64.b64encode(b"o" * 32).decode()
 BODY = '{"name": "Übung"}'.encode()
 
 
-@pytest.fixture
-def verify() -> Callable[[str, dict[str, str], bytes], bool]:
-    code = re.search(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+Verify = Callable[[str, dict[str, str], bytes], bool]
+
+
+@pytest.fixture(params=["python", "javascript"])
+def verify(request: pytest.FixtureRequest, tmp_path: Path) -> Verify:
+    code = re.search(rf"```{request.param}\n(.*?)```", DOCUMENT, re.DOTALL)
     assert code is not None
-    names: dict[str, Callable[[str, dict[str, str], bytes], bool]] = {}
-    exec(code[1], names)
+    return in_python(code[1]) if request.param == "python" else in_javascript(code[1], tmp_path)
+
+
+def in_python(code: str) -> Verify:
+    names: dict[str, Verify] = {}
+    exec(code, names)
     return names["verify"]
+
+
+def in_javascript(code: str, folder: Path) -> Verify:
+    (folder / "verify.mjs").write_text(code)
+    ask = folder / "ask.mjs"
+    ask.write_text(
+        'import { readFileSync } from "node:fs";\n'
+        'import { verify } from "./verify.mjs";\n'
+        "const [secret, headers, body] = JSON.parse(readFileSync(0));\n"
+        'console.log(verify(secret, headers, Buffer.from(body, "base64")));\n'
+    )
+
+    def verify(secret: str, headers: dict[str, str], body: bytes) -> bool:
+        asked = json.dumps([secret, headers, base64.b64encode(body).decode()])
+        done = subprocess.run(
+            ["node", ask], input=asked, capture_output=True, text=True, check=True, timeout=60
+        )
+        return {"true\n": True, "false\n": False}[done.stdout]
+
+    return verify
 
 
 def signed(secrets: str, *, timestamp: float) -> dict[str, str]:
@@ -34,13 +63,13 @@ def signed(secrets: str, *, timestamp: float) -> dict[str, str]:
     )
 
 
-def test_it_accepts_what_we_send(verify: Callable[[str, dict[str, str], bytes], bool]) -> None:
+def test_it_accepts_what_we_send(verify: Verify) -> None:
     now = time.time()
     assert verify(SECRET, signed(SECRET, timestamp=now), BODY)
     assert verify(SECRET, signed(f"{OTHER},{SECRET}", timestamp=now), BODY)
 
 
-def test_it_refuses_the_rest(verify: Callable[[str, dict[str, str], bytes], bool]) -> None:
+def test_it_refuses_the_rest(verify: Verify) -> None:
     now = time.time()
     assert not verify(SECRET, signed(OTHER, timestamp=now), BODY)
     assert not verify(SECRET, signed(SECRET, timestamp=now), BODY + b" ")

@@ -52,6 +52,7 @@ _CATALOGUE: Final = (
     ProblemType("idempotency_in_progress", 409, "The same request is being worked on"),
     ProblemType("external_id_taken", 409, "Another job has this externalId"),
     ProblemType("job_not_final", 409, "The job has not ended yet"),
+    ProblemType("job_final", 409, "The job has ended"),
     ProblemType("job_completed", 409, "Nothing of the job is left to do"),
     ProblemType("applied_resource", 409, "The job was applied with kubectl"),
     ProblemType("credentials_required", 409, "The job's credentials are gone"),

@@ -49,6 +49,7 @@ __all__ = [
     "read_job",
     "read_page",
     "read_row",
+    "renew_credentials",
     "retry_job",
 ]
 
@@ -181,6 +182,32 @@ def retry_job(
             .values(redriven_at=db_now())
         )
         requeue_job(tx, job, delay_s=0.0)
+        document = load_document(tx, jobs.c.id == job.id)
+        assert document is not None
+        return document
+
+    return store.run(work)
+
+
+def renew_credentials(
+    store: Store, ref: JobRef, *, owner: str | None, secrets: Mapping[str, str]
+) -> JobDocument:
+    """
+    Put new credentials in place of those that a job waits with; its next attempt uses them.
+
+    Raises Refused: 404 `job_not_found`, 409 `job_final`; and InvalidRequest when a secret does not
+    fit.
+    """
+
+    def work(tx: Connection) -> JobDocument:
+        job = lock_job(tx, by_ref(ref, owner))
+        if job is None:
+            raise Refused("job_not_found", "there is no such job", status=404)
+        if job.is_final or job.status is JobStatus.CANCELING:
+            raise Refused(
+                "job_final", f"the job is {job.status.value}; retry it with new ones", status=409
+            )
+        _renew_credentials(tx, store, job, _specs_of(tx, job.id), secrets)
         document = load_document(tx, jobs.c.id == job.id)
         assert document is not None
         return document

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from encoder_api.contract import Operation
-from encoder_api.endpoints import health, joblogs, jobs, pools, reports, sessions, workers
+from encoder_api.endpoints import (
+    credentials,
+    health,
+    joblogs,
+    jobs,
+    pools,
+    reports,
+    sessions,
+    workers,
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     jobs.submit_job,
@@ -12,6 +21,7 @@ OPERATIONS: tuple[Operation, ...] = (
     jobs.delete_job,
     jobs.cancel_job,
     jobs.retry_job,
+    credentials.renew_credentials,
     jobs.list_job_events,
     joblogs.read_job_log,
     pools.list_pools,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
@@ -296,21 +297,13 @@ def retry_job(call: Call[RetryRequest | None, None]) -> Response:
     it is completed or canceled, and a day after it failed; from then on they have to be sent again.
     """
     given = {} if call.body is None else call.body.credentials
-    try:
+    with pointing_into_body():
         job = db_jobs.retry_job(
             call.services.store,
             job_ref(call.request),
             owner=visible_owner(call.principal),
-            secrets={pointer: secret.get_secret_value() for pointer, secret in given.items()},
+            secrets=revealed(given),
         )
-    except InvalidRequest as error:
-        # The record points into the job's request; this body has those pointers as names.
-        raise InvalidRequest(
-            [
-                replace(problem, pointer=f"/credentials/{escape_pointer(problem.pointer)}")
-                for problem in error.problems
-            ]
-        ) from None
     return answer(job, 202)
 
 
@@ -335,6 +328,24 @@ def list_job_events(call: Call[None, EventQuery]) -> Response:
     page, more = found[: query.limit], len(found) > query.limit
     after = page[-1].sequence if more else None
     return answer_unless_known(call.request, EventList(events=page, next_after=after))
+
+
+def revealed(given: Mapping[str, Secret]) -> dict[str, str]:
+    return {pointer: secret.get_secret_value() for pointer, secret in given.items()}
+
+
+@contextmanager
+def pointing_into_body() -> Iterator[None]:
+    """The record points into the job's request; this body has those pointers as names."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            [
+                replace(problem, pointer=f"/credentials/{escape_pointer(problem.pointer)}")
+                for problem in error.problems
+            ]
+        ) from None
 
 
 def known_row(tx: Connection, call: Call[Any, Any]) -> JobRow:

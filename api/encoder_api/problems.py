@@ -58,6 +58,8 @@ _CATALOGUE: Final = (
     ProblemType("credentials_required", 409, "The job's credentials are gone"),
     ProblemType("pool_exists", 409, "There is a pool of this name"),
     ProblemType("pool_ruled_by_cluster", 409, "The pool is ruled by its TranscodePool"),
+    ProblemType("pool_draining", 409, "The pool takes no new jobs"),
+    ProblemType("too_many_queued", 429, "Too many jobs of this owner wait"),
     ProblemType("too_many_requests", 429, "Too many requests"),
     # What is wrong with the service
     ProblemType("internal_error", 500, "The service made a mistake"),

@@ -53,6 +53,12 @@ class ApiSettings(BaseSettings):
     )
     """The largest `POST /jobs`: an inline source of 16 MiB in base64, and 1 MiB for the rest."""
 
+    max_queued_per_owner: int | None = Field(
+        None, ge=1, le=10_000_000, validation_alias="ENCODER_MAX_QUEUED_PER_OWNER"
+    )
+    """How many jobs of one owner may wait at once; more are answered with 429. Unset: any number.
+    How many run at once is the pool's `maxPerOwner`."""
+
     session_hours: float = Field(12.0, gt=0, validation_alias="ENCODER_SESSION_HOURS")
     """How long a login of the dashboard lasts."""
 

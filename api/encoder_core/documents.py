@@ -65,6 +65,18 @@ class Waiting(Document):
     """The same for people, in the cluster's own words where it has some."""
 
 
+class Position(Document):
+    """Where a waiting job stands, estimated from what waits now. It is no promise."""
+
+    ahead: int
+    """Jobs that will probably start before it, in its pool."""
+    or_more: bool
+    """There may be more of them: nobody counts a long queue to its end."""
+    expected_start_at: datetime | None = None
+    """By how long the pool's latest attempts took; null when nothing can be said, as for a pool
+    that is stopped."""
+
+
 class Step(StrEnum):
     """What a job has behind it, in the order in which it happens."""
 
@@ -110,6 +122,8 @@ class JobSummary(Document):
     failure: Failure | None = None
     created_at: datetime
     updated_at: datetime
+    start_at: datetime | None = None
+    """As requested: not before this moment."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -129,8 +143,10 @@ class JobDocument(JobSummary):
 
 
 class JobPage(JobDocument):
-    """A job as `GET /jobs/{id}` shows it: also when each step was over."""
+    """A job as `GET /jobs/{id}` shows it: also where it stands and when each step was over."""
 
+    position: Position | None = None
+    """Of a job that waits: how many come before it, and when it is expected to start."""
     timeline: list[TimelineEntry] = []
     """The earliest first."""
 
@@ -151,7 +167,7 @@ class EventDocument(Document):
 
     id: UUID
     type: str
-    """`job.<status>` or `output.uploaded`."""
+    """`job.<status>`, `output.uploaded` or `job.bumped`."""
     timestamp: datetime
     sequence: int
     data: dict[str, Any]

@@ -9,13 +9,14 @@ from uuid import UUID
 from encoder_core.states import FINAL_JOB, JobStatus
 
 OUTPUT_UPLOADED: Final = "output.uploaded"
+JOB_BUMPED: Final = "job.bumped"  # moved to the front of its queue, or to another priority
 
 
 def job_event(status: JobStatus) -> str:
     return f"job.{status.value}"
 
 
-EVENT_TYPES: Final = (*(job_event(status) for status in JobStatus), OUTPUT_UPLOADED)
+EVENT_TYPES: Final = (*(job_event(status) for status in JobStatus), OUTPUT_UPLOADED, JOB_BUMPED)
 FINAL_EVENTS: Final = frozenset(job_event(status) for status in FINAL_JOB)
 
 

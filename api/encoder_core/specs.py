@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -121,6 +122,24 @@ def _check_base64(data: str) -> str:
     return data
 
 
+def _only_text(value: Any) -> Any:
+    if not isinstance(value, (str, datetime)):
+        raise ValueError(_NO_MOMENT)
+    return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError(_NO_MOMENT)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(_NO_MOMENT) from None
+
+
+_NO_MOMENT: Final = "must be a date and time with its zone, such as 2026-03-01T02:00:00Z"
+
+Moment = Annotated[datetime, BeforeValidator(_only_text), AfterValidator(_in_utc)]
 Bitrate = Annotated[
     str,
     BeforeValidator(_accept_bitrate),
@@ -402,6 +421,8 @@ class JobSpec(Model):
     notification_url: HttpUrl | None = None
     pool: Label = DEFAULT_POOL
     priority: Priority = Priority.NORMAL
+    start_at: Moment | None = None
+    """Not before this moment, at most a year ahead. A moment that is past means now."""
     external_id: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     """The caller's own name for the job, unique per owner."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)] | None = (

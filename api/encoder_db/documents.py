@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select
@@ -80,10 +81,12 @@ def _noted_waiting(row: Mapping[str, Any]) -> Waiting | None:
     return Waiting(reason=row["waiting_reason"], message=row["waiting_message"] or "")
 
 
-def document_of_new(row: Mapping[str, Any], outputs: list[OutputDocument]) -> JobDocument:
-    """The document of a job that was written a moment ago: it is due and nothing has happened."""
+def document_of_new(
+    row: Mapping[str, Any], outputs: list[OutputDocument], *, due_at: datetime
+) -> JobDocument:
+    """The document of a job that was written a moment ago: nothing has happened yet."""
     fields = _summary_fields({**row, "progress_job_id": None}, outputs)
-    return JobDocument(**fields, due_at=row["created_at"], request_id=row["request_id"])
+    return JobDocument(**fields, due_at=due_at, request_id=row["request_id"])
 
 
 def load_summaries(
@@ -112,6 +115,7 @@ def _summary_fields(row: Mapping[str, Any], outputs: list[OutputDocument]) -> di
         "notification_url": request.get("notificationUrl"),
         "external_id": row["external_id"],
         "metadata": request.get("metadata") or {},
+        "start_at": request.get("startAt"),
         "progress": _progress(row),
         "failure": _model(Failure, row["failure"]),
         "created_at": row["created_at"],

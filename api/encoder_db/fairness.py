@@ -16,6 +16,7 @@ class Waiting:
 
     queue: str
     pool: str
+    owner: str
     priority: int
     """0 is served first."""
     weight: int
@@ -26,6 +27,14 @@ class Waiting:
     """Free places in the pool."""
     owner_free: int | None = None
     """How many more of them the owner may have; None is as many as there are."""
+
+    @property
+    def holder(self) -> Holder:
+        return self.pool, self.owner
+
+
+Holder = tuple[str, str]
+"""A pool and an owner: whatever their jobs' priorities, their places count together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ def share_out(
     waiting: Sequence[Waiting],
     limit: int,
     *,
-    taken: Mapping[str, int],
+    taken: Mapping[Holder, int],
     lowest_first: bool = False,
 ) -> list[Share]:
     """
@@ -49,8 +58,9 @@ def share_out(
     know of yet. A class whose pools are full lets the next class through.
     """
     free = {item.pool: item.pool_free for item in waiting}
-    for item in waiting:
-        free[item.pool] -= taken.get(item.queue, 0)
+    for (pool, _), count in taken.items():
+        if pool in free:
+            free[pool] -= count
     for priority in sorted({item.priority for item in waiting}, reverse=lowest_first):
         members = [item for item in waiting if item.priority == priority]
         shares = _share_class(members, limit, taken=taken, free=free)
@@ -60,13 +70,13 @@ def share_out(
 
 
 def _share_class(
-    members: Sequence[Waiting], limit: int, *, taken: Mapping[str, int], free: Mapping[str, int]
+    members: Sequence[Waiting], limit: int, *, taken: Mapping[Holder, int], free: Mapping[str, int]
 ) -> list[Share]:
     left = dict(free)
     counts: dict[str, int] = {}
 
     def entry(item: Waiting) -> tuple[float, datetime, str]:
-        held = item.in_flight + taken.get(item.queue, 0) + counts.get(item.queue, 0)
+        held = item.in_flight + taken.get(item.holder, 0) + counts.get(item.queue, 0)
         return held / item.weight, item.last_served_at, item.queue
 
     by_queue = {item.queue: item for item in members}
@@ -75,7 +85,7 @@ def _share_class(
     while heap and sum(counts.values()) < limit:
         _, _, queue = heapq.heappop(heap)
         item = by_queue[queue]
-        given = taken.get(queue, 0) + counts.get(queue, 0)
+        given = taken.get(item.holder, 0) + counts.get(queue, 0)
         full = item.owner_free is not None and given >= item.owner_free
         if full or left[item.pool] <= 0:
             continue

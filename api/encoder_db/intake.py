@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
@@ -29,6 +30,8 @@ from encoder_db.secrets import Purpose, insert_secrets, seal_secrets
 from encoder_db.tables import job_outputs, jobs, pools, queue_owners
 
 NOTIFICATION = "/notificationUrl"
+MAX_AHEAD: Final = timedelta(days=366)
+QUOTA_RETRY_S: Final = 30.0  # a place in the queue becomes free with every job that starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,9 @@ class Submission:
     idempotency: Idempotency | None = None
     request_id: str | None = None
     """Of the request that brings it: the log of its workers has it too."""
+    max_queued: int | None = None
+    """How many jobs of its owner may wait, this one included; processes that accept jobs in the
+    same instant may exceed it by their number."""
 
 
 def create_job(
@@ -53,10 +59,16 @@ def create_job(
     inline: bytes | None = None,
     idempotency: Idempotency | None = None,
     request_id: str | None = None,
+    max_queued: int | None = None,
 ) -> JobRow:
     """Record one job and put it into its queue; see `create_jobs`."""
     one = Submission(
-        spec=spec, owner=owner, inline=inline, idempotency=idempotency, request_id=request_id
+        spec=spec,
+        owner=owner,
+        inline=inline,
+        idempotency=idempotency,
+        request_id=request_id,
+        max_queued=max_queued,
     )
     return create_jobs(tx, [one], keys=keys)[0]
 
@@ -67,12 +79,19 @@ def create_jobs(
     """
     Record jobs and put them into their queues: all of them, in as many statements as one takes.
 
-    Raises InvalidRequest when a pool does not exist, Refused when an owner's externalId is taken
-    (409), and Replayed when the request was answered before. Of several jobs nothing says which
-    one it was, and what collides among them is an IntegrityError: take them one by one then.
+    Raises InvalidRequest when a pool does not exist or `startAt` is too far away, Refused when an
+    owner's externalId is taken (409), the pool is being drained (409) or too many jobs of the owner
+    wait (429), and Replayed when the request was answered before. Of several jobs nothing says
+    which one it was, and what collides among them is an IntegrityError: take them one by one then.
     """
-    moment, known_queues = _look_up(tx, submissions)
+    moment, known_queues, draining = _look_up(tx, submissions)
     new = [_New.of(one, moment, keys) for one in submissions]
+    try:
+        _refuse(tx, submissions, draining)
+    except Refused:
+        if len(submissions) == 1:
+            _explain_conflict(tx, submissions[0])  # what was accepted before stays accepted
+        raise
     try:
         ids = insert_all(tx, jobs, [one.row for one in new], key=jobs.c.uuid)
     except IntegrityError:
@@ -87,12 +106,13 @@ def create_jobs(
     for one in new:
         if one.inline is not None:
             write_blob(tx, one.row["id"], one.inline)
-    enqueue_new(tx, stored, due_at=moment, known_queues=known_queues)
+    due_at = [one.due_at for one in new]
+    enqueue_new(tx, stored, due_at=due_at, moment=moment, known_queues=known_queues)
     record_accepted(
         tx,
         [
             (
-                document_of_new({**dict.fromkeys(_UNSET), **one.row}, documents),
+                document_of_new({**dict.fromkeys(_UNSET), **one.row}, documents, due_at=one.due_at),
                 one.sealed.get("webhook"),
             )
             for one, documents in zip(new, outputs, strict=True)
@@ -111,19 +131,75 @@ def create_jobs(
     return stored
 
 
-def _look_up(tx: Connection, submissions: Sequence[Submission]) -> tuple[datetime, set[str]]:
-    """The database's clock, and which of the queues are known. Raises for an unknown pool."""
+def _look_up(
+    tx: Connection, submissions: Sequence[Submission]
+) -> tuple[datetime, set[str], set[str]]:
+    """
+    The database's clock, which of the queues are known, and which pools are being drained.
+
+    Raises for an unknown pool.
+    """
     wanted = {one.spec.pool for one in submissions}
     queues = {queue_key(one.spec.pool, one.spec.priority, one.owner) for one in submissions}
     known = (queue_owners.c.pool == pools.c.name) & queue_owners.c.queue.in_(sorted(queues))
     rows = tx.execute(
-        select(pools.c.name, queue_owners.c.queue, db_now())
+        select(pools.c.name, queue_owners.c.queue, db_now(), pools.c.stop_policy)
         .select_from(pools.outerjoin(queue_owners, known))
         .where(pools.c.name.in_(sorted(wanted)))
     ).all()
     if {row[0] for row in rows} != wanted:
         raise InvalidRequest([FieldProblem("/pool", "pool_unknown", "there is no such pool")])
-    return rows[0][2], {row[1] for row in rows if row[1] is not None}
+    known_queues = {row[1] for row in rows if row[1] is not None}
+    return rows[0][2], known_queues, {row[0] for row in rows if row[3] == "Drain"}
+
+
+def _refuse(tx: Connection, submissions: Sequence[Submission], draining: Set[str]) -> None:
+    """Raise when a pool takes no jobs, or an owner has enough of them."""
+    for one in submissions:
+        if one.spec.pool in draining:
+            raise _draining(one.spec.pool)
+    coming = Counter(one.owner for one in submissions)
+    quotas = {one.owner: one.max_queued for one in submissions if one.max_queued is not None}
+    for owner, most in quotas.items():
+        waiting = (
+            select(jobs.c.id)
+            .where(jobs.c.owner == owner, jobs.c.status == JobStatus.QUEUED)
+            .limit(1)
+            .offset(max(0, most - coming[owner]))  # counts no further than the quota
+        )
+        if coming[owner] > most or tx.execute(waiting).first() is not None:
+            raise Refused(
+                "too_many_queued",
+                f"{most} jobs of yours wait already; send this one again when some have started",
+                status=429,
+                retry_after_s=QUOTA_RETRY_S,
+            )
+
+
+def refuse_draining(tx: Connection, pool: str) -> None:
+    """Raise what a caller is told who wants a job to run in a pool that is taken out of service."""
+    policy = select(pools.c.stop_policy).where(pools.c.name == pool)
+    if tx.execute(policy).scalar_one_or_none() == "Drain":
+        raise _draining(pool)
+
+
+def _draining(pool: str) -> Refused:
+    return Refused(
+        "pool_draining",
+        f"the pool {pool!r} is being drained and takes no new jobs; choose another pool, or wait "
+        "until it is open again",
+        status=409,
+    )
+
+
+def _due_at(spec: JobSpec, moment: datetime) -> datetime:
+    if spec.start_at is None:
+        return moment
+    if spec.start_at > moment + MAX_AHEAD:
+        raise InvalidRequest(
+            [FieldProblem("/startAt", "too_far_away", "must be within a year from now")]
+        )
+    return max(moment, spec.start_at)
 
 
 @dataclass(slots=True)
@@ -134,6 +210,7 @@ class _New:
     outputs: list[dict[str, Any]]
     sealed: dict[Purpose, bytes]
     inline: bytes | None
+    due_at: datetime
 
     @classmethod
     def of(cls, submission: Submission, moment: datetime, keys: KeyRing) -> _New:
@@ -162,7 +239,7 @@ class _New:
         outputs = public.pop("outputs")
         row["request"] = public
         sealed = seal_secrets(uuid, keys=keys, credentials=secrets, webhook_url=notification)
-        return cls(row, outputs, sealed, inline)
+        return cls(row, outputs, sealed, inline, _due_at(spec, moment))
 
 
 def _insert_outputs(
@@ -220,9 +297,11 @@ def _explain_conflict(tx: Connection, submission: Submission) -> None:
         earlier = read_idempotent(tx, owner=owner, idempotency=submission.idempotency)
         if earlier is not None:
             raise Replayed(earlier)
+    if external_id is None:
+        return
     taken = select(jobs.c.id).where(jobs.c.owner == owner, jobs.c.external_id == external_id)
     job_id = tx.execute(taken).scalar_one_or_none()
-    if external_id is not None and job_id is not None:
+    if job_id is not None:
         raise Refused("external_id_taken", f"job {job_id} has this externalId already", status=409)
 
 

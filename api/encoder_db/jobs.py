@@ -25,8 +25,9 @@ from encoder_db.endings import (
     requeue_job,
 )
 from encoder_db.idempotency import Idempotency, Replayed
-from encoder_db.intake import create_job
+from encoder_db.intake import create_job, refuse_draining
 from encoder_db.outcomes import close_attempt
+from encoder_db.positions import read_position
 from encoder_db.purge import purge_deleted
 from encoder_db.rows import JobRef, JobRow, by_ref, lock_job, read_open_attempt
 from encoder_db.secrets import keep_credentials, read_credentials, replace_credentials
@@ -58,8 +59,11 @@ NO_OUTPUTS_LEFT = "every output is uploaded; there is nothing to try again"
 
 
 def read_page(tx: Connection, ref: JobRef, *, owner: str | None) -> JobPage | None:
-    """The job on its own page: with its timeline."""
-    return load_page(tx, by_ref(ref, owner))
+    """The job on its own page: with its timeline, and what it waits for."""
+    page = load_page(tx, by_ref(ref, owner))
+    if page is None or page.status is not JobStatus.QUEUED:
+        return page
+    return with_waiting(tx, page.model_copy(update={"position": read_position(tx, page.id)}))
 
 
 def read_job(tx: Connection, ref: JobRef, *, owner: str | None) -> JobDocument | None:
@@ -153,8 +157,8 @@ def retry_job(
 
     Attempt numbers go on, and their budgets begin anew. `secrets` are new credentials by JSON
     pointer, in place of the stored ones. Raises Refused: 404 `job_not_found`, 409 `job_not_final`,
-    `job_completed`, `applied_resource` or `credentials_required`; and InvalidRequest when a secret
-    does not fit.
+    `job_completed`, `applied_resource`, `pool_draining` or `credentials_required`; and
+    InvalidRequest when a secret does not fit.
     """
 
     def work(tx: Connection) -> JobDocument:
@@ -172,6 +176,7 @@ def retry_job(
         specs = _specs_of(tx, job.id)
         if specs and not missing_outputs(tx, job.id):
             raise Refused("job_completed", NO_OUTPUTS_LEFT, status=409)
+        refuse_draining(tx, job.pool)
         _renew_credentials(tx, store, job, specs, secrets or {})
         # Its next run gets a resource of its own: the one of the last run may be gone by now.
         anew = {"attempts_forgiven": job.attempt, "resource_name": None, "resource_uid": None}

@@ -56,11 +56,16 @@ def enqueue(tx: Connection, job: JobRow, *, delay_s: float = 0.0) -> None:
 
 
 def enqueue_new(
-    tx: Connection, new: Sequence[JobRow], *, due_at: datetime, known_queues: Set[str]
+    tx: Connection,
+    new: Sequence[JobRow],
+    *,
+    due_at: Sequence[datetime],
+    moment: datetime,
+    known_queues: Set[str],
 ) -> None:
     """The same for jobs that were just written, at a moment of the database's clock."""
     rows = []
-    for job in new:
+    for job, due in zip(new, due_at, strict=True):
         queue = queue_key(job.pool, job.priority, job.owner)
         if queue not in known_queues:
             register_owner(tx, pool=job.pool, priority=job.priority, owner=job.owner)
@@ -68,8 +73,8 @@ def enqueue_new(
             {
                 "queue": queue,
                 "job_id": job.id,
-                "visible_at": due_at,
-                "enqueued_at": due_at,
+                "visible_at": due,
+                "enqueued_at": moment,
                 **_FRESH,
             }
         )

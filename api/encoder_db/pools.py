@@ -16,7 +16,8 @@ from encoder_db.queue import Engine
 from encoder_db.tables import job_attempts, jobs, pools, queue_jobs, queue_owners
 
 StopPolicy = Literal["None", "Hold", "Drain"]
-"""`Hold`: nothing new starts. `Drain`: the same, and the pool is meant to become empty."""
+"""`Hold`: a pause; jobs are accepted and wait, what runs goes on. `Drain`: taken out of service;
+besides, new jobs and retries are refused. What waits in it waits until it is open again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +88,21 @@ def read_places(tx: Connection, name: str) -> tuple[PoolRow, datetime] | None:
     return None if row is None else (_row(row), row["now"])
 
 
-def create_pool(tx: Connection, name: str, *, engine: Engine, max_concurrency: int) -> PoolRow:
-    """Raises Refused (409) when it exists."""
+def create_pool(
+    tx: Connection,
+    name: str,
+    *,
+    engine: Engine,
+    max_concurrency: int,
+    max_per_owner: int = 0,
+) -> PoolRow:
+    """`max_per_owner` 0 is no such limit. Raises Refused (409) when the pool exists."""
     row = {
         "name": name,
         "engine": engine,
         "max_concurrency": max_concurrency,
         "stop_policy": "None",
+        "max_per_owner": max_per_owner or None,
         "created_at": db_now(),
         "updated_at": db_now(),
     }
@@ -112,10 +121,12 @@ def set_pool(
     *,
     max_concurrency: int | None = None,
     stop_policy: StopPolicy | None = None,
+    max_per_owner: int | None = None,
 ) -> PoolRow | None:
     """
     Change what is given. It holds from the next claim on; nothing that runs is stopped.
 
+    `max_per_owner` 0 takes that limit away.
     None when there is no such pool. Raises Refused (409) for a pool that the cluster rules.
     """
     locked = select(pools.c.engine).where(pools.c.name == name).with_for_update()
@@ -134,5 +145,7 @@ def set_pool(
         values["max_concurrency"] = max_concurrency
     if stop_policy is not None:
         values["stop_policy"] = stop_policy
+    if max_per_owner is not None:
+        values["max_per_owner"] = max_per_owner or None
     tx.execute(update(pools).where(pools.c.name == name).values(values))
     return read_pool(tx, name)

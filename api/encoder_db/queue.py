@@ -13,7 +13,7 @@ from encoder_core.failures import failure
 from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.dialect import claimable, db_now, in_seconds
 from encoder_db.endings import end_canceled, fail_job
-from encoder_db.fairness import STARVATION_TURN, Waiting, share_out
+from encoder_db.fairness import STARVATION_TURN, Holder, Waiting, share_out
 from encoder_db.messages import ack, enqueue, extend, nack, release, requeue
 from encoder_db.rows import QueueMessage, lock_job, read_open_attempt
 from encoder_db.store import Store
@@ -63,7 +63,7 @@ def claim(
     charges no other. `besides` are pools to leave alone.
     """
     taken: list[QueueMessage] = []
-    per_queue: Counter[str] = Counter()
+    held: Counter[Holder] = Counter()
     exhausted: set[str] = set()
     lowest_first = next(store.turns) % STARVATION_TURN == 0
     while len(taken) < limit:
@@ -73,7 +73,8 @@ def claim(
                 for item in _waiting(tx, engine)
                 if item.queue not in exhausted and item.pool not in besides
             ]
-        shares = share_out(waiting, limit - len(taken), taken=per_queue, lowest_first=lowest_first)
+        shares = share_out(waiting, limit - len(taken), taken=held, lowest_first=lowest_first)
+        holders = {item.queue: item.holder for item in waiting}
         if not shares:
             break
         for share in shares:
@@ -83,7 +84,7 @@ def claim(
             if batch.suspect is not None:
                 return [batch.suspect]
             taken += batch.messages
-            per_queue[share.queue] += len(batch.messages)
+            held[holders[share.queue]] += len(batch.messages)
             if len(batch.messages) < share.count:
                 exhausted.add(share.queue)
     return taken
@@ -102,8 +103,8 @@ def _waiting(tx: Connection, engine: Engine) -> list[Waiting]:
     of_owner = slots.where(job_attempts.c.owner == queue_owners.c.owner).scalar_subquery()
     query = (
         select(
-            *(queue_owners.c.queue, queue_owners.c.pool, queue_owners.c.priority),
-            *(queue_owners.c.weight, queue_owners.c.last_served_at),
+            *(queue_owners.c.queue, queue_owners.c.pool, queue_owners.c.owner),
+            *(queue_owners.c.priority, queue_owners.c.weight, queue_owners.c.last_served_at),
             of_owner.label("in_flight"),
             in_pool.label("in_pool"),
             *(pools.c.max_concurrency, pools.c.max_per_owner),
@@ -115,6 +116,7 @@ def _waiting(tx: Connection, engine: Engine) -> list[Waiting]:
         Waiting(
             queue=row.queue,
             pool=row.pool,
+            owner=row.owner,
             priority=row.priority,
             weight=row.weight,
             in_flight=row.in_flight,

@@ -100,6 +100,7 @@ jobs: Final = _table(
     Index("ix_jobs_latest_of_owner_by_status", "owner", "status", "id"),
     Index("ix_jobs_by_status", "status", "id"),
     Index("ix_jobs_by_pool", "pool", "status", "id"),
+    Index("ix_jobs_by_failure", "failure_code", "id"),
     Index("ix_jobs_finished", "finished_at", "id"),
     Index("ix_jobs_deleted", "deleted_at"),
     CheckConstraint(_one_of("status", JobStatus), name="ck_jobs_status"),
@@ -155,6 +156,7 @@ job_attempts: Final = _table(
     Column("started_at", Timestamp()),
     Column("finished_at", Timestamp()),
     Index("ix_job_attempts_slots", "pool", "status", "owner"),
+    Index("ix_job_attempts_ended", "pool", "finished_at"),
     Index("ix_job_attempts_of_worker", "executor", "status", "worker"),
     CheckConstraint(_one_of("status", AttemptStatus), name="ck_job_attempts_status"),
 )

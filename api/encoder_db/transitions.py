@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from encoder_core.errors import EncoderError
-from encoder_core.events import OUTPUT_UPLOADED, job_event
+from encoder_core.events import JOB_BUMPED, OUTPUT_UPLOADED, job_event
 from encoder_core.failures import Failure
+from encoder_core.specs import Priority
 from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, JobStatus
 from encoder_db.dialect import db_now
 from encoder_db.events import record_event
@@ -42,7 +43,7 @@ def move_job(
     if to is JobStatus.RUNNING and job.started_at is None:
         times["started_at"] = db_now()
     stored = None if failure is None else failure.to_json()
-    _bump(
+    _step(
         tx,
         job,
         status=to,
@@ -59,12 +60,19 @@ def move_job(
 
 def announce_upload(tx: Connection, job: JobRow) -> JobRow:
     """An output became `uploaded`: that is a change of the job without a change of its status."""
-    _bump(tx, job)
+    _step(tx, job)
     record_event(tx, job.id, OUTPUT_UPLOADED)
     return replace(job, version=job.version + 1)
 
 
-def _bump(tx: Connection, job: JobRow, **values: Any) -> None:
+def announce_bump(tx: Connection, job: JobRow, priority: Priority) -> JobRow:
+    """Somebody moved a waiting job to the front of this priority: a change of where it waits."""
+    _step(tx, job, priority=priority)
+    record_event(tx, job.id, JOB_BUMPED)
+    return replace(job, version=job.version + 1, priority=priority)
+
+
+def _step(tx: Connection, job: JobRow, **values: Any) -> None:
     unchanged = (jobs.c.id == job.id) & (jobs.c.version == job.version)
     change = update(jobs).where(unchanged)
     changed = tx.execute(change.values(version=job.version + 1, updated_at=db_now(), **values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import Connection, func, select
 
@@ -11,8 +12,10 @@ from encoder_core.states import OPEN_ATTEMPT, JobStatus
 from encoder_db.pools import PoolRow, read_places
 from encoder_db.tables import job_attempts
 
+Document = TypeVar("Document", bound=JobDocument)
 
-def with_waiting(tx: Connection, document: JobDocument) -> JobDocument:
+
+def with_waiting(tx: Connection, document: Document) -> Document:
     """
     The document with the reason for which its job is not admitted, for one that is queued.
 

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoder_core.documents import EventDocument
-from encoder_core.events import EVENT_TYPES, FINAL_EVENTS, OUTPUT_UPLOADED, webhook_payload
+from encoder_core.events import (
+    EVENT_TYPES,
+    FINAL_EVENTS,
+    JOB_BUMPED,
+    OUTPUT_UPLOADED,
+    webhook_payload,
+)
 from encoder_core.ids import hash_token, new_token, new_uuid
 from encoder_core.names import job_of_resource, pod_name, resource_name, secret_name
 
@@ -74,6 +80,8 @@ def test_there_is_an_event_for_every_status_and_one_for_outputs() -> None:
         "job.failed",
         "job.canceled",
         OUTPUT_UPLOADED,
+        JOB_BUMPED,
+        JOB_BUMPED,
     }
     assert {"job.completed", "job.failed", "job.canceled"} == FINAL_EVENTS
 

@@ -17,6 +17,7 @@ LATELY = datetime(2026, 1, 2, tzinfo=UTC)
 def waiting(queue: str, **fields: object) -> Waiting:
     values: dict[str, object] = {
         "pool": "default",
+        "owner": queue,
         "priority": 1,
         "weight": 1,
         "in_flight": 0,
@@ -66,6 +67,18 @@ def waiting(queue: str, **fields: object) -> Waiting:
             id="a full pool lets the next class through",
         ),
         pytest.param(
+            [waiting("a", in_flight=1, owner_free=2), waiting("b", owner_free=3)],
+            9,
+            [Share("b", 3), Share("a", 2)],
+            id="no more than one owner may hold",
+        ),
+        pytest.param(
+            [waiting("high", priority=0, in_flight=2, owner_free=0), waiting("low", priority=2)],
+            1,
+            [Share("low", 1)],
+            id="owners who hold all they may let the next class through",
+        ),
+        pytest.param(
             [waiting("a", pool_free=1), waiting("b", pool_free=1)],
             5,
             [Share("a", 1)],
@@ -90,7 +103,17 @@ def test_every_so_often_the_lowest_class_is_first() -> None:
 
 def test_what_was_taken_in_this_claim_counts_as_held() -> None:
     queues = [waiting("a"), waiting("b")]
-    assert share_out(queues, 1, taken={"a": 1}) == [Share("b", 1)]
+    assert share_out(queues, 1, taken={("default", "a"): 1}) == [Share("b", 1)]
+
+
+def test_an_owners_places_count_together_whatever_their_priority() -> None:
+    low = waiting("low", owner="alice", priority=2, owner_free=2)
+    assert share_out([low], 5, taken={("default", "alice"): 1}) == [Share("low", 1)]
+    assert share_out([low], 5, taken={("default", "alice"): 2}) == []
+
+
+def test_places_taken_by_a_queue_that_is_empty_now_are_not_free() -> None:
+    assert share_out([waiting("b", pool_free=3)], 5, taken={("default", "a"): 2}) == [Share("b", 1)]
 
 
 @given(

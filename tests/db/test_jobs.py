@@ -61,7 +61,8 @@ def test_the_first_event_carries_the_document_that_reading_gives(store: Store) -
     job = make.create(store, make.spec(2, metadata={"a": "b"}))
     with store.read() as tx:
         (event,) = list_events(tx, job.id)
-    assert event.data == make.read(store, job).to_json()
+    # What it waits for is read when somebody asks.
+    assert event.data == {**make.read(store, job).to_json(), "waiting": None}
 
 
 def test_a_job_is_found_by_number_and_by_uuid_but_not_by_another_owner(store: Store) -> None:

@@ -158,6 +158,8 @@ _EXAMPLE: Final = {
         "idempotency_key_reused",
         "idempotency_in_progress",
         "external_id_taken",
+        "pool_draining",
+        "too_many_queued",
     ),
     examples={"S3 to S3": _EXAMPLE},
 )
@@ -171,6 +173,7 @@ def submit_job(call: Call[JobRequest, None]) -> Response:
         inline=inline_bytes(spec),
         idempotency=idempotency_of(call.request, spec, keys=call.services.store.keys),
         request_id=call.request.state.request_id,
+        max_queued=call.services.settings.max_queued_per_owner,
     )
     try:
         job = call.services.intake.submit(submission)
@@ -286,7 +289,10 @@ def cancel_job(call: Call[None, None]) -> Response:
     scope=Scope.JOBS_WRITE,
     body=RetryRequest,
     body_required=False,
-    refuses=("job_not_final", "job_completed", "applied_resource", "credentials_required"),
+    refuses=(
+        *("job_not_final", "job_completed", "applied_resource"),
+        *("credentials_required", "pool_draining"),
+    ),
     replies={202: Reply(says="The job waits for its turn again.", model=JobDocument)},
 )
 def retry_job(call: Call[RetryRequest | None, None]) -> Response:

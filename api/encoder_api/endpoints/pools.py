@@ -31,7 +31,10 @@ class PoolDocument(Document):
     max_concurrency: int
     """How many jobs run at once."""
     stop_policy: StopPolicy
-    """`Hold`: nothing new starts. `Drain`: the same, and it is meant to become empty."""
+    """`Hold`: a pause; jobs are accepted and wait. `Drain`: it is taken out of service; new jobs
+    are refused as well. In both what runs goes on."""
+    max_per_owner: int | None
+    """Of the places, how many one owner may hold; null: all of them."""
     active: int
     """Jobs that hold a place now."""
     queued: int
@@ -47,6 +50,8 @@ class PoolList(Document):
 class NewPool(Model):
     name: Label
     max_concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)]
+    max_per_owner: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)] = 0
+    """Of the places, how many one owner may hold; 0: all of them."""
 
 
 class PoolChange(Model):
@@ -55,6 +60,8 @@ class PoolChange(Model):
     max_concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)] | None = None
     """Lowering it stops nothing that runs."""
     stop_policy: StopPolicy | None = None
+    max_per_owner: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)] | None = None
+    """0 takes the limit away."""
 
 
 @operation(
@@ -88,7 +95,11 @@ def create_pool(call: Call[NewPool, None]) -> Response:
     wanted = call.body
     pool = call.services.store.run(
         lambda tx: pools.create_pool(
-            tx, wanted.name, engine="local", max_concurrency=wanted.max_concurrency
+            tx,
+            wanted.name,
+            engine="local",
+            max_concurrency=wanted.max_concurrency,
+            max_per_owner=wanted.max_per_owner,
         )
     )
     return answer(_document(pool), 201)
@@ -108,7 +119,11 @@ def change_pool(call: Call[PoolChange, None]) -> Response:
     name, change = _name(call.request.path_params["name"]), call.body
     pool = call.services.store.run(
         lambda tx: pools.set_pool(
-            tx, name, max_concurrency=change.max_concurrency, stop_policy=change.stop_policy
+            tx,
+            name,
+            max_concurrency=change.max_concurrency,
+            stop_policy=change.stop_policy,
+            max_per_owner=change.max_per_owner,
         )
     )
     if pool is None:

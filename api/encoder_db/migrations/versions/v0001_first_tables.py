@@ -79,6 +79,7 @@ def upgrade() -> None:
             "'completed', 'failed', 'canceled')",
             name="ck_jobs_status",
         ),
+        sa.Index("ix_jobs_by_failure", "failure_code", "id"),
         sa.Index("ix_jobs_by_pool", "pool", "status", "id"),
         sa.Index("ix_jobs_by_status", "status", "id"),
         sa.Index("ix_jobs_deleted", "deleted_at"),
@@ -136,6 +137,7 @@ def upgrade() -> None:
             "status IN ('created', 'running', 'succeeded', 'failed', 'lost', 'canceled')",
             name="ck_job_attempts_status",
         ),
+        sa.Index("ix_job_attempts_ended", "pool", "finished_at"),
         sa.Index("ix_job_attempts_of_worker", "executor", "status", "worker"),
         sa.Index("ix_job_attempts_slots", "pool", "status", "owner"),
     )

@@ -31,7 +31,10 @@ OPEN: Final = Principal(name="open", owner=DEFAULT_OWNER, scopes=frozenset({Scop
 """Who asks when nobody has to say so."""
 
 FIRST: Final = Principal(
-    name="ENCODER_API_KEY", owner=DEFAULT_OWNER, scopes=frozenset({Scope.ADMIN.value})
+    name="ENCODER_API_KEY",
+    owner=DEFAULT_OWNER,
+    scopes=frozenset({Scope.ADMIN.value}),
+    key="ENCODER_API_KEY",
 )
 """Who asks with the key of the settings."""
 

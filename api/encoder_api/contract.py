@@ -60,6 +60,8 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     """What its own headers mean."""
     example: Any = None
+    also: Sequence[str] = ()
+    """Other media types that it can have, as text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

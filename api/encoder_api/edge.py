@@ -64,7 +64,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(message, request.state.request_id)
+                _add_headers(message, request)
             await send(message)
 
         with log_fields(request=request.state.request_id):
@@ -107,9 +107,11 @@ def _drop_trailing_slash(scope: Scope) -> None:
         scope["path"] = path.rstrip("/") or "/"
 
 
-def _add_headers(message: Message, request_id: str) -> None:
+def _add_headers(message: Message, request: Request) -> None:
     headers = MutableHeaders(scope=message)
-    headers["X-Request-ID"] = request_id
+    headers["X-Request-ID"] = request.state.request_id
+    for name, value in getattr(request.state, "headers", {}).items():
+        headers[name] = value
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
     headers.setdefault("Cache-Control", "no-store")

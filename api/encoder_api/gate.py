@@ -22,6 +22,7 @@ from encoder_api.bodies import read_json
 from encoder_api.contract import DEFAULT_BODY_BYTES, Call, Operation
 from encoder_api.fields import field_problems
 from encoder_api.problems import Problem, ProblemError, invalid_request
+from encoder_api.rates import refuse
 from encoder_api.services import Services
 from encoder_db.keys import Principal
 
@@ -52,6 +53,7 @@ async def _pass(operation: Operation, services: Services, request: Request) -> R
     principal: Principal = OPEN
     if operation.scope is not None:
         principal = await run_in_threadpool(services.authenticator.authenticate, request)
+        _count(services, request, principal)
         require_scope(principal, operation.scope)
     query = None if operation.query is None else parse_query(request, operation.query)
     body = await _read_model(operation, services, request)
@@ -60,6 +62,15 @@ async def _pass(operation: Operation, services: Services, request: Request) -> R
         response: Response = await operation.handler(call)
         return response
     return await run_in_threadpool(operation.handler, call)  # type: ignore[arg-type]  # plain here
+
+
+def _count(services: Services, request: Request, principal: Principal) -> None:
+    allowance = services.limiter.take(principal.key)
+    if allowance is None:
+        return
+    request.state.headers = allowance.headers
+    if allowance.wait_s:
+        raise refuse(allowance)
 
 
 async def _read_model(operation: Operation, services: Services, request: Request) -> Any:

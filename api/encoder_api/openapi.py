@@ -26,6 +26,7 @@ _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
     "uuid": {"description": "The job's uuid.", "schema": {"type": "string", "format": "uuid"}},
     "name": {"description": "The pool's name.", "schema": {"type": "string"}},
+    "event": {"description": "The event's id.", "schema": {"type": "string", "format": "uuid"}},
 }
 _SECURITY: Final[list[dict[str, list[str]]]] = [{"apiKey": []}, {"session": []}]
 
@@ -182,7 +183,10 @@ def _reply(reply: Reply, schemas: Schemas) -> dict[str, Any]:
         content: dict[str, Any] = {"schema": schemas[reply.model, "serialization"]}
         if reply.example is not None:
             content["example"] = reply.example
-        described["content"] = {reply.media_type: content}
+        described["content"] = {
+            reply.media_type: content,
+            **{media_type: {"schema": {"type": "string"}} for media_type in reply.also},
+        }
     elif reply.media_type != "application/json":
         described["content"] = {reply.media_type: {}}
     return described

@@ -42,6 +42,7 @@ class ApiServer:
         """Binds the socket, so that a taken port is an error here. Raises ConfigurationError."""
         self._socket = listen(host, port)
         self._draining = services_of(app).draining
+        self._feed = services_of(app).feed
         self._drain_s = drain_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.RLock()  # a signal handler may interrupt its own holder
@@ -101,7 +102,11 @@ class ApiServer:
 
     def _end_after(self, delay_s: float) -> None:
         assert self._loop is not None
-        self._loop.call_later(delay_s, self._server.end)
+        self._loop.call_later(delay_s, self._end)
+
+    def _end(self) -> None:
+        self._feed.close()  # streams would go on for as long as a stop may take
+        self._server.end()
 
 
 class _Server(uvicorn.Server):

@@ -6,8 +6,10 @@ import threading
 from dataclasses import dataclass, field
 
 from encoder_api.auth import Authenticator
+from encoder_api.feed import Feed
 from encoder_api.health import DatabaseHealth
 from encoder_api.metrics import Metrics
+from encoder_api.rates import RateLimiter
 from encoder_api.sessions import Sessions
 from encoder_api.settings import ApiSettings
 from encoder_db.store import Store
@@ -23,6 +25,8 @@ class Services:
     metrics: Metrics
     health: DatabaseHealth
     intake: Intake
+    feed: Feed
+    limiter: RateLimiter
     draining: threading.Event = field(default_factory=threading.Event)
     """Set while the process is about to stop: /readyz says so to load balancers."""
 
@@ -31,4 +35,8 @@ def make_services(settings: ApiSettings, store: Store) -> Services:
     sessions = Sessions(store.keys, hours=settings.session_hours)
     authenticator = Authenticator(settings, store, sessions)
     health, intake = DatabaseHealth(store), Intake(store)
-    return Services(settings, store, authenticator, sessions, Metrics(), health, intake)
+    return Services(
+        *(settings, store, authenticator, sessions, Metrics(), health, intake),
+        feed=Feed(store),
+        limiter=RateLimiter(settings.rate_limit_per_s),
+    )

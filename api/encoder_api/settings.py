@@ -59,6 +59,12 @@ class ApiSettings(BaseSettings):
     """How many jobs of one owner may wait at once; more are answered with 429. Unset: any number.
     How many run at once is the pool's `maxPerOwner`."""
 
+    rate_limit_per_s: float = Field(
+        100.0, ge=0, le=100_000, validation_alias="ENCODER_RATE_LIMIT_PER_S"
+    )
+    """Requests a second that one API key may make of one process, and twice as many at once; more
+    are answered 429. 0 limits nobody. Who needs no key is not limited."""
+
     session_hours: float = Field(12.0, gt=0, validation_alias="ENCODER_SESSION_HOURS")
     """How long a login of the dashboard lasts."""
 

@@ -214,6 +214,28 @@ def events_since(tx: Connection, event_row_id: int, *, limit: int = 500) -> list
     ]
 
 
+def changes_since(
+    tx: Connection, event_row_id: int, *, besides: Sequence[int] = (), limit: int = 5_000
+) -> list[tuple[int, int]]:
+    """The rows behind this one, and those of `besides` that have come: number and job of each."""
+    newer = select(job_events.c.id, job_events.c.job_id).where(job_events.c.id > event_row_id)
+    found = [
+        (row.id, row.job_id) for row in tx.execute(newer.order_by(job_events.c.id).limit(limit))
+    ]
+    if besides:
+        late = select(job_events.c.id, job_events.c.job_id).where(job_events.c.id.in_(besides))
+        found += [(row.id, row.job_id) for row in tx.execute(late)]
+    return found
+
+
+def has_events(tx: Connection, job_id: int) -> bool:
+    """Whether the job is still there: it has its first event for as long as it exists."""
+    return (
+        tx.execute(select(job_events.c.id).where(job_events.c.job_id == job_id).limit(1)).first()
+        is not None
+    )
+
+
 def last_event_row(tx: Connection) -> int:
     """Where a stream that begins now begins."""
     latest = select(job_events.c.id).order_by(job_events.c.id.desc()).limit(1)

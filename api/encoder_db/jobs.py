@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import ColumnElement, Connection, Text, cast, func, or_, select, update
 
 from encoder_core.documents import JobDocument, JobPage, JobSummary
 from encoder_core.errors import FieldProblem, InvalidRequest, Refused
@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 APPLY_AGAIN = "the job was applied with kubectl; delete the TranscodeJob {} and apply it again"
+TEXT_JOBS = 10_000  # some ten milliseconds
 NO_OUTPUTS_LEFT = "every output is uploaded; there is nothing to try again"
 
 
@@ -92,6 +93,7 @@ def list_jobs(
     external_id: str | None = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
+    text: str | None = None,
 ) -> list[JobSummary]:
     """
     The latest jobs first, in two queries. The next page begins before the last id of this one.
@@ -113,7 +115,25 @@ def list_jobs(
         where.append(jobs.c.created_at > created_after)
     if created_before is not None:
         where.append(jobs.c.created_at < created_before)
+    if text is not None:
+        where += _having_text(text)
     return load_summaries(tx, where, limit=limit)
+
+
+def _having_text(text: str) -> list[ColumnElement[bool]]:
+    """
+    The text anywhere in what a job is recognised by, in any case, among the latest jobs.
+
+    No index finds it, so what is looked through is bounded.
+    """
+    newest = select(func.coalesce(func.max(jobs.c.id), 0)).scalar_subquery()
+    places = (
+        *(jobs.c.external_id, jobs.c.failure_code, jobs.c.resource_name),
+        *(cast(jobs.c.source, Text), cast(jobs.c.request, Text)),
+    )
+    wanted = text.lower()
+    found = [func.lower(place).contains(wanted, autoescape=True) for place in places]
+    return [jobs.c.id > newest - TEXT_JOBS, or_(*found)]
 
 
 def cancel_job(store: Store, ref: JobRef, *, owner: str | None) -> JobDocument | None:

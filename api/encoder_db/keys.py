@@ -30,6 +30,8 @@ class Principal:
     name: str
     owner: str
     scopes: frozenset[str]
+    key: str = ""
+    """What the key is recognised by; empty for who asks without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,9 @@ def authenticate_key(store: Store, presented: str) -> Principal | None:
     if not row["used_recently"]:
         used = update(api_keys).where(api_keys.c.id == row["id"]).values(last_used_at=db_now())
         store.run(lambda tx: tx.execute(used))
-    return Principal(name=row["name"], owner=row["owner"], scopes=frozenset(row["scopes"]))
+    return Principal(
+        name=row["name"], owner=row["owner"], scopes=frozenset(row["scopes"]), key=public
+    )
 
 
 def has_keys(tx: Connection) -> bool:

@@ -12,11 +12,12 @@ from encoder_db.deliveries import (
 from encoder_db.events import (
     StreamedEvent,
     events_since,
+    has_events,
     last_event_row,
     list_events,
     record_event,
 )
-from encoder_db.redelivery import WebhookAttempt, list_webhook_attempts, redeliver
+from encoder_db.redelivery import WebhookAttempt, has_receiver, list_webhook_attempts, redeliver
 
 __all__ = [
     "Delivery",
@@ -26,6 +27,8 @@ __all__ = [
     "events_since",
     "finish_delivery",
     "give_up_delivery",
+    "has_events",
+    "has_receiver",
     "last_event_row",
     "list_events",
     "list_webhook_attempts",

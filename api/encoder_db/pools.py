@@ -72,6 +72,10 @@ def _row(row: Any) -> PoolRow:
     return PoolRow(**{name: row[name] for name in names})
 
 
+def has_pool(tx: Connection, name: str) -> bool:
+    return tx.execute(select(pools.c.name).where(pools.c.name == name)).first() is not None
+
+
 def list_pools(tx: Connection) -> list[PoolRow]:
     return [_row(row) for row in tx.execute(_query(counts_queued=True)).mappings()]
 

@@ -16,6 +16,11 @@ from encoder_db.store import Store
 from encoder_db.tables import job_events, webhook_attempts, webhook_deliveries
 
 
+def has_receiver(tx: Connection, job_id: int) -> bool:
+    """Whether there is anybody to send the job's events to."""
+    return read_sealed_webhook(tx, job_id) is not None
+
+
 def redeliver(store: Store, ref: JobRef, event_uuid: UUID, *, owner: str | None = None) -> bool:
     """
     Send an event once more, now: the same id and body, one attempt, out of order.

@@ -197,7 +197,7 @@ def changed(pointer: str, value: Any) -> dict[str, Any]:
             "",
             "unknown_field",
             "is not known here; known are source, outputs, notificationUrl, pool, priority, "
-            "externalId, metadata",
+            "startAt, externalId, metadata",
             id="an endless name is not repeated",
         ),
     ],

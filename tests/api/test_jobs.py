@@ -303,9 +303,57 @@ def test_filters(client: CheckedClient) -> None:
         assert [job["id"] for job in client.get(f"/jobs?{query}").json()["jobs"]] == want, query
 
 
+def test_a_text_is_found_wherever_a_job_is_recognised_by_it(client: CheckedClient) -> None:
+    one = submit(client, job(externalId="Film 7%", metadata={"title": "Caf\u00e9"}))
+    two = submit(client, job(source={"kind": "https", "url": "https://media.example/Bunny.mov"}))
+    for text, want in [
+        ("bunny.MOV", [two["id"]]),
+        ("media.example", [two["id"]]),
+        ("film 7%", [one["id"]]),
+        ("7_", []),
+        ("caf\u00e9", [one["id"]]),
+        ("example", [two["id"], one["id"]]),
+        ("nothing of the kind", []),
+    ]:
+        found = client.get("/jobs", params={"text": text}).json()["jobs"]
+        assert [job["id"] for job in found] == want, text
+
+
+def test_jobs_of_a_time(client: CheckedClient) -> None:
+    created = client.get(f"/jobs/{submit(client)['id']}").json()["createdAt"]
+    for query, count in [
+        ({"createdAfter": "2020-01-01T00:00:00Z"}, 1),
+        ({"createdAfter": "2020-01-01T00:00:00+02:00", "createdBefore": "2999-01-01T00:00:00Z"}, 1),
+        ({"createdAfter": created}, 0),
+        ({"createdBefore": created}, 0),
+    ]:
+        assert len(client.get("/jobs", params=query).json()["jobs"]) == count, query
+
+
+def test_an_admin_lists_one_owner_and_others_only_themselves(
+    client: CheckedClient, add_key: AddKey
+) -> None:
+    one, two, admin = add_key("one"), add_key("two"), add_key("default", "admin")
+    mine = submit(client, job(), **one)
+    submit(client, job(), **two)
+    for headers, owner, want in [
+        (admin, "one", [mine["id"]]),
+        (admin, "three", []),
+        (one, "one", [mine["id"]]),
+        (two, "one", []),
+    ]:
+        found = client.get(f"/jobs?owner={owner}", headers=headers).json()["jobs"]
+        assert [job["id"] for job in found] == want
+
+
 @pytest.mark.parametrize(
     ("query", "parameter"),
     [
+        ("createdAfter=yesterday", "createdAfter"),
+        ("createdAfter=2026-01-01T00:00:00", "createdAfter"),
+        ("createdBefore=0001-01-01T00:00:00%2B14:00", "createdBefore"),
+        ("text=", "text"),
+        ("owner=A/B", "owner"),
         ("limit=0", "limit"),
         ("limit=201", "limit"),
         ("limit=many", "limit"),
@@ -452,4 +500,4 @@ def test_a_request_makes_a_known_number_of_queries(client: CheckedClient, store:
     for _ in range(5):
         submit(client)
     assert counted("GET", "/jobs") == few <= 2
-    assert counted("GET", "/jobs/1") <= 3
+    assert counted("GET", "/jobs/1") <= 7

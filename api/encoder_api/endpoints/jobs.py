@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,14 +22,13 @@ from encoder_api.cursors import make_cursor, read_cursor
 from encoder_api.idempotency import idempotency_of
 from encoder_api.intake import check_job, inline_bytes
 from encoder_api.problems import Problem
-from encoder_core.documents import Document, EventDocument, JobDocument, JobPage, JobSummary
+from encoder_core.documents import Document, JobDocument, JobPage, JobSummary
 from encoder_core.errors import InvalidRequest
 from encoder_core.model import Model, Secret
 from encoder_core.redaction import escape_pointer
-from encoder_core.specs import JobRequest, Label
+from encoder_core.specs import JobRequest, JobSpec, Label
 from encoder_core.states import JobStatus
 from encoder_db import jobs as db_jobs
-from encoder_db import outbox
 from encoder_db.idempotency import Replayed
 from encoder_db.intake import Submission
 from encoder_db.rows import JobRow
@@ -57,6 +57,12 @@ class JobList(Document):
     """For `cursor`, to go on; null on the last page."""
 
 
+Moment = Annotated[
+    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2999, 1, 1, tzinfo=UTC))
+]
+"""With its zone: `2026-01-01T12:00:00Z`."""
+
+
 class JobQuery(Model):
     limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
     """How many jobs at most."""
@@ -68,6 +74,15 @@ class JobQuery(Model):
     """Only jobs of this pool."""
     external_id: str | None = None
     """Only the job with this externalId."""
+    owner: Label | None = None
+    """Only jobs of this owner; of use to admins, who see all."""
+    created_after: Moment | None = None
+    """Only jobs that were submitted later."""
+    created_before: Moment | None = None
+    """Only jobs that were submitted earlier."""
+    text: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Only jobs with this text in their source, externalId, metadata, notificationUrl or failure
+    code, in any case. Looks through the latest 10,000 jobs."""
 
 
 class Deleted(Document):
@@ -84,22 +99,7 @@ class RetryRequest(Model):
     `/source/access_key_secret`. Needed once the old ones have been destroyed."""
 
 
-class EventList(Document):
-    """A page of a job's changes, the earliest first."""
-
-    events: list[EventDocument]
-    next_after: int | None = None
-    """For `after`, to go on; null when there are no more yet."""
-
-
-class EventQuery(Model):
-    after: Annotated[int, Field(ge=0, le=MAX_ID)] = 0
-    """Only events with a larger sequence."""
-    limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
-    """How many events at most."""
-
-
-_EXAMPLE: Final = {
+EXAMPLE: Final = {
     "source": {
         "kind": "s3",
         "access_key_id": "AKIAIOSFODNN7EXAMPLE",
@@ -132,18 +132,12 @@ _EXAMPLE: Final = {
 }
 
 
-@operation(
-    "POST",
-    "/jobs",
-    tag=TAG,
-    scope=Scope.JOBS_WRITE,
-    body=JobRequest,
-    body_limit=lambda services: services.settings.max_body_bytes,
-    headers={
+ACCEPTING: Final[Mapping[str, Any]] = {
+    "headers": {
         "Idempotency-Key": "1 to 255 printable characters. The same key with the same body within "
         "24 hours is answered with the first answer, and no second job is made."
     },
-    replies={
+    "replies": {
         202: Reply(
             says="The job waits for its turn.",
             model=Accepted,
@@ -153,7 +147,7 @@ _EXAMPLE: Final = {
             },
         )
     },
-    refuses=(
+    "refuses": (
         "invalid_parameter",
         "idempotency_key_reused",
         "idempotency_in_progress",
@@ -161,11 +155,28 @@ _EXAMPLE: Final = {
         "pool_draining",
         "too_many_queued",
     ),
-    examples={"S3 to S3": _EXAMPLE},
+}
+"""What operations have in common that make a job."""
+
+
+@operation(
+    "POST",
+    "/jobs",
+    tag=TAG,
+    scope=Scope.JOBS_WRITE,
+    body=JobRequest,
+    body_limit=lambda services: services.settings.max_body_bytes,
+    examples={"S3 to S3": EXAMPLE},
+    **ACCEPTING,
 )
 def submit_job(call: Call[JobRequest, None]) -> Response:
     """Submit a job."""
-    spec = call.body
+    return accept_job(call)
+
+
+def accept_job(call: Call[Any, None]) -> Response:
+    """Check the body, a JobSpec, as a whole, and make a job of it."""
+    spec: JobSpec = call.body
     check_job(spec, files_root=call.services.settings.files_root)
     submission = Submission(
         spec=spec,
@@ -205,18 +216,24 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
     """List jobs, the latest first."""
     query, keys = call.query, call.services.store.keys
     owner = visible_owner(call.principal)
-    binding = repr((owner, query.status, query.pool, query.external_id))
+    filters = query.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True)
+    binding = repr((owner, sorted(filters.items())))
     before = None if query.cursor is None else read_cursor(keys, query.cursor, binding=binding)
+    if owner is not None and query.owner not in (None, owner):
+        return answer_unless_known(call.request, JobList(jobs=[]))  # as of one without jobs
     with call.services.store.read() as tx:
         # One more than the page tells whether there is a next one.
         found = db_jobs.list_jobs(
             tx,
-            owner=owner,
+            owner=owner if query.owner is None else query.owner,
             limit=query.limit + 1,
             before_id=before,
             status=query.status,
             pool=query.pool,
             external_id=query.external_id,
+            created_after=query.created_after,
+            created_before=query.created_before,
+            text=query.text,
         )
     page, more = found[: query.limit], len(found) > query.limit
     cursor = make_cursor(keys, page[-1].id, binding=binding) if more else None
@@ -311,29 +328,6 @@ def retry_job(call: Call[RetryRequest | None, None]) -> Response:
             secrets=revealed(given),
         )
     return answer(job, 202)
-
-
-@operation(
-    "GET",
-    "/jobs/{id}/events",
-    tag=TAG,
-    scope=Scope.JOBS_READ,
-    query=EventQuery,
-    headers={"If-None-Match": "The ETag of an earlier answer."},
-    replies={
-        200: Reply(says="A page of events.", model=EventList, headers={"ETag": "Of this answer."}),
-        304: Reply(says="Nothing has changed."),
-    },
-)
-def list_job_events(call: Call[None, EventQuery]) -> Response:
-    """List what happened to a job, the earliest first."""
-    query = call.query
-    with call.services.store.read() as tx:
-        job = known_row(tx, call)
-        found = outbox.list_events(tx, job.id, after=query.after, limit=query.limit + 1)
-    page, more = found[: query.limit], len(found) > query.limit
-    after = page[-1].sequence if more else None
-    return answer_unless_known(call.request, EventList(events=page, next_after=after))
 
 
 def revealed(given: Mapping[str, Secret]) -> dict[str, str]:

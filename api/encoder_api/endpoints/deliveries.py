@@ -1,0 +1,143 @@
+"""Webhooks of a job: what was sent, and sending it again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from pydantic import Field
+from starlette.responses import Response
+
+from encoder_api.auth import visible_owner
+from encoder_api.conditional import answer_unless_known
+from encoder_api.contract import Call, Reply, Scope, answer, operation
+from encoder_api.endpoints.jobs import PAGE, known_row
+from encoder_api.problems import Problem
+from encoder_core.documents import Document
+from encoder_core.model import Model
+from encoder_db import outbox
+from encoder_db.outbox import WebhookAttempt
+
+TAG: Final = "webhooks"
+
+
+class DeliveryDocument(Document):
+    """One attempt to deliver one event."""
+
+    event_id: UUID
+    event_type: str
+    sequence: int
+    attempt: int
+    trigger: Literal["auto", "manual"]
+    """`manual`: somebody asked for it."""
+    started_at: datetime
+    duration_ms: int
+    outcome: str
+    """`delivered`, `superseded`, or what went wrong; docs/webhooks.md has all of them."""
+    status: int | None = None
+    """Of the receiver's answer."""
+    remote_ip: str | None = None
+    """The address that was dialled."""
+    answer: str | None = None
+    """The beginning of the receiver's answer."""
+    next_attempt_at: datetime | None = None
+    """When it is tried again; null when it is not."""
+
+
+class DeliveryList(Document):
+    """What was sent of a job, the latest first."""
+
+    deliveries: list[DeliveryDocument]
+
+
+class DeliveryQuery(Model):
+    limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
+    """How many at most."""
+
+
+class Redelivery(Document):
+    """An event that will be sent again."""
+
+    event_id: UUID
+
+
+@operation(
+    "GET",
+    "/jobs/{id}/webhooks",
+    tag=TAG,
+    scope=Scope.JOBS_READ,
+    query=DeliveryQuery,
+    headers={"If-None-Match": "The ETag of an earlier answer."},
+    replies={
+        200: Reply(
+            says="The latest attempts.", model=DeliveryList, headers={"ETag": "Of this answer."}
+        ),
+        304: Reply(says="Nothing has changed."),
+    },
+)
+def list_job_webhooks(call: Call[None, DeliveryQuery]) -> Response:
+    """List what was sent to the job's `notificationUrl`, and what became of it."""
+    with call.services.store.read() as tx:
+        job = known_row(tx, call)
+        sent = outbox.list_webhook_attempts(tx, job.id, limit=call.query.limit)
+    return answer_unless_known(
+        call.request, DeliveryList(deliveries=[_document(attempt) for attempt in sent])
+    )
+
+
+@operation(
+    "POST",
+    "/jobs/{id}/events/{event}/redeliver",
+    tag=TAG,
+    scope=Scope.JOBS_WRITE,
+    refuses=("no_receiver",),
+    replies={202: Reply(says="It will be sent at once.", model=Redelivery)},
+)
+def redeliver_event(call: Call[None, None]) -> Response:
+    """
+    Send an event to the job's receiver once more, now.
+
+    The same id and the same body, one attempt. One that is still to be sent is brought forward.
+    """
+    event_id = _event_id(call.request.path_params["event"])
+    with call.services.store.read() as tx:
+        job = known_row(tx, call)
+        if not outbox.has_receiver(tx, job.id):
+            raise Problem(
+                "no_receiver", "The job has no notificationUrl, or its receiver answered 410."
+            )
+    owner = visible_owner(call.principal)
+    if not outbox.redeliver(call.services.store, job.id, event_id, owner=owner):
+        raise _no_such_event()
+    return answer(Redelivery(event_id=event_id), 202)
+
+
+def _document(attempt: WebhookAttempt) -> DeliveryDocument:
+    return DeliveryDocument(
+        event_id=attempt.event_uuid,
+        event_type=attempt.event_type,
+        sequence=attempt.seq,
+        attempt=attempt.attempt,
+        trigger="manual" if attempt.trigger_kind == "manual" else "auto",
+        started_at=attempt.started_at,
+        duration_ms=attempt.duration_ms,
+        outcome=attempt.outcome,
+        status=attempt.status,
+        remote_ip=attempt.remote_ip,
+        answer=None if attempt.snippet is None else attempt.snippet.decode(errors="replace"),
+        next_attempt_at=attempt.next_attempt_at,
+    )
+
+
+def _event_id(text: str) -> UUID:
+    if len(text) == 36:
+        try:
+            return UUID(text)
+        except ValueError:
+            pass
+    raise _no_such_event()
+
+
+def _no_such_event() -> Problem:
+    return Problem("not_found", "The job has no such event.")

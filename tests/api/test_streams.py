@@ -1,0 +1,237 @@
+"""Events as a stream: everything from where the reader was, then what comes, to a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+
+from encoder_api.app import create_app, services_of
+from encoder_api.feed import GAP_S, MAX_GAPS, STREAMS_PER_KEY, Feed, Place
+from encoder_api.problems import Problem
+from encoder_api.settings import ApiSettings
+from encoder_api.streams import EventStream
+from encoder_db import jobs as db_jobs
+from encoder_db.store import Store
+from tests.api.conftest import CheckedClient
+from tests.api.samples import job
+from tests.api.test_server import WAIT_S, connected, running
+from tests.db import builders as make
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+def parse(text: str) -> list[dict[str, str]]:
+    """The events of a stream, without comments."""
+    blocks = [block for block in text.split("\n\n") if block]
+    events = [dict(line.split(": ", 1) for line in b.split("\n") if line[0] != ":") for b in blocks]
+    return [event for event in events if "id" in event]
+
+
+def canceled_job(client: CheckedClient) -> str:
+    """A job with two events, the last of which ends it."""
+    path = client.post("/jobs", json=job()).headers["location"]
+    client.post(f"{path}/cancel")
+    return f"{path}/events"
+
+
+# --- What is recorded ------------------------------------------------------------------------
+
+
+def test_a_stream_tells_all_and_ends_with_the_job(client: CheckedClient) -> None:
+    path = canceled_job(client)
+    response = client.get(path, headers=STREAM)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["x-accel-buffering"] == "no"
+    assert response.headers["cache-control"] == "no-cache, no-transform"
+    told = parse(response.text)
+    assert [(event["id"], event["event"]) for event in told] == [
+        ("1", "job.queued"),
+        ("2", "job.canceled"),
+    ]
+    assert [json.loads(event["data"]) for event in told] == client.get(path).json()["events"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "ids"),
+    [
+        pytest.param({"Last-Event-ID": "1"}, "", ["2"], id="by the header"),
+        pytest.param({}, "?after=1", ["2"], id="by the query"),
+        pytest.param({"Last-Event-ID": "0"}, "?after=1", ["1", "2"], id="the header counts"),
+    ],
+)
+def test_a_reader_goes_on_where_it_was(
+    client: CheckedClient, headers: dict[str, str], query: str, ids: list[str]
+) -> None:
+    response = client.get(canceled_job(client) + query, headers={**STREAM, **headers})
+    assert [event["id"] for event in parse(response.text)] == ids
+
+
+def test_who_has_seen_the_end_is_told_not_to_come_back(client: CheckedClient) -> None:
+    response = client.get(canceled_job(client), headers={**STREAM, "Last-Event-ID": "2"})
+    assert (response.status_code, response.content) == (204, b"")
+
+
+@pytest.mark.parametrize("given", ["x", "-1", "1.0", "", "9" * 30, "1 "])
+def test_an_id_that_is_none_of_ours_is_refused(client: CheckedClient, given: str) -> None:
+    response = client.get(canceled_job(client), headers={**STREAM, "Last-Event-ID": given})
+    if given.strip() != "1":  # spaces round a header's value do not count
+        assert response.status_code == 400
+        assert response.json()["errors"][0]["parameter"] == "Last-Event-ID"
+
+
+def test_a_stream_of_a_job_of_another_owner_is_a_404(
+    client: CheckedClient, add_key: Callable[..., dict[str, str]]
+) -> None:
+    mine, other = add_key("one"), add_key("two")
+    path = client.post("/jobs", json=job(), headers=mine).headers["location"]
+    assert client.get(f"{path}/events", headers={**STREAM, **other}).status_code == 404
+
+
+# --- What comes ------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads a stream of a real server, line by line."""
+
+    def __init__(self, connection: http.client.HTTPConnection, path: str, **more: str) -> None:
+        connection.request("GET", path, headers={**STREAM, **more})
+        self.response = connection.getresponse()
+
+    def until(self, wanted: str) -> list[str]:
+        """The lines up to one that begins so."""
+        lines = []
+        while True:
+            line = self.response.readline().decode().rstrip("\n")
+            lines.append(line)
+            if line.startswith(wanted):
+                return lines
+            assert not self.response.isclosed(), lines
+
+    def rest(self) -> str:
+        return self.response.read().decode()
+
+
+def test_a_change_is_told_as_it_happens(store: Store) -> None:
+    created = make.create(store, make.spec())
+    with running(create_app(ApiSettings(), store)) as server, connected(server) as connection:
+        reader = Reader(connection, f"/jobs/{created.id}/events")
+        reader.until("event: job.queued")
+        worker = make.starting(store)
+        reader.until("event: job.starting")
+        db_jobs.cancel_job(store, created.id, owner=None)
+        reader.until("event: job.canceling")
+        db_jobs.delete_job(store, created.id, owner=None)
+        make.finish(store, worker)  # its rows go with its attempt, and the stream with its rows
+        reader.rest()
+
+
+def test_a_stop_ends_streams_with_a_word_and_without_waiting(store: Store) -> None:
+    created = make.create(store, make.spec())
+    app = create_app(ApiSettings(), store)
+    with running(app) as server, connected(server) as connection:
+        reader = Reader(connection, f"/jobs/{created.id}/events")
+        reader.until("event: job.queued")
+        server.stop()
+        assert ": the service stops" in reader.rest()
+    assert services_of(app).feed.streams == 0
+
+
+def test_a_reader_that_leaves_is_forgotten(store: Store) -> None:
+    created = make.create(store, make.spec())
+    app = create_app(ApiSettings(), store)
+    with running(app) as server:
+        with connected(server) as connection:
+            Reader(connection, f"/jobs/{created.id}/events").until("event: job.queued")
+            assert services_of(app).feed.streams == 1
+        wait_until(lambda: services_of(app).feed.streams == 0)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Nobody tells when a connection was noticed to be gone: look again for a while."""
+    again = threading.Event()
+    for _ in range(int(WAIT_S / 0.02)):
+        if true():
+            return
+        again.wait(0.02)
+    raise AssertionError("it did not become true")
+
+
+def test_a_reader_that_does_not_read_is_dropped() -> None:
+    closed = threading.Event()
+
+    async def lines() -> Any:
+        try:
+            while True:
+                yield b": line\n\n"
+        finally:
+            closed.set()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()  # the client's window is full
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(EventStream(lines(), patience_s=0.01)({"type": "http"}, receive, send))
+    assert closed.is_set()
+
+
+# --- The feed --------------------------------------------------------------------------------
+
+
+def test_one_key_may_not_take_every_connection(store: Store) -> None:
+    feed = Feed(store)
+
+    async def open_all() -> None:
+        with ExitStack() as stack:
+            for _ in range(STREAMS_PER_KEY):
+                stack.enter_context(feed.listen(1, who="a"))
+            with (
+                pytest.raises(Problem, match="streams are open") as refused,
+                feed.listen(1, who="a"),
+            ):
+                pass
+            assert refused.value.kind.status == 429
+            stack.enter_context(feed.listen(1, who="b"))
+
+    asyncio.run(open_all())
+    assert feed.streams == 0
+    feed.close()
+
+
+def test_nobody_is_asked_while_nobody_listens(store: Store) -> None:
+    feed = Feed(store)
+
+    async def listen() -> None:
+        with feed.listen(1, who="a") as bell:
+            assert await bell.wait(WAIT_S)  # the first look lets all ask once more
+
+    asyncio.run(listen())
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "feed"])
+
+
+def test_rows_that_become_visible_late_are_not_passed_over() -> None:
+    place = Place(last=10)
+    place.note([11, 14], now_s=0.0)
+    assert (place.last, sorted(place.gaps)) == (14, [12, 13])
+    place.note([13], now_s=1.0)
+    assert sorted(place.gaps) == [12]
+    place.note([], now_s=GAP_S + 1)
+    assert not place.gaps
+
+
+def test_a_jump_of_the_numbers_does_not_fill_the_memory() -> None:
+    place = Place(last=1)
+    place.note([10**9], now_s=0.0)
+    assert place.last == 10**9
+    assert len(place.gaps) <= MAX_GAPS

@@ -94,6 +94,18 @@ def test_pictures_say_which_instants() -> None:
     assert document.outputs[0].pictures_at == [10.0, 30.0, 50.0]
 
 
+def test_a_ladder_is_told_as_it_will_be() -> None:
+    renditions = [{"height": height} for height in (2160, 1080, 360)]
+    [output] = explain({"container": "hls", "renditions": renditions}).outputs
+    assert output.renditions is not None
+    assert [(one.name, one.width, one.height) for one in output.renditions] == [
+        ("1080p", 1920, 1080), ("360p", 640, 360),
+    ]  # fmt: skip
+    assert output.packaging is not None
+    assert (output.packaging.manifests, output.packaging.segment_seconds) == (["hls"], 6.0)
+    assert [warning.code for warning in output.warnings] == ["rendition_dropped"]
+
+
 class TestResources:
     def test_scratch_holds_the_source_and_what_is_made_of_it(self) -> None:
         resources = explain({"container": "mp4", "videoBitrate": "2M"}).resources

@@ -242,8 +242,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("fields", "want"),
         [
-            pytest.param({"container": "hls"}, ("container", "not_available"), id="hls"),
-            pytest.param({"container": "dash"}, ("container", "not_available"), id="dash"),
             pytest.param(
                 {"container": "webm", "videoCodec": "libx264"},
                 ("videoCodec", "codec_not_in_container"), id="h264 in webm",

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.reports import OutputFile, OutputResult
-from encoder_core.specs import Destination, OutputSpec
+from encoder_core.specs import OutputSpec
 from encoder_core.storage import open_destination
 from encoder_core.storage.base import Access, Upload
-from encoder_worker.encode import Made
 from encoder_worker.manifest import Encoded, EncodedFile, hash_file, hash_spec
+from encoder_worker.verify import Made
 
 
 def describe(made: Made, spec: OutputSpec) -> Encoded:
     """What the manifest keeps of an output: its files with their checksums, and its facts."""
-    stem = _stem(spec.destination)
     files = [
         EncodedFile(
-            path=str(path),
-            name=_name_in_set(stem, path, made.plan) if made.plan.is_set else None,
-            size_bytes=path.stat().st_size,
-            sha256=hash_file(path),
-            content_type=made.plan.kind.content_type,
+            path=str(file.path),
+            name=file.name,
+            size_bytes=file.path.stat().st_size,
+            sha256=hash_file(file.path),
+            content_type=file.content_type,
         )
-        for path in made.paths
+        for file in made.files
     ]
     return Encoded(
-        path=str(made.paths[0]),
+        path=files[0].path,
         spec_hash=hash_spec(spec),
         files=files,
         measured=_facts(made.plan, made.measured, sum(file.size_bytes for file in files)),
@@ -58,19 +56,6 @@ def _facts(plan: OutputPlan, measured: Probe, size: int) -> OutputResult:
     )
 
 
-def _stem(destination: Destination) -> str:
-    """The name that the files of a set begin with: the destination's own, without its ending."""
-    url = getattr(destination, "url", None)
-    path = urlsplit(url.get_secret_value()).path if url else getattr(destination, "path", "")
-    name = path.rpartition("/")[2]
-    return name.rpartition(".")[0] or name or "picture"
-
-
-def _name_in_set(stem: str, path: Path, plan: OutputPlan) -> str:
-    number = path.stem.rpartition("-")[2]
-    return f"{stem}-{number}.{plan.kind.extension}"
-
-
 def deliver(encoded: Encoded, spec: OutputSpec, access: Access) -> OutputResult:
     """
     Deliver an output and return what the record will keep.
@@ -79,7 +64,8 @@ def deliver(encoded: Encoded, spec: OutputSpec, access: Access) -> OutputResult:
     """
     connector = open_destination(spec.destination, access)
     files = []
-    for file in encoded.files:
+    # From the end: what lists other files is first there, and published when they are.
+    for file in reversed(encoded.files):
         upload = Upload(
             path=Path(file.path),
             size_bytes=file.size_bytes,
@@ -96,4 +82,5 @@ def deliver(encoded: Encoded, spec: OutputSpec, access: Access) -> OutputResult:
                 content_type=file.content_type,
             )
         )
+    files.reverse()
     return encoded.measured.model_copy(update={"files": files})

@@ -10,33 +10,19 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from encoder_core.clock import Clock
 from encoder_core.errors import JobError
 from encoder_core.failures import Failure
 from encoder_core.media.command import build_encode_command
-from encoder_core.media.containers import Kind
 from encoder_core.media.planned import OutputPlan
-from encoder_core.media.probe import Probe
-from encoder_core.media.verify import Finding, compare
+from encoder_core.media.verify import Finding
 from encoder_core.reports import WorkerLimits
 from encoder_worker.endings import explain_end
-from encoder_worker.examine import examine_output
 from encoder_worker.tools import Box, Ended, Tools, run_ffmpeg
+from encoder_worker.verify import Made, find_files, verify_output
 
 log = logging.getLogger("encoder_worker")
-
-PICTURE_STARTS: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """One output that is what was planned."""
-
-    plan: OutputPlan
-    paths: tuple[Path, ...]
-    measured: Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +73,7 @@ class Encoder:
         ended = self._run(plans)
         self._on_verify()
         for plan in plans:
-            verdict = self._verify(plan)
+            verdict = verify_output(self._tools, plan, self._folder)
             if isinstance(verdict, Made):
                 made(verdict)
             elif len(plans) == 1:
@@ -95,16 +81,19 @@ class Encoder:
             else:
                 left.append(plan)
         for plan in left:
-            self._clear(plan)
+            self._prepare(plan)  # all of them first: one may have taken the room of another
+        for plan in left:
             ended = self._run([plan])
-            verdict = self._verify(plan)
+            verdict = verify_output(self._tools, plan, self._folder)
             if isinstance(verdict, Made):
                 made(verdict)
             else:
-                self._clear(plan)
+                self._prepare(plan)
                 failed(plan, _explain(plan, ended, verdict))
 
     def _run(self, plans: Sequence[OutputPlan]) -> Ended:
+        for plan in plans:
+            self._prepare(plan)
         arguments = build_encode_command(
             plans, source=str(self._source), folder=str(self._folder), threads=self._threads
         )
@@ -123,31 +112,12 @@ class Encoder:
             log.info("ffmpeg", extra={"line": line})
         return ended
 
-    def _verify(self, plan: OutputPlan) -> Made | list[Finding]:
-        paths = self._paths(plan)
-        if not paths or any(path.stat().st_size == 0 for path in paths):
-            return [Finding("output_truncated", "There is no file, or an empty one.")]
-        if plan.is_set and len(paths) != len(plan.pictures):
-            message = f"There are {len(paths)} of {len(plan.pictures)} pictures."
-            return [Finding("output_truncated", message)]
-        if plan.kind.kind is Kind.PICTURE and not all(_is_picture(path) for path in paths):
-            return [Finding("output_invalid", "A file is not a picture.")]
-        try:
-            measured = examine_output(self._tools, paths[0], self._folder)
-        except JobError as error:
-            return [Finding("output_invalid", error.failure.message)]
-        findings = compare(plan, measured)
-        return findings or Made(plan, tuple(paths), measured)
-
-    def _paths(self, plan: OutputPlan) -> list[Path]:
-        if not plan.is_set:
-            path = self._folder / plan.file_name
-            return [path] if path.is_file() else []
-        return sorted(self._folder.glob(f"{plan.index}-*.{plan.kind.extension}"))
-
-    def _clear(self, plan: OutputPlan) -> None:
-        for path in self._paths(plan):
+    def _prepare(self, plan: OutputPlan) -> None:
+        """Away with what an earlier run left: a set with a file too many is not the plan's."""
+        for path in find_files(plan, self._folder):
             path.unlink()
+        if plan.package is not None:
+            (self._folder / str(plan.index)).mkdir(exist_ok=True)
 
 
 def read_progress(block: dict[str, str]) -> EncodeProgress:
@@ -168,11 +138,6 @@ def _number(text: str | None) -> float | None:
         return float(text) if text else None
     except ValueError:
         return None
-
-
-def _is_picture(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(8).startswith(PICTURE_STARTS)
 
 
 def _explain(plan: OutputPlan, ended: Ended, findings: Sequence[Finding]) -> Failure:

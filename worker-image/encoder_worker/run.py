@@ -34,7 +34,7 @@ from encoder_core.storage.base import Access, SourceConnector
 from encoder_worker.control import Control, Stopped
 from encoder_worker.cpu import count_threads
 from encoder_worker.deliver import deliver, describe
-from encoder_worker.encode import EncodeProgress, Encoder, Made
+from encoder_worker.encode import EncodeProgress, Encoder
 from encoder_worker.examine import examine_source
 from encoder_worker.fetch import fetch_source
 from encoder_worker.manifest import Encoded, Manifest, find_encoded
@@ -43,6 +43,7 @@ from encoder_worker.reporter import Reporter
 from encoder_worker.sandbox import require_layers
 from encoder_worker.summary import describe_source
 from encoder_worker.tools import Tools, find_tools
+from encoder_worker.verify import Made
 
 log = logging.getLogger("encoder_worker")
 

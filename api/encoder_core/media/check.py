@@ -48,15 +48,7 @@ def check_request(spec: JobSpec) -> list[FieldProblem]:
 
 
 def check_output(spec: OutputSpec, notes: Notes) -> None:
-    kind = CONTAINERS.get(spec.container)
-    if kind is None:
-        made = ", ".join(container.value for container in CONTAINERS)
-        notes.refuse(
-            "container",
-            "not_available",
-            f"{spec.container.value} is not available in this version; choose one of {made}",
-        )
-        return
+    kind = CONTAINERS[spec.container]
     if kind.kind is Kind.AUDIO:
         _refuse_fields(spec, _PICTURE_FIELDS, f"{spec.container.value} holds no picture", notes)
     if kind.kind in (Kind.PICTURE, Kind.ANIMATION):

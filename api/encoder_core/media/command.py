@@ -13,7 +13,7 @@ from typing import Final
 
 from encoder_core.media.codecs import VideoEncoder
 from encoder_core.media.containers import SOURCE_DEMUXERS, Kind
-from encoder_core.media.planned import AudioPlan, OutputPlan, VideoPlan
+from encoder_core.media.planned import AudioPlan, OutputPlan, PackagePlan, VideoPlan
 from encoder_core.specs import Container
 
 MAX_PIXELS: Final = 16384 * 8704  # above 16K; a 62 kB file can claim more and take 433 MB a frame
@@ -101,17 +101,29 @@ def _clip_arguments(start: float, length: float | None) -> list[str]:
 
 def _build_graph(plans: Sequence[OutputPlan], *, cut: bool) -> str:
     """One decode, split to every encoded output; a copied stream needs no filter."""
-    encoded = [(plan, plan.video) for plan in plans if plan.video and plan.video.encoder]
+    encoded = [branch for plan in plans for branch in _branches(plan)]
     if not encoded:
         return ""
     first = encoded[0][1]
     before = ["yadif=mode=send_frame:deint=interlaced"] if first.deinterlace else []
-    labels = [f"[v{plan.index}]" for plan, _ in encoded]
+    labels = [f"[v{name}]" for _, _, name in encoded]
     head = [*before, f"split={len(encoded)}"] if len(encoded) > 1 else (before or ["null"])
     chains = [f"[0:{first.stream}]{','.join(head)}{''.join(labels)}"]
-    for (plan, video), label in zip(encoded, labels, strict=True):
-        chains.append(f"{label}{_build_branch(plan, video, cut=cut)}[o{plan.index}]")
+    for (plan, video, name), label in zip(encoded, labels, strict=True):
+        chains.append(f"{label}{_build_branch(plan, video, cut=cut)}[o{name}]")
     return ";".join(chains)
+
+
+def _branches(plan: OutputPlan) -> list[tuple[OutputPlan, VideoPlan, str]]:
+    """Each picture that is made anew, with the name of its branch in the graph."""
+    if plan.package is not None:
+        return [
+            (plan, rendition.video, f"{plan.index}r{number}")
+            for number, rendition in enumerate(plan.package.renditions)
+        ]
+    if plan.video is None or plan.video.encoder is None:
+        return []
+    return [(plan, plan.video, str(plan.index))]
 
 
 def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
@@ -123,6 +135,9 @@ def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
         steps += [_trim(plan), f"setpts=PTS-{plan.start_s:g}/TB"]
     if video.frame_rate is not None:
         steps.append(f"fps={video.frame_rate}")
+        if plan.length_s is not None:
+            # At the end of its input fps repeats the last frame up to the end of the source.
+            steps.append(f"trim=duration={plan.length_s:g}")
     if video.scale is not None or video.from_rgb:
         width, height = video.scale or ("iw", "ih")
         # Without a word ffmpeg would take the colours of 1982's television, and not say so.
@@ -130,9 +145,18 @@ def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
         steps.append(f"scale={width}:{height}:flags=bicubic{matrix}")
     if video.crop is not None:
         steps.append(f"crop={video.crop[0]}:{video.crop[1]}")
+    if plan.choice is not None:
+        steps.append(f"thumbnail={plan.choice.frames}")
     if video.tone_map:
         steps += _TONE_MAP
     steps.append("setsar=1")
+    if plan.sprite is not None:
+        # The list says which pictures there were: a sheet whose last ones are missing looks whole.
+        steps += [
+            "metadata=mode=add:key=tile:value=1",
+            f"metadata=mode=print:file={plan.tile_list}",
+            f"tile={plan.sprite.columns}x{plan.sprite.rows}",
+        ]
     if plan.kind.kind is Kind.ANIMATION:
         # A palette a frame needs no second look at the clip, so memory stays flat.
         palette = f"[g{plan.index}]"
@@ -154,7 +178,15 @@ def _trim(plan: OutputPlan) -> str:
 
 
 def _select(plan: OutputPlan) -> str:
-    """The first frame at or after each instant. Commas are escaped for the graph's own syntax."""
+    """
+    The first frame at or after each instant, or those that one is chosen of.
+
+    Commas are escaped for the graph's own syntax.
+    """
+    if plan.choice is not None:
+        [instant] = plan.pictures
+        limit = rf"lt(selected_n\,{plan.choice.frames})"
+        return rf"select=gte(t\,{instant:.6f})*{limit}*not(mod(n\,{plan.choice.every}))"
     terms = [
         rf"gte(t\,{instant:.6f})*(isnan(prev_t)+lt(prev_t\,{instant:.6f}))"
         for instant in plan.pictures
@@ -167,6 +199,8 @@ def _select(plan: OutputPlan) -> str:
 
 def _output_arguments(plan: OutputPlan, folder: str, threads: int, *, cut: bool) -> list[str]:
     arguments: list[str] = []
+    if plan.package is not None:
+        return _package_arguments(plan, plan.package, folder, threads, cut=cut)
     if plan.video is not None:
         label = f"[o{plan.index}]" if plan.video.encoder else f"0:{plan.video.stream}"
         arguments += ["-map", label]
@@ -186,6 +220,54 @@ def _output_arguments(plan: OutputPlan, folder: str, threads: int, *, cut: bool)
         *plan.kind.options,
         *_set_arguments(plan),
         *("-f", plan.kind.muxer, f"file:{path}"),
+    ]
+
+
+def _package_arguments(
+    plan: OutputPlan, package: PackagePlan, folder: str, threads: int, *, cut: bool
+) -> list[str]:
+    """
+    Segments of all renditions and of the sound, cut by one muxer.
+
+    Stream N becomes N-init.mp4 and N-00001.m4s onwards, renditions first. Each cut is the first
+    keyframe at or after a multiple of the segment's length; its microseconds are rounded down, so
+    that no keyframe comes too early for its cut.
+    """
+    arguments: list[str] = []
+    for _, _, name in _branches(plan):
+        arguments += ["-map", f"[o{name}]"]
+    if plan.audio is not None:
+        arguments += ["-map", f"0:{plan.audio.stream}"]
+    for number, rendition in enumerate(package.renditions):
+        options = _video_arguments(plan, rendition.video, threads, cut=cut)
+        arguments += _for_stream(options, f"v:{number}")
+    if plan.audio is not None:
+        arguments += _audio_arguments(plan, plan.audio, cut=cut)
+        if cut and plan.audio.encoder is None:
+            arguments += _clip_arguments(plan.start_s, plan.length_s)
+    microseconds = int(package.segment_s * 1_000_000)
+    return [
+        *arguments,
+        *("-max_muxing_queue_size", str(MUXING_QUEUE)),
+        *("-f", "dash", "-dash_segment_type", "mp4"),
+        # Without a timeline the muxer cuts at multiples of the length; with one it would measure
+        # from cut to cut, and the sound would drift away from the pictures.
+        *("-use_template", "1", "-use_timeline", "0", "-seg_duration", f"{microseconds}us"),
+        *("-init_seg_name", "$RepresentationID$-init.mp4"),
+        *("-media_seg_name", "$RepresentationID$-$Number%05d$.m4s"),
+        # So that pictures begin at 0 without an edit list, which not every player obeys.
+        *("-format_options", "movflags=+negative_cts_offsets"),
+        f"file:{PurePath(folder) / plan.file_name}",
+    ]
+
+
+def _for_stream(options: Sequence[str], stream: str) -> list[str]:
+    """Options, which come in pairs of a name and a value, for one stream alone."""
+    names, values = options[::2], options[1::2]
+    return [
+        argument
+        for name, value in zip(names, values, strict=True)
+        for argument in (f"{name.removesuffix(':v')}:{stream}", value)
     ]
 
 
@@ -210,7 +292,7 @@ def _video_arguments(plan: OutputPlan, video: VideoPlan, threads: int, *, cut: b
         *("-c:v", encoder.name, *_rate_arguments(encoder, video)),
         *_preset_arguments(encoder, video),
         *(["-profile:v", video.profile] if video.profile else []),
-        *_gop_arguments(encoder, video, threads),
+        *_gop_arguments(encoder, video, threads, closed=plan.package is not None),
         *("-threads", str(threads), "-fps_mode", "vfr"),
         *(_BT709 if video.tone_map or video.from_rgb else []),
         *_copy_tag(plan, video),
@@ -220,9 +302,12 @@ def _video_arguments(plan: OutputPlan, video: VideoPlan, threads: int, *, cut: b
 _BT709: Final = ("-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709")
 
 
+_ISO_FILES: Final = (Container.MP4, Container.MOV, Container.HLS, Container.DASH)
+
+
 def _copy_tag(plan: OutputPlan, video: VideoPlan) -> list[str]:
     """Apple's players open HEVC in MP4 only under this tag."""
-    if video.family == "hevc" and plan.container in (Container.MP4, Container.MOV):
+    if video.family == "hevc" and plan.container in _ISO_FILES:
         return ["-tag:v", "hvc1"]
     return []
 
@@ -258,17 +343,27 @@ def _preset_arguments(encoder: VideoEncoder, video: VideoPlan) -> list[str]:
     return ["-preset", video.preset]
 
 
-def _gop_arguments(encoder: VideoEncoder, video: VideoPlan, threads: int) -> list[str]:
-    """Fixed keyframes: every rendition must cut at the same instants, or players stall."""
+def _gop_arguments(
+    encoder: VideoEncoder, video: VideoPlan, threads: int, *, closed: bool
+) -> list[str]:
+    """
+    Fixed keyframes: every rendition must cut at the same instants, or players stall.
+
+    A segment needs closed ones: no picture shown after its keyframe may refer to one before it.
+    """
     if video.gop_frames is None or encoder.name == "prores_ks":
         return _own_threads(encoder, threads, "")
     gop = str(video.gop_frames)
     if encoder.name == "libx264":
         return ["-g", gop, "-keyint_min", gop, "-sc_threshold", "0"]
     if encoder.name == "libx265":
-        return _own_threads(encoder, threads, f"keyint={gop}:min-keyint={gop}:scenecut=0:")
+        open_gop = "open-gop=0:" if closed else ""
+        return _own_threads(
+            encoder, threads, f"keyint={gop}:min-keyint={gop}:scenecut=0:{open_gop}"
+        )
     if encoder.name == "libsvtav1":
-        return ["-g", gop, *_own_threads(encoder, threads, "scd=0:")]
+        refresh = "irefresh-type=2:" if closed else ""
+        return ["-g", gop, *_own_threads(encoder, threads, f"scd=0:{refresh}")]
     return ["-g", gop, "-keyint_min", gop]
 
 

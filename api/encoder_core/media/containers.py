@@ -36,6 +36,7 @@ class ContainerKind:
 
 # The index in front, so that a player needs one request to start.
 FASTSTART: Final = ("-movflags", "+faststart")
+_CMAF_AUDIO: Final = ("aac", "ac3", "eac3", "opus")
 _PCM: Final = ("pcm_s16le", "pcm_s24le")
 
 CONTAINERS: Final = {
@@ -65,6 +66,17 @@ CONTAINERS: Final = {
     Container.TS: ContainerKind(
         kind=Kind.VIDEO, muxer="mpegts", extension="ts", content_type="video/mp2t",
         video=("h264", "hevc", "mpeg2video"), audio=("aac", "mp3", "ac3", "eac3", "mp2"),
+        default_video="libx264", default_audio="aac",
+    ),
+    Container.HLS: ContainerKind(
+        kind=Kind.PACKAGE, muxer="dash", extension="m3u8",
+        content_type="application/vnd.apple.mpegurl",
+        video=("h264", "hevc", "av1"), audio=_CMAF_AUDIO,
+        default_video="libx264", default_audio="aac",
+    ),
+    Container.DASH: ContainerKind(
+        kind=Kind.PACKAGE, muxer="dash", extension="mpd", content_type="application/dash+xml",
+        video=("h264", "hevc", "av1", "vp9"), audio=_CMAF_AUDIO,
         default_video="libx264", default_audio="aac",
     ),
     Container.MP3: ContainerKind(
@@ -104,8 +116,6 @@ CONTAINERS: Final = {
         video=("png",), default_video="png",
     ),
 }  # fmt: skip
-"""Every container that can be made. One that `specs.Container` names and this lacks is refused."""
-
 SOURCE_DEMUXERS: Final = (
     "mov", "matroska", "mpegts", "mpeg", "avi", "flv", "mxf", "ogg", "wav", "w64", "mp3",
     "aac", "ac3", "eac3", "flac", "asf", "gif", "aiff", "caf", "amr", "rm", "dv", "ivf", "nut",

@@ -11,12 +11,13 @@ from __future__ import annotations
 from encoder_core.media.check import check_output
 from encoder_core.media.containers import CONTAINERS, Kind
 from encoder_core.media.ladder import plan_package, with_videos
+from encoder_core.media.naming import stem_of
 from encoder_core.media.notes import Notes, stop_at_problems
 from encoder_core.media.picture import plan_video, with_video_length
 from encoder_core.media.planned import OutputPlan, PackagePlan, VideoPlan
 from encoder_core.media.probe import Probe
 from encoder_core.media.sound import plan_audio, with_audio_length
-from encoder_core.media.stills import plan_pictures, plan_sprite
+from encoder_core.media.stills import plan_choice, plan_pictures, plan_sprite
 from encoder_core.media.timing import longest, plan_clip
 from encoder_core.specs import OutputSpec
 
@@ -52,7 +53,7 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
     stop_at_problems(notes)
     if probe.subtitle_streams and kind.kind in (Kind.VIDEO, Kind.PACKAGE):
         notes.warn("subtitles_dropped", "The source's subtitles are not in the output.")
-    if probe.has_cover and kind.kind in (Kind.VIDEO, Kind.AUDIO):
+    if probe.has_cover and kind.kind in (Kind.VIDEO, Kind.AUDIO, Kind.PACKAGE):
         notes.warn("cover_dropped", "The file's cover art is not in the output.")
     if probe.clock_jumps:
         notes.warn("clock_jumped", "The source's time stamps begin again; the output goes on.")
@@ -77,8 +78,11 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         start_s=start,
         length_s=length,
         duration_s=None if kind.kind is Kind.PICTURE else longest(video, audio) or duration,
+        shown_s=duration,
         pictures=pictures,
         sprite=sprite,
+        choice=plan_choice(spec, video, probe, pictures) if video is not None else None,
+        stem=stem_of(spec.destination),
         is_set=spec.thumbnails is not None,
         warnings=tuple(notes.warnings),
     )

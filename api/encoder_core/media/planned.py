@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
 
 from encoder_core.failures import Warned
 from encoder_core.media.codecs import AudioEncoder, VideoEncoder
 from encoder_core.media.containers import ContainerKind
 from encoder_core.specs import Container
+
+FFMPEG_MANIFEST: Final = "ffmpeg.mpd"  # written by its muxer in any case, and never delivered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,15 @@ class SpritePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChoicePlan:
+    """From a picture's instant on, some frames of which the most telling one is taken."""
+
+    frames: int
+    every: int
+    """How many frames apart they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputPlan:
     """One output, decided."""
 
@@ -103,15 +115,27 @@ class OutputPlan:
     """Cut to so much. None: to the end."""
     duration_s: float | None = None
     """How long it will be, when that can be known."""
+    shown_s: float | None = None
+    """How long the part of the source is that it shows, when that can be known."""
     pictures: tuple[float, ...] = ()
     """Instants of which a picture is taken, each within the clip."""
     sprite: SpritePlan | None = None
+    choice: ChoicePlan | None = None
+    stem: str = "output"
+    """What the names of the files of a set or package begin with."""
     is_set: bool = False
     """Whether it is a set of numbered pictures rather than one file."""
     warnings: tuple[Warned, ...] = ()
 
     @property
+    def tile_list(self) -> str:
+        """Where the encoder lists the pictures that went on a sheet."""
+        return f"{self.index}-tiles.txt"
+
+    @property
     def file_name(self) -> str:
         """How the encoder names it in the scratch folder; a pattern for a set of pictures."""
+        if self.package is not None:
+            return f"{self.index}/{FFMPEG_MANIFEST}"
         number = "-%05d" if self.is_set else ""
         return f"{self.index}{number}.{self.kind.extension}"

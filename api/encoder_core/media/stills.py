@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from encoder_core.media.containers import ContainerKind, Kind
 from encoder_core.media.notes import Notes
-from encoder_core.media.planned import SpritePlan
+from encoder_core.media.planned import ChoicePlan, SpritePlan, VideoPlan
 from encoder_core.media.probe import Probe
 from encoder_core.specs import OutputSpec, Sprite
 
 POSTER_AT: Final = 0.1  # the first frames are often black; a tenth in there is something to see
+POSTER_WINDOW_S: Final = 3.0
+POSTER_FRAMES: Final = 25
+POSTER_BYTES: Final = 128 * 1024**2  # the frames to choose from are all held in memory, as RGB
 MAX_PICTURES: Final = 1000
 SPRITE_COLUMNS: Final = 10
 SPRITE_ROWS: Final = 10
 MAX_SHEET: Final = 16384  # the largest side that browsers decode; JPEG itself ends at 65,535
+
+
+def plan_choice(
+    spec: OutputSpec, video: VideoPlan, probe: Probe, pictures: Sequence[float]
+) -> ChoicePlan | None:
+    """
+    A poster is the most telling of some frames, so that it is not the one black frame of a cut.
+
+    None for pictures whose instants were asked for, and where there is no second frame.
+    """
+    source = probe.video
+    if spec.thumbnails is not None or not pictures or probe.still or source is None:
+        return None
+    rate = float(source.average_fps or source.nominal_fps or 0)
+    shown = source.duration_s or probe.duration_s or 0.0
+    left = min(POSTER_WINDOW_S, shown - pictures[0]) * rate - 1
+    fitting = POSTER_BYTES // (3 * video.width * video.height)
+    frames = int(min(POSTER_FRAMES, left, fitting))
+    if frames < 2:
+        return None
+    return ChoicePlan(frames=frames, every=max(1, int(left // frames)))
 
 
 def sprite_grid(sprite: Sprite) -> tuple[int, int]:

@@ -30,6 +30,19 @@ class Finding:
     message: str
 
 
+def truncated(message: str) -> Finding:
+    return Finding("output_truncated", message)
+
+
+def invalid(message: str) -> Finding:
+    return Finding("output_invalid", message)
+
+
+def missing_frames(wanted: int, found: int) -> bool:
+    """Whether more are missing than damaged ends of a source explain."""
+    return wanted - found > max(FRAMES_ALWAYS_FORGIVEN, wanted * FRAME_TOLERANCE)
+
+
 def compare(plan: OutputPlan, measured: Probe) -> list[Finding]:
     """Everything that is wrong with a file. Packets must have been counted."""
     findings: list[Finding] = []
@@ -67,12 +80,9 @@ def _compare_video(plan: OutputPlan, wanted: VideoPlan, found: VideoStream | Non
     frames = found.frames or 0
     if frames == 0:
         return [*findings, Finding("output_truncated", "There is not one frame.")]
-    if wanted.frames is not None and not (wanted.encoder is None and plan.start_s):
-        missing = wanted.frames - frames
-        if missing > max(FRAMES_ALWAYS_FORGIVEN, wanted.frames * FRAME_TOLERANCE):
-            findings.append(
-                Finding("output_truncated", f"There are {frames} of {wanted.frames} frames.")
-            )
+    countable = wanted.frames is not None and not (wanted.encoder is None and plan.start_s)
+    if countable and missing_frames(wanted.frames or 0, frames):
+        findings.append(truncated(f"There are {frames} of {wanted.frames} frames."))
     return findings
 
 
@@ -96,7 +106,7 @@ def _compare_audio(
         findings.append(Finding("output_truncated", "There is not one packet of sound."))
     length = found.duration_s or (measured.duration_s if plan.video is None else None)
     if wanted.duration_s is not None and length is not None:
-        findings += _short(wanted.duration_s, length, "sound", _start_slack(plan))
+        findings += short(wanted.duration_s, length, "sound", _start_slack(plan))
     return findings
 
 
@@ -105,7 +115,7 @@ def _compare_duration(plan: OutputPlan, measured: Probe) -> list[Finding]:
         return []
     if measured.duration_s is None:
         return [Finding("output_truncated", "The file has no duration.")]
-    findings = _short(plan.duration_s, measured.duration_s, "file", _start_slack(plan))
+    findings = short(plan.duration_s, measured.duration_s, "file", _start_slack(plan))
     excess = measured.duration_s - plan.duration_s
     slack = _forgiven(plan.duration_s) + _start_slack(plan)
     # Frames that are shown longer than the sound lasts, and a slow last frame.
@@ -119,7 +129,8 @@ def _compare_duration(plan: OutputPlan, measured: Probe) -> list[Finding]:
     return findings
 
 
-def _short(wanted_s: float, found_s: float, what: str, slack_s: float) -> list[Finding]:
+def short(wanted_s: float, found_s: float, what: str, slack_s: float = 0.0) -> list[Finding]:
+    """A finding when something does not last as long as it should."""
     if wanted_s - found_s <= _forgiven(wanted_s) + slack_s:
         return []
     message = f"The {what} lasts {found_s:.2f} s instead of {wanted_s:.2f} s."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from typing import IO, Final
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 from urllib3 import BaseHTTPResponse
@@ -219,7 +219,8 @@ class HttpDestinationConnector:
         url = self._client.url
         if upload.name is not None:
             parts = urlsplit(url)
-            url = urlunsplit(parts._replace(path=f"{parts.path.rpartition('/')[0]}/{upload.name}"))
+            path = f"{parts.path.rpartition('/')[0]}/{quote(upload.name)}"
+            url = urlunsplit(parts._replace(path=path))
         # A POST may do its work and lose its answer; only a PUT may be said twice.
         with_retries(
             lambda: self._put_once(upload, url),

@@ -1,0 +1,242 @@
+"""
+Write the manifests of a package: HLS playlists and a DASH MPD over the same segments. Pure.
+
+ffmpeg's own are not delivered: they give the average where players need the peak, leave out the
+frame rate, date recorded films to now, and cannot be compared with what the segments really hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import groupby
+from math import ceil
+from typing import Final
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+from encoder_core.media.cmaf import Segment, Track
+
+HLS_VERSION: Final = 7  # the first with fragmented MP4
+AUDIO_GROUP: Final = "audio"
+MIN_BUFFER_S: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One track of a package: a rendition, or the sound."""
+
+    name: str
+    """In file names: `720p`, `audio`."""
+    track: Track
+    segments: tuple[Segment, ...]
+    prefix: str
+    """What the names of its files begin with."""
+    frame_rate: Fraction | None = None
+    channels: int = 0
+    language: str | None = None
+
+    @property
+    def playlist(self) -> str:
+        return f"{self.prefix}.m3u8"
+
+    @property
+    def init(self) -> str:
+        return f"{self.prefix}-init.mp4"
+
+    def file(self, number: int) -> str:
+        """The name of a segment, counted from 1."""
+        return f"{self.prefix}-{number:05d}.m4s"
+
+    @property
+    def duration_s(self) -> Fraction:
+        return sum((self.seconds(segment) for segment in self.segments), Fraction(0))
+
+    def seconds(self, segment: Segment) -> Fraction:
+        return Fraction(segment.duration, self.track.timescale)
+
+    @property
+    def average_rate(self) -> int:
+        """Bits per second over all of it."""
+        return ceil(sum(s.size_bytes for s in self.segments) * 8 / self.duration_s)
+
+    @property
+    def peak_rate(self) -> int:
+        """Of its heaviest segment. A short last one is not a fair measure of anything."""
+        longest = max(segment.duration for segment in self.segments)
+        return ceil(
+            max(
+                segment.size_bytes * 8 / self.seconds(segment)
+                for segment in self.segments
+                if segment.duration * 2 >= longest
+            )
+        )
+
+
+def build_master(streams: Sequence[Stream]) -> str:
+    """The multivariant playlist: each rendition with the sound, or the sound alone."""
+    videos = [stream for stream in streams if stream.track.is_video]
+    sounds = [stream for stream in streams if not stream.track.is_video]
+    lines = ["#EXTM3U", f"#EXT-X-VERSION:{HLS_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    if videos:
+        lines += [_media_line(sound, number) for number, sound in enumerate(sounds)]
+    for stream in videos or sounds:
+        with_it = sounds if videos else []
+        attributes = {
+            "BANDWIDTH": str(stream.peak_rate + max((s.peak_rate for s in with_it), default=0)),
+            "AVERAGE-BANDWIDTH": str(
+                stream.average_rate + max((s.average_rate for s in with_it), default=0)
+            ),
+            "CODECS": _quoted(",".join(_codecs([stream, *with_it]))),
+        }
+        if stream.track.is_video:
+            attributes["RESOLUTION"] = f"{stream.track.width}x{stream.track.height}"
+        if stream.frame_rate is not None:
+            attributes["FRAME-RATE"] = f"{float(stream.frame_rate):.3f}"
+        if with_it:
+            attributes["AUDIO"] = _quoted(AUDIO_GROUP)
+        lines += [f"#EXT-X-STREAM-INF:{_join(attributes)}", quote(stream.playlist)]
+    return "\n".join(lines) + "\n"
+
+
+def _media_line(sound: Stream, number: int) -> str:
+    attributes = {"TYPE": "AUDIO", "GROUP-ID": _quoted(AUDIO_GROUP), "NAME": _quoted(sound.name)}
+    if sound.language is not None:
+        attributes["LANGUAGE"] = _quoted(sound.language)
+    attributes["DEFAULT"] = "NO" if number else "YES"
+    attributes["AUTOSELECT"] = "YES"
+    if sound.channels:
+        attributes["CHANNELS"] = _quoted(str(sound.channels))
+    attributes["URI"] = _quoted(quote(sound.playlist))
+    return f"#EXT-X-MEDIA:{_join(attributes)}"
+
+
+def _codecs(streams: Sequence[Stream]) -> list[str]:
+    return list(dict.fromkeys(stream.track.codecs for stream in streams))
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def _join(attributes: dict[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in attributes.items())
+
+
+def build_playlist(stream: Stream) -> str:
+    """The media playlist of one stream, complete."""
+    lengths = [stream.seconds(segment) for segment in stream.segments]
+    lines = [
+        "#EXTM3U",
+        f"#EXT-X-VERSION:{HLS_VERSION}",
+        # By RFC 8216 no segment, rounded to a whole second, may be longer.
+        f"#EXT-X-TARGETDURATION:{max(max(1, int(length + Fraction(1, 2))) for length in lengths)}",
+        "#EXT-X-PLAYLIST-TYPE:VOD",
+        "#EXT-X-INDEPENDENT-SEGMENTS",
+        f'#EXT-X-MAP:URI="{quote(stream.init)}"',
+    ]
+    for number, length in enumerate(lengths, start=1):
+        lines += [f"#EXTINF:{float(length):.6f},", quote(stream.file(number))]
+    return "\n".join([*lines, "#EXT-X-ENDLIST"]) + "\n"
+
+
+def build_mpd(streams: Sequence[Stream]) -> str:
+    """The MPD: an adaptation set for each codec of the renditions, and one for each sound."""
+    duration = max(stream.duration_s for stream in streams)
+    longest = max(stream.seconds(segment) for stream in streams for segment in stream.segments)
+    root = {
+        "xmlns": "urn:mpeg:dash:schema:mpd:2011",
+        "profiles": "urn:mpeg:dash:profile:isoff-live:2011,urn:mpeg:dash:profile:cmaf:2019",
+        "type": "static",
+        "mediaPresentationDuration": _duration(duration),
+        "maxSegmentDuration": _duration(longest),
+        "minBufferTime": _duration(Fraction(MIN_BUFFER_S)),
+    }
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<MPD{_xml(root)}>", '  <Period id="0">']
+    for number, group in enumerate(_adaptation_sets(streams)):
+        lines += _adaptation_set(number, group)
+    return "\n".join([*lines, "  </Period>", "</MPD>"]) + "\n"
+
+
+def _adaptation_sets(streams: Sequence[Stream]) -> list[list[Stream]]:
+    """A player changes only between renditions of one codec; sounds are choices of their own."""
+    videos = sorted(
+        (s for s in streams if s.track.is_video), key=lambda stream: stream.track.family
+    )
+    sets = [list(group) for _, group in groupby(videos, key=lambda stream: stream.track.family)]
+    return [*sets, *([stream] for stream in streams if not stream.track.is_video)]
+
+
+def _adaptation_set(number: int, streams: Sequence[Stream]) -> list[str]:
+    first = streams[0]
+    kind = "video" if first.track.is_video else "audio"
+    attributes = {
+        "id": str(number),
+        "contentType": kind,
+        "mimeType": f"{kind}/mp4",
+        "segmentAlignment": "true",
+        "startWithSAP": "1",
+    }
+    if first.language is not None:
+        attributes["lang"] = first.language
+    if kind == "video":
+        attributes["maxWidth"] = str(max(stream.track.width for stream in streams))
+        attributes["maxHeight"] = str(max(stream.track.height for stream in streams))
+    lines = [f"    <AdaptationSet{_xml(attributes)}>"]
+    for stream in streams:
+        lines += _representation(stream)
+    return [*lines, "    </AdaptationSet>"]
+
+
+def _representation(stream: Stream) -> list[str]:
+    track = stream.track
+    attributes = {
+        "id": stream.name,
+        "codecs": track.codecs,
+        "bandwidth": str(stream.peak_rate),
+    }
+    if track.is_video:
+        attributes |= {"width": str(track.width), "height": str(track.height), "sar": "1:1"}
+    if stream.frame_rate is not None:
+        attributes["frameRate"] = str(stream.frame_rate)
+    if not track.is_video:
+        attributes["audioSamplingRate"] = str(track.sample_rate)
+    template = {
+        "timescale": str(track.timescale),
+        "initialization": quote(stream.init),
+        "media": f"{quote(stream.prefix)}-$Number%05d$.m4s",
+        "startNumber": "1",
+    }
+    lines = [f"      <Representation{_xml(attributes)}>"]
+    if not track.is_video and stream.channels:
+        scheme = "urn:mpeg:dash:23003:3:audio_channel_configuration:2011"
+        channels = _xml({"schemeIdUri": scheme, "value": str(stream.channels)})
+        lines.append(f"        <AudioChannelConfiguration{channels}/>")
+    lines.append(f"        <SegmentTemplate{_xml(template)}>")
+    lines.append("          <SegmentTimeline>")
+    lines += [f"            <S{_xml(entry)}/>" for entry in _timeline(stream.segments)]
+    return [
+        *lines,
+        "          </SegmentTimeline>",
+        "        </SegmentTemplate>",
+        "      </Representation>",
+    ]
+
+
+def _timeline(segments: Sequence[Segment]) -> list[dict[str, str]]:
+    """Runs of equal durations; the first says when it starts."""
+    entries: list[dict[str, str]] = []
+    for duration, run in groupby(segments, key=lambda segment: segment.duration):
+        entry = {"t": str(segments[0].start)} if not entries else {}
+        repeats = len(list(run)) - 1
+        entries.append({**entry, "d": str(duration), **({"r": str(repeats)} if repeats else {})})
+    return entries
+
+
+def _duration(length: Fraction) -> str:
+    return f"PT{float(length):.3f}S"
+
+
+def _xml(attributes: dict[str, str]) -> str:
+    return "".join(f" {name}={quoteattr(value)}" for name, value in attributes.items())

@@ -47,6 +47,9 @@ DATA = ("/etc/fonts", "/etc/localtime", "/usr/share/fonts", "/usr/share/fontconf
 LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", "/lib/ld-musl-x86_64.so.1",
            "/lib/ld-musl-aarch64.so.1")  # fmt: skip
 
+# Some systems wrap ffmpeg into a script, which has to execute its shell and the real one.
+PROGRAMS = ("/bin", "/usr/bin", "/usr/local/bin", "/nix/store", "/gnu/store")
+
 AF_INET, SOCK_STREAM, SOCK_KINDS, IPPROTO_TCP = 2, 1, 0xF, 6
 MSG_FASTOPEN = 0x20000000  # connects without the hook in which Landlock looks at the port
 CLONE_THREAD = 0x10000
@@ -146,7 +149,7 @@ def apply_landlock(
         attributes += struct.pack("Q", SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS)
     rules = libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     check(rules, "landlock ruleset")
-    for path in (program, *LOADERS):
+    for path in (program, *LOADERS, *(PROGRAMS if is_script(program) else ())):
         allow(libc, rules, path, (READ_FILE | EXECUTE) & files)
     for path in (*LIBRARIES, *DATA, *box.get("read", ())):
         allow(libc, rules, path, READ & files)
@@ -160,6 +163,11 @@ def apply_landlock(
         check(libc.syscall(LANDLOCK_ADD_RULE, rules, RULE_NET_PORT, rule, 0), "landlock port")
     check(libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0), "landlock")
     os.close(rules)
+
+
+def is_script(program: str) -> bool:
+    with open(program, "rb") as file:
+        return file.read(2) == b"#!"
 
 
 def allow(libc: ctypes.CDLL, rules: int, path: str, rights: int) -> None:

@@ -66,7 +66,7 @@ def test_an_event_is_delivered_with_its_body_to_the_whole_address(store: Store) 
     body = json.loads(delivery.body)
     assert list(body) == ["type", "id", "timestamp", "sequence", "data"]
     assert (body["type"], body["id"]) == ("job.queued", str(delivery.event_uuid))
-    assert body["data"] == make.read(store, job).to_json()
+    assert body["data"] == make.read(store, job).to_json() | {"waiting": None}  # said when asked
     assert "pa55word" not in delivery.body.decode()
     arrive(store, delivery)
     assert due(store) == []

@@ -45,6 +45,7 @@ def test_jobs_that_ended_long_ago_go_with_all_that_is_theirs(store: Store) -> No
         "job_secrets": 0,
         "job_blobs": 0,
         "job_progress": 0,
+        "job_logs": 0,
         "job_events": 6,
     }
     assert make.status(store, fresh) is J.COMPLETED

@@ -29,7 +29,7 @@ def test_a_jobs_status_changes_in_one_module_only() -> None:
 
 
 def test_jobs_begin_in_one_module_only() -> None:
-    assert _writers(r"insert\(jobs\)") == {"intake"}
+    assert _writers(r"insert(_all\(tx, |\()jobs\b") == {"intake"}
 
 
 def test_attempts_begin_in_one_module_only() -> None:

@@ -40,8 +40,10 @@ def why(store: Store, job: JobRow) -> tuple[str, str]:
     ],
 )
 def test_its_pool_is_stopped(store: Store, stop: StopPolicy, places: int, want: str) -> None:
+    mirror(store)
+    job = make.create(store, make.spec(pool=POOL))
     mirror(store, stop=stop, places=places)
-    assert why(store, make.create(store, make.spec(pool=POOL))) == ("PoolHeld", want)
+    assert why(store, job) == ("PoolHeld", want)
 
 
 def test_its_pool_is_full(store: Store) -> None:

@@ -69,6 +69,8 @@ class Service:
     command: tuple[str, ...] = ("up",)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with every request: an API key, where one is asked for."""
 
     @property
     def url(self) -> str:
@@ -121,9 +123,11 @@ class Service:
     # --- The client ----------------------------------------------------------------------------
 
     def post(self, path: str, body: Any, **options: Any) -> requests.Response:
+        options["headers"] = self.headers | options.get("headers", {})
         return requests.post(self.url + path, json=body, timeout=30, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
+        options["headers"] = self.headers | options.get("headers", {})
         return requests.get(self.url + path, timeout=30, **options)
 
     def patch(self, path: str, body: Any) -> requests.Response:

@@ -89,7 +89,7 @@ def test_a_private_address_is_refused_before_anything_is_sent(
     ("number", "code", "failure"),
     [
         pytest.param(signal.SIGSTOP, Exit.STALLED, "encode_stalled", id="it hangs"),
-        pytest.param(signal.SIGKILL, Exit.MEMORY, "capacity_memory", id="the kernel kills it"),
+        pytest.param(signal.SIGKILL, Exit.MEDIA, "encode_failed", id="somebody kills it"),
     ],
 )
 def test_ffmpeg_in_trouble(

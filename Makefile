@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run demo up test check fix lock bench clean
+.PHONY: help setup setup-run demo up test check fix lock bench bench-api clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ lock: setup-run ## Write requirements/ from pyproject.toml; UPGRADE=1 takes newe
 
 bench: setup ## Measure, and compare with what the documentation says; ARGS goes to the benchmarks
 	@$(PYTHON) -m benchmarks $(ARGS)
+
+bench-api: setup ## Measure the API and the queue: POST, claim, latency
+	@$(PYTHON) -m benchmarks submit queue $(ARGS)
 
 clean: ## Remove .venv and every cache of the tree (not the test servers' cache outside of it)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist var

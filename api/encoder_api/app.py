@@ -24,15 +24,16 @@ from encoder_api.gate import routes_of
 from encoder_api.openapi import build_document
 from encoder_api.services import Services, make_services
 from encoder_api.settings import ApiSettings
+from encoder_core.clock import Clock, SystemClock
 from encoder_db.store import Store
 
 STATIC: Final = Path(__file__).with_name("static")
 _REVALIDATE: Final = {"Cache-Control": "no-cache"}  # after an upgrade nobody sees the old page
 
 
-def create_app(settings: ApiSettings, store: Store) -> Starlette:
+def create_app(settings: ApiSettings, store: Store, *, clock: Clock | None = None) -> Starlette:
     """The ASGI application. The store stays the caller's, who migrates it before and closes it."""
-    services = make_services(settings, store)
+    services = make_services(settings, store, clock or SystemClock())
     app = Starlette(
         routes=[*routes_of(OPERATIONS, services), *_documentation(), *_dashboard(settings)],
         middleware=[Middleware(Edge, metrics=services.metrics)],

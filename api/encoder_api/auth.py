@@ -7,6 +7,7 @@ The service is never open by accident: beyond loopback it starts only with a key
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import threading
 from typing import Final
@@ -25,6 +26,8 @@ from encoder_db.keys import Principal, authenticate_key, has_keys
 from encoder_db.store import Store
 
 KEYS_SEEN_S: Final = 2.0  # for how long "there are no keys" is believed; the first key closes it
+KEY_KNOWN_S: Final = 2.0  # for how long a key is known without a look: a revoked one ends then
+MOST_KNOWN: Final = 1024
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 OPEN: Final = Principal(name="open", owner=DEFAULT_OWNER, scopes=frozenset({Scope.ADMIN.value}))
@@ -62,7 +65,7 @@ def visible_owner(principal: Principal) -> str | None:
 
 
 class Authenticator:
-    """Says who asks, or refuses. Talks to the database: call it in a thread."""
+    """Says who asks, or refuses. All but `recall` talks to the database: call it in a thread."""
 
     def __init__(
         self,
@@ -76,9 +79,18 @@ class Authenticator:
         self._store = store
         self._sessions = sessions
         self._clock = clock or SystemClock()
+        self._known: dict[bytes, tuple[Principal, float]] = {}
         self._lock = threading.Lock()
         self._closed = settings.api_key is not None
         self._believed_until_s = float("-inf")
+
+    def recall(self, request: Request) -> Principal | None:
+        """Whose key it is when that was asked a moment ago, without the database; else None."""
+        presented = bearer_token(request.headers.get("authorization"))
+        if presented is None or self.is_off:
+            return None
+        known = self._known.get(_digest(presented))
+        return known[0] if known is not None and self._clock.monotonic() < known[1] else None
 
     def authenticate(self, request: Request) -> Principal:
         """The principal of a request. Raises Problem: 401, or 403 for other web pages."""
@@ -89,6 +101,7 @@ class Authenticator:
         if presented is not None:
             principal = self._find(presented)
             if principal is not None:
+                self._remember(presented, principal)
                 return principal
         if not self.needs_key():
             _refuse_foreign_host(request)
@@ -126,6 +139,11 @@ class Authenticator:
             raise _unknown_key()
         return principal
 
+    def _remember(self, presented: str, principal: Principal) -> None:
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[_digest(presented)] = (principal, self._clock.monotonic() + KEY_KNOWN_S)
+
     def _find(self, presented: str) -> Principal | None:
         first = self._settings.api_key
         if first is not None and hmac.compare_digest(
@@ -140,6 +158,10 @@ def bearer_token(header: str | None) -> str | None:
     scheme, _, token = (header or "").strip().partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and token else None
+
+
+def _digest(presented: str) -> bytes:
+    return hashlib.sha256(presented.encode()).digest()
 
 
 def unauthorized(detail: str, *, presented: bool = False) -> Problem:

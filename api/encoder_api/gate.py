@@ -50,9 +50,9 @@ def _endpoint(
 
 
 async def _pass(operation: Operation, services: Services, request: Request) -> Response:
-    principal: Principal = OPEN
+    principal = OPEN
     if operation.scope is not None:
-        principal = await run_in_threadpool(services.authenticator.authenticate, request)
+        principal = await _who_asks(services, request)
         _count(services, request, principal)
         require_scope(principal, operation.scope)
     query = None if operation.query is None else parse_query(request, operation.query)
@@ -62,6 +62,13 @@ async def _pass(operation: Operation, services: Services, request: Request) -> R
         response: Response = await operation.handler(call)
         return response
     return await run_in_threadpool(operation.handler, call)  # type: ignore[arg-type]  # plain here
+
+
+async def _who_asks(services: Services, request: Request) -> Principal:
+    known = services.authenticator.recall(request)
+    if known is not None:
+        return known
+    return await run_in_threadpool(services.authenticator.authenticate, request)
 
 
 def _count(services: Services, request: Request, principal: Principal) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 
 from encoder_api.app import services_of
@@ -49,6 +50,7 @@ class ApiServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http="httptools",
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -75,7 +77,8 @@ class ApiServer:
     def run(self, *, ready: Callable[[], None] | None = None) -> None:
         """Serve until stopped. `ready` is called once requests are answered."""
         try:
-            asyncio.run(self._serve(ready))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve(ready))
         finally:
             self.close()
 

@@ -12,6 +12,7 @@ from encoder_api.metrics import Metrics
 from encoder_api.rates import RateLimiter
 from encoder_api.sessions import Sessions
 from encoder_api.settings import ApiSettings
+from encoder_core.clock import Clock
 from encoder_db.store import Store
 from encoder_db.submit import Intake
 
@@ -31,12 +32,12 @@ class Services:
     """Set while the process is about to stop: /readyz says so to load balancers."""
 
 
-def make_services(settings: ApiSettings, store: Store) -> Services:
+def make_services(settings: ApiSettings, store: Store, clock: Clock) -> Services:
     sessions = Sessions(store.keys, hours=settings.session_hours)
-    authenticator = Authenticator(settings, store, sessions)
+    authenticator = Authenticator(settings, store, sessions, clock=clock)
     health, intake = DatabaseHealth(store), Intake(store)
     return Services(
         *(settings, store, authenticator, sessions, Metrics(), health, intake),
         feed=Feed(store),
-        limiter=RateLimiter(settings.rate_limit_per_s),
+        limiter=RateLimiter(settings.rate_limit_per_s, clock=clock),
     )

@@ -149,7 +149,7 @@ def list_keys(
 
 @keys.command("revoke")
 def revoke_key(prefix: Annotated[str, typer.Argument(help="The key's public part.")]) -> None:
-    """Revokes a key at once."""
+    """Revokes a key: within two seconds no process takes it any more."""
     from encoder_cli.keys import revoke
 
     if not revoke(prefix):

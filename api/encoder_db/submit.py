@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.exc import IntegrityError
@@ -17,15 +16,24 @@ from encoder_db.store import Store
 MOST: Final = 64  # statements of this many rows stay far below max_allowed_packet
 
 
-@dataclass(slots=True)
 class _Waiting:
-    submission: Submission
-    job: JobRow | None = None
-    error: BaseException | None = None
+    """One submission and how it went. Its thread sleeps until it is done, or has to write."""
+
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+        self.job: JobRow | None = None
+        self.error: BaseException | None = None
+        self._told = threading.Event()
 
     @property
     def is_done(self) -> bool:
         return self.job is not None or self.error is not None
+
+    def sleep(self) -> None:
+        self._told.wait()
+
+    def wake(self) -> None:
+        self._told.set()
 
 
 class Intake:
@@ -35,18 +43,21 @@ class Intake:
     A job costs a dozen round trips, and a batch costs the same dozen. So the busier the service,
     the cheaper a job; one that comes alone waits for nobody. Whoever asks is answered after the
     commit that has its job, and what is wrong with one job never fails another.
+
+    Who has written hands over to the first that waits, and wakes nobody else for nothing: in
+    Python, a thread that wakes up takes the interpreter from one that works.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._queue: list[_Waiting] = []
         self._writing = False
 
     @property
     def waiting(self) -> int:
         """How many jobs wait for the transaction that is under way."""
-        with self._changed:
+        with self._lock:
             return len(self._queue)
 
     def submit(self, submission: Submission) -> JobRow:
@@ -55,29 +66,24 @@ class Intake:
         if submission.inline is not None:  # megabytes must not hold up the others
             self._write([waiting])
             return _outcome(waiting)
-        with self._changed:
+        with self._lock:
             self._queue.append(waiting)
-        while not waiting.is_done:
-            batch = self._take_turn(waiting)
-            if not batch:
-                continue
-            try:
-                self._write(batch)
-            finally:
-                with self._changed:
-                    self._writing = False
-                    self._changed.notify_all()
+            must_wait, self._writing = self._writing, True
+        if must_wait:
+            waiting.sleep()
+        if not waiting.is_done:
+            self._write_and_hand_over()
         return _outcome(waiting)
 
-    def _take_turn(self, waiting: _Waiting) -> list[_Waiting]:
-        """Who is to be written now, by this thread; nobody when somebody else has seen to it."""
-        with self._changed:
-            self._changed.wait_for(lambda: waiting.is_done or not self._writing)
-            if waiting.is_done:
-                return []
+    def _write_and_hand_over(self) -> None:
+        with self._lock:
             batch, self._queue = self._queue[:MOST], self._queue[MOST:]
-            self._writing = True
-            return batch
+        self._write(batch)
+        with self._lock:
+            self._writing = bool(self._queue)
+            successors = self._queue[:1]
+        for one in (*successors, *batch):
+            one.wake()
 
     def _write(self, batch: Sequence[_Waiting]) -> None:
         try:

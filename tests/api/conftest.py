@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from encoder_api.app import create_app
 from encoder_api.settings import ApiSettings
+from encoder_core.clock import Clock
 from encoder_core.sealing import KeyRing
 from encoder_db.keys import create_key
 from encoder_db.migrations import migrate
@@ -29,6 +30,19 @@ ENVIRONMENT = (
     *("ENCODER_SHUTDOWN_S", "ENCODER_RATE_LIMIT_PER_S", "ENCODER_MAX_QUEUED_PER_OWNER"),
 )
 """The names of the API's settings."""
+
+
+class StillClock:
+    """Stands still until it is told the time."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
 
 Answer = Any  # httpx's response, by whichever name Starlette's client imports it
 
@@ -108,8 +122,8 @@ def make_client(store: Store) -> Iterator[ClientMaker]:
     """A client of an app with other settings; without any, it is open to this machine."""
     made: list[CheckedClient] = []
 
-    def make(**settings: Any) -> CheckedClient:
-        client = CheckedClient(create_app(ApiSettings(**settings), store))
+    def make(*, clock: Clock | None = None, **settings: Any) -> CheckedClient:
+        client = CheckedClient(create_app(ApiSettings(**settings), store, clock=clock))
         made.append(client)
         return client
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from encoder_api.auth import bearer_token, check_exposure
+from encoder_api.auth import KEY_KNOWN_S, bearer_token, check_exposure
 from encoder_api.sessions import COOKIE, Sessions
 from encoder_api.settings import ApiSettings
 from encoder_core.errors import ConfigurationError
 from encoder_db.keys import create_key, list_keys, revoke_key
 from encoder_db.store import Store
-from tests.api.conftest import KEYS, CheckedClient, ClientMaker
+from tests.api.conftest import KEYS, CheckedClient, ClientMaker, StillClock
 from tests.api.samples import job
+from tests.db.builders import statements
 
 AddKey = Callable[..., dict[str, str]]
 KEY = "a-first-key-of-some-length"
@@ -115,7 +116,12 @@ def test_scopes(
     assert response.status_code == want
 
 
-def test_a_revoked_key_is_worth_nothing(client: CheckedClient, store: Store) -> None:
+def test_a_revoked_key_is_worth_nothing_moments_later(
+    make_client: ClientMaker, store: Store
+) -> None:
+    clock = StillClock()
+    client = make_client(clock=clock)
+
     def add(name: str) -> str:
         return store.run(lambda tx: create_key(tx, name=name, owner="one", scopes=["admin"]))
 
@@ -124,6 +130,8 @@ def test_a_revoked_key_is_worth_nothing(client: CheckedClient, store: Store) -> 
     assert client.get("/jobs", headers=headers).status_code == 200
     with store.begin() as tx:
         revoke_key(tx, next(k.public for k in list_keys(tx) if k.name == "lost"))
+    assert client.get("/jobs", headers=headers).status_code == 200  # so that few requests look
+    clock.sleep(KEY_KNOWN_S)
     assert client.get("/jobs", headers=headers).status_code == 401
     assert client.get("/jobs", headers={"Authorization": f"Bearer {kept}"}).status_code == 200
 
@@ -191,6 +199,24 @@ def test_a_login_needs_a_key(make_client: ClientMaker) -> None:
     assert response.status_code == 401
     assert "set-cookie" not in response.headers
     assert "canary" not in response.text
+
+
+def test_who_asks_is_looked_up_once_for_many_requests(
+    make_client: ClientMaker, store: Store, add_key: AddKey
+) -> None:
+    clock = StillClock()
+    client = make_client(clock=clock)
+    headers = add_key("one", "jobs:read")
+
+    def lookups() -> int:
+        with statements(store) as seen:
+            assert client.get("/session", headers=headers).status_code == 200
+        return sum("api_keys" in statement for statement in seen)
+
+    assert lookups() > 0
+    assert [lookups() for _ in range(3)] == [0, 0, 0]
+    clock.sleep(KEY_KNOWN_S)
+    assert lookups() == 1
 
 
 def test_a_login_ends_with_its_key(client: CheckedClient, store: Store) -> None:

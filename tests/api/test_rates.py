@@ -7,22 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from encoder_api.rates import MAX_BUCKETS, RateLimiter
-from tests.api.conftest import ClientMaker
+from tests.api.conftest import ClientMaker, StillClock
 
 Headers = dict[str, str]
 AddKey = Callable[..., Headers]
-
-
-class StillClock:
-    """Stands still until it is told the time."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def test_a_key_has_its_bucket_and_a_bucket_fills_again() -> None:

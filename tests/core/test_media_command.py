@@ -124,3 +124,9 @@ def test_no_demuxer_that_opens_other_files_is_allowed() -> None:
     forbidden = {"hls", "dash", "concat", "sdp", "lavfi", "tedcaptions", "image2pipe", "imf"}
     assert not forbidden & set(allowed)
     assert whitelist[whitelist.index("-protocol_whitelist") + 1] == "file,pipe"
+
+
+def test_from_the_gateway_nothing_but_the_gateway_is_read() -> None:
+    arguments = build_probe_command("http://127.0.0.1:4/secret")
+    assert arguments[arguments.index("-protocol_whitelist") + 1] == "http,tcp"
+    assert arguments[-1] == "http://127.0.0.1:4/secret"

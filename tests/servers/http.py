@@ -47,6 +47,9 @@ class Fault:
     """Cut with a TCP reset instead of an orderly end."""
     stall_at: float | None = None
     """Send this fraction of the body, then nothing more, with the connection open."""
+    hold_at: float | None = None
+    """Send this fraction of the body, then wait for `until`, then the rest."""
+    until: threading.Event | None = None
     bytes_per_s: int | None = None
     """Send no faster."""
     ignore_range: bool = False
@@ -259,7 +262,12 @@ class _Handler(QuietHandler):
         if self.command == "HEAD":
             return
         ends_at = min((f for f in (fault.cut_at, fault.stall_at) if f is not None), default=1.0)
-        for piece in self._paced(memoryview(data)[: int(len(data) * ends_at)], fault):
+        held_at = int(len(data) * min(fault.hold_at or 0.0, ends_at))
+        for piece in self._paced(memoryview(data)[:held_at], fault):
+            self._write(piece, chunked=fault.no_length)
+        if fault.until is not None and not self._wait(fault.until):
+            return
+        for piece in self._paced(memoryview(data)[held_at : int(len(data) * ends_at)], fault):
             self._write(piece, chunked=fault.no_length)
         if fault.stall_at is not None:
             self._hang()
@@ -316,6 +324,13 @@ class _Handler(QuietHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def _wait(self, until: threading.Event) -> bool:
+        """Until the test says so; False when the server goes away first."""
+        while not until.wait(1 / DRIPS_PER_S):
+            if self.closing.is_set():
+                return False
+        return True
 
     def _hang(self) -> None:
         self.close_connection = True

@@ -12,7 +12,7 @@ import pytest
 from encoder_core.errors import JobError
 from encoder_core.reports import WorkerLimits
 from encoder_core.storage.base import Reading, SourceStat
-from encoder_worker.fetch import Fetch, fetch_source
+from encoder_worker.fetch import Fetch
 
 DATA = os.urandom(10_240)
 PIECE = 1000
@@ -64,13 +64,14 @@ class Scripted:
 
 def fetch(connector: Scripted, target: Path, **limits: float) -> list[float]:
     shares: list[float] = []
-    fetch_source(
+    with Fetch(
         connector,
         target,
         limits=WorkerLimits.model_validate(limits),
         clock=Clock(),
         on_progress=shares.append,
-    )
+    ) as fetching:
+        fetching.finish()
     return shares
 
 
@@ -156,14 +157,11 @@ class TestOneStream:
                     clock.sleep(10)
                     yield bytes([byte])
 
-        with pytest.raises(JobError) as caught:
-            fetch_source(
-                Dripping(),
-                tmp_path / "source",
-                limits=WorkerLimits(),
-                clock=clock,
-                on_progress=lambda _: None,
-            )
+        with (
+            pytest.raises(JobError) as caught,
+            Fetch(Dripping(), tmp_path / "source", limits=WorkerLimits(), clock=clock) as fetching,
+        ):
+            fetching.finish()
         assert caught.value.code == "source_slow"
         assert clock.now == 60
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,12 @@ PYTHON = str(Path(sys.executable).resolve())
 
 
 def run_inside(
-    code: str, folder: Path, *, read: tuple[Path, ...] = ()
+    code: str, folder: Path, *, read: tuple[Path, ...] = (), port: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run Python locked in like ffmpeg: it may write `folder` and read `read`."""
     argv = launch_arguments(
         [PYTHON, "-I", "-S", "-c", code],
-        Box(read=(Path(PYTHON).parents[1] / "lib", *read), write=(folder,)),
+        Box(read=(Path(PYTHON).parents[1] / "lib", *read), write=(folder,), port=port),
         layers=active_layers(),
     )
     return subprocess.run(
@@ -84,6 +85,44 @@ def test_it_cannot(code: str, inside: Path, tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (1, "began\n"), ended.stderr
     assert "Permission" in ended.stderr or "not permitted" in ended.stderr, ended.stderr
     assert not (tmp_path / "new").exists()
+
+
+class TestWithAPort:
+    """What a run gets that reads from the gateway."""
+
+    def test_it_reaches_the_port(self, inside: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            code = f"import _socket as s; s.socket(2, 1).connect(('127.0.0.1', {port}))"
+            ended = run_inside(code, inside, port=port)
+        assert ended.returncode == 0, ended.stderr
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            pytest.param("s.socket(2, 1).connect(('127.0.0.1', OTHER))", id="reach another port"),
+            pytest.param("s.socket(2, 1).bind(('127.0.0.1', 0))", id="take a port"),
+            pytest.param("s.socket(2, 2)", id="open a UDP socket"),
+            pytest.param("s.socket(2, 3, 1)", id="open a raw socket"),
+            pytest.param("s.socket(2, 1, 262)", id="open a multipath TCP socket"),
+            pytest.param("s.socket(10, 1)", id="open an IPv6 socket"),
+            pytest.param("s.socket(1, 1)", id="open a Unix socket"),
+            pytest.param(
+                "s.socket(2, 1).sendto(b'x', 0x20000000, ('127.0.0.1', OTHER))",
+                id="connect by sending",
+            ),
+        ],
+    )
+    def test_it_cannot(self, code: str, inside: Path) -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as own,
+            socket.create_server(("127.0.0.1", 0)) as other,
+        ):
+            code = code.replace("OTHER", str(other.getsockname()[1]))
+            code = f"import _socket as s; print('began', flush=True); {code}"
+            ended = run_inside(code, inside, port=own.getsockname()[1])
+        assert (ended.returncode, ended.stdout) == (1, "began\n"), ended.stderr
+        assert "Permission" in ended.stderr or "not permitted" in ended.stderr, ended.stderr
 
 
 def test_it_sees_nothing_of_our_environment(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from encoder_core.reports import WorkerLimits
 from encoder_core.specs import OutputSpec
 from encoder_worker.encode import Encoder
 from encoder_worker.examine import examine_source
+from encoder_worker.source import Source
 from encoder_worker.tools import Tools, find_tools
 from encoder_worker.verify import Made, verify_output
 
@@ -55,7 +56,7 @@ class Scratch:
 @pytest.fixture(scope="module")
 def encoded(clip: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Scratch:
     folder = tmp_path_factory.mktemp("encoded")
-    source = clip("h264_640x360_25p_20s_stereo.mp4")
+    source = Source(clip("h264_640x360_25p_20s_stereo.mp4"))
     tools = find_tools()
     probe, _ = examine_source(tools, source, folder)
     destination = {"kind": "file", "path": "out/film.m3u8"}

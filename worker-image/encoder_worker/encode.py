@@ -19,7 +19,8 @@ from encoder_core.media.planned import OutputPlan
 from encoder_core.media.verify import Finding
 from encoder_core.reports import WorkerLimits
 from encoder_worker.endings import explain_end
-from encoder_worker.tools import Box, Ended, Tools, run_ffmpeg
+from encoder_worker.source import Source
+from encoder_worker.tools import Ended, Tools, run_ffmpeg
 from encoder_worker.verify import Made, find_files, verify_output
 
 log = logging.getLogger("encoder_worker")
@@ -42,7 +43,7 @@ class Encoder:
         self,
         tools: Tools,
         *,
-        source: Path,
+        source: Source,
         folder: Path,
         threads: int,
         limits: WorkerLimits,
@@ -94,18 +95,21 @@ class Encoder:
     def _run(self, plans: Sequence[OutputPlan]) -> Ended:
         for plan in plans:
             self._prepare(plan)
-        arguments = build_encode_command(
-            plans, source=str(self._source), folder=str(self._folder), threads=self._threads
-        )
-        ended = run_ffmpeg(
-            self._tools,
-            arguments,
-            Box((self._source,), (self._folder,), file_bytes=self._limits.output_bytes),
-            self._folder,
-            clock=self._clock,
-            stall_s=self._limits.stall_s,
-            on_progress=lambda block: self._on_progress(read_progress(block)),
-        )
+        limits, folder = self._limits, self._folder
+        with self._source.opened(write=(folder,), file_bytes=limits.output_bytes) as opened:
+            arguments = build_encode_command(
+                plans, source=opened.name, folder=str(folder), threads=self._threads
+            )
+            ended = run_ffmpeg(
+                self._tools,
+                arguments,
+                opened.box,
+                folder,
+                clock=self._clock,
+                stall_s=limits.stall_s,
+                on_progress=lambda block: self._on_progress(read_progress(block)),
+                is_held=opened.is_held,
+            )
         outputs = [plan.index for plan in plans]
         log.info("ffmpeg_ended", extra={"exit_code": ended.code, "outputs": outputs})
         for line in ended.log.splitlines():

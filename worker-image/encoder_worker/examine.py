@@ -17,15 +17,19 @@ from encoder_core.media.probe import (
     missing_seconds,
     parse_probe,
 )
-from encoder_worker.tools import Box, Tools, run_probe, stream_probe
+from encoder_worker.source import Source
+from encoder_worker.tools import Tools, run_probe, stream_probe
 
 FORGIVEN_S: Final = 1.0  # a header's duration is rounded, and the last packet may have no length
 FORGIVEN_SHARE: Final = 0.02
 
 
-def examine_source(tools: Tools, source: Path, folder: Path) -> tuple[Probe, dict[str, Any]]:
+def examine_source(tools: Tools, source: Source, folder: Path) -> tuple[Probe, dict[str, Any]]:
     """
     The source's probe and ffprobe's own document.
+
+    One that still arrives is waited for, unless it is one whose index in the header declares every
+    sample, as that of MP4 and MOV does: then what is missing at the end is known without.
 
     Raises JobError: `source_invalid` when it is no media file, `source_truncated` when its packets
     end before its header says.
@@ -35,22 +39,27 @@ def examine_source(tools: Tools, source: Path, folder: Path) -> tuple[Probe, dic
     if probe.video is None and not probe.audio:
         raise JobError("source_invalid", "The source has neither picture nor sound.")
     if probe.needs_measuring:
+        source.settle()
         probe = _measure(tools, source, folder, probe, refuse_short=True)
     if probe.video is None and not probe.audio:
         raise JobError("source_invalid", "The source has not one frame and no sound.")
+    if probe.still:
+        source.settle()  # too small to be worth more
     return probe, document
 
 
 def examine_output(tools: Tools, path: Path, folder: Path) -> Probe:
     """What was made, with its packets counted."""
-    probe = parse_probe(_probe(tools, path, folder, count=True))
-    return _measure(tools, path, folder, probe) if probe.needs_measuring else probe
+    made = Source(path)
+    probe = parse_probe(_probe(tools, made, folder, count=True))
+    return _measure(tools, made, folder, probe) if probe.needs_measuring else probe
 
 
-def _probe(tools: Tools, path: Path, folder: Path, *, count: bool) -> dict[str, Any]:
-    box = Box(read=(path,), write=())
-    arguments = build_probe_command(str(path), count_packets=count)
-    document: dict[str, Any] = json.loads(run_probe(tools, arguments, box, folder))
+def _probe(tools: Tools, source: Source, folder: Path, *, count: bool) -> dict[str, Any]:
+    with source.opened() as opened:
+        arguments = build_probe_command(opened.name, count_packets=count)
+        printed = run_probe(tools, arguments, opened.box, folder, is_held=opened.is_held)
+    document: dict[str, Any] = json.loads(printed)
     return document
 
 
@@ -63,12 +72,12 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 def _measure(
-    tools: Tools, path: Path, folder: Path, probe: Probe, *, refuse_short: bool = False
+    tools: Tools, source: Source, folder: Path, probe: Probe, *, refuse_short: bool = False
 ) -> Probe:
-    box = Box(read=(path,), write=())
-    output = stream_probe(tools, build_measure_command(str(path)), box, folder)
     may_restart = not RESTARTING_FORMATS.isdisjoint(probe.formats)
-    spans = measure_packets(_lines(output), may_restart=may_restart)
+    with source.opened() as opened:
+        output = stream_probe(tools, build_measure_command(opened.name), opened.box, folder)
+        spans = measure_packets(_lines(output), may_restart=may_restart)
     missing = missing_seconds(probe, spans)
     if refuse_short and missing > max(FORGIVEN_S, (probe.duration_s or 0) * FORGIVEN_SHARE):
         raise JobError(

@@ -36,25 +36,6 @@ NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 LOOK_S: Final = 1.0  # how often whoever waits looks whether the source is too slow
 
 
-def fetch_source(
-    connector: SourceConnector,
-    target: Path,
-    *,
-    limits: WorkerLimits,
-    clock: Clock,
-    on_progress: Callable[[float], None],
-) -> SourceStat:
-    """
-    Copy the source to `target`, whole or not at all.
-
-    Raises JobError: what the connector says, `source_changed`, `source_truncated`,
-    `source_too_large`, `source_slow`, `source_invalid` for an empty one, or `capacity_disk`.
-    """
-    with Fetch(connector, target, limits=limits, clock=clock, on_progress=on_progress) as fetch:
-        fetch.finish()
-        return fetch.stat
-
-
 @dataclass(slots=True)
 class _Piece:
     """A part of the source that one connection brings."""
@@ -74,7 +55,12 @@ class _Closed(Exception):
 
 
 class Fetch:
-    """One source on its way to one file. Begins when entered; leaving ends what still runs."""
+    """
+    One source on its way to one file. Begins when entered; leaving ends what still runs.
+
+    It fails with a JobError: what the connector says, `source_changed`, `source_truncated`,
+    `source_too_large`, `source_slow`, `source_invalid` for an empty one, or `capacity_disk`.
+    """
 
     def __init__(
         self,
@@ -84,6 +70,7 @@ class Fetch:
         limits: WorkerLimits,
         clock: Clock,
         on_progress: Callable[[float], None] = lambda _: None,
+        on_complete: Callable[[], None] = lambda: None,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._connector = connector
@@ -91,6 +78,7 @@ class Fetch:
         self._limits = limits
         self._clock = clock
         self._on_progress = on_progress
+        self._on_complete = on_complete
         self._piece_bytes = piece_bytes
         self._rate: _Rate
         self._changed = threading.Condition()
@@ -154,6 +142,11 @@ class Fetch:
                 finally:
                     self._wanted.remove(at)
             return end
+
+    def raise_failure(self) -> None:
+        """Raise what has ended the fetch, if anything has."""
+        with self._changed:
+            self._raise_error()
 
     def _wait(self) -> None:
         """Until something changed, or it is time to look again. Holds the lock."""
@@ -344,6 +337,9 @@ class Fetch:
             raise JobError("source_invalid", "The source is empty.")
         if size is not None and here != size:
             raise JobError("source_truncated", f"{here} of {size} bytes came.")
+        if self._error is not None:
+            return
+        self._on_complete()
         self._complete = True
         self._changed.notify_all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Final
 
 from encoder_core.reports import Phase, ProgressReport
@@ -21,9 +22,10 @@ _IN_PLACE: Final = {**_WITH_FETCH, Phase.FETCHING: (0.0, 0.0), Phase.PROBING: (0
 
 
 class Progress:
-    """Written by the working thread, read by the reporting one; each value is replaced whole."""
+    """Written by the working thread and those that fetch; each value is replaced whole."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._shares = _WITH_FETCH
         self._now = ProgressReport(phase=Phase.FETCHING, percent=0.0)
 
@@ -41,16 +43,27 @@ class Progress:
         fps: float | None = None,
         eta_s: float | None = None,
     ) -> None:
+        with self._lock:
+            self._now = ProgressReport(
+                phase=phase,
+                percent=self._percent(phase, fraction),
+                speed=speed,
+                frame=frame,
+                fps=fps,
+                eta_s=eta_s,
+            )
+
+    def fetching(self, fraction: float) -> None:
+        """So much is here. Once something else goes on meanwhile, that is what is shown."""
+        with self._lock:
+            if self._now.phase is Phase.FETCHING:
+                percent = self._percent(Phase.FETCHING, fraction)
+                self._now = ProgressReport(phase=Phase.FETCHING, percent=percent)
+
+    def _percent(self, phase: Phase, fraction: float) -> float:
         begin, end = self._shares[phase]
         percent = begin + (end - begin) * min(1.0, max(0.0, fraction))
-        self._now = ProgressReport(
-            phase=phase,
-            percent=round(max(self._now.percent, percent), 2),
-            speed=speed,
-            frame=frame,
-            fps=fps,
-            eta_s=eta_s,
-        )
+        return round(max(self._now.percent, percent), 2)
 
     @property
     def now(self) -> ProgressReport:

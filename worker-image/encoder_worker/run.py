@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,11 +37,12 @@ from encoder_worker.cpu import count_threads
 from encoder_worker.deliver import deliver, describe
 from encoder_worker.encode import EncodeProgress, Encoder
 from encoder_worker.examine import examine_source
-from encoder_worker.fetch import fetch_source
+from encoder_worker.fetch import Fetch
 from encoder_worker.manifest import Encoded, Manifest, find_encoded
 from encoder_worker.progress import Progress
 from encoder_worker.reporter import Reporter
-from encoder_worker.sandbox import require_layers
+from encoder_worker.sandbox import can_limit_ports, require_layers
+from encoder_worker.source import Source, arriving
 from encoder_worker.summary import describe_source
 from encoder_worker.tools import Tools, find_tools
 from encoder_worker.verify import Made
@@ -151,11 +153,10 @@ def make_outputs(attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput
 def encode_source(
     attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput]
 ) -> dict[int, Encoded]:
-    source = fetch(attempt)
-    attempt.reach(Milestone.FETCHED)
-    probe = examine(attempt, tools, source)
-    plans = plan(attempt, missing, probe)
-    return encode(attempt, tools, source, plans)
+    with fetch(attempt, tools) as source:
+        probe = examine(attempt, tools, source)
+        plans = plan(attempt, missing, probe)
+        return encode(attempt, tools, source, plans)
 
 
 # --- The steps -------------------------------------------------------------------------------
@@ -167,9 +168,10 @@ def find_ready(attempt: Attempt) -> dict[int, Encoded]:
     return {index: encoded for index, encoded in found.items() if encoded is not None}
 
 
-def fetch(attempt: Attempt) -> Path:
+@contextmanager
+def fetch(attempt: Attempt, tools: Tools) -> Iterator[Source]:
     """
-    The source as a file with a name of ours.
+    The source under a name of ours, where that is possible before it is whole.
 
     A user's name would be read by ffmpeg as a pattern, and by its ending.
     """
@@ -182,15 +184,19 @@ def fetch(attempt: Attempt) -> Path:
             raise JobError("source_invalid", "The source is empty.")
         path.symlink_to(connector.local_path.resolve())
         attempt.progress.source_is_here()
-        return path
-    fetch_source(
+        attempt.reach(Milestone.FETCHED)
+        yield Source(path)
+        return
+    coming = Fetch(
         connector,
         path,
         limits=attempt.order.limits,
         clock=attempt.clock,
-        on_progress=lambda share: attempt.progress.update(Phase.FETCHING, share),
+        on_progress=attempt.progress.fetching,
+        on_complete=lambda: attempt.reach(Milestone.FETCHED),
     )
-    return path
+    with arriving(coming, path, can_serve=can_limit_ports(tools.layers)) as source:
+        yield source
 
 
 def find_source(attempt: Attempt) -> SourceConnector:
@@ -204,8 +210,9 @@ def find_source(attempt: Attempt) -> SourceConnector:
     return InlineFromApi(order.inline_url, order.token, size_bytes=size, clock=attempt.clock)
 
 
-def examine(attempt: Attempt, tools: Tools, source: Path) -> Probe:
-    attempt.progress.update(Phase.PROBING, 0.0)
+def examine(attempt: Attempt, tools: Tools, source: Source) -> Probe:
+    if not source.arriving:
+        attempt.progress.update(Phase.PROBING, 0.0)
     probe, document = examine_source(tools, source, attempt.folder)
     attempt.reporter.send(SourceReport(source=describe_source(document, probe)))
     return probe
@@ -232,7 +239,7 @@ def plan(attempt: Attempt, missing: Sequence[OrderedOutput], probe: Probe) -> li
 
 
 def encode(
-    attempt: Attempt, tools: Tools, source: Path, plans: Sequence[OutputPlan]
+    attempt: Attempt, tools: Tools, source: Source, plans: Sequence[OutputPlan]
 ) -> dict[int, Encoded]:
     """Encode and verify; what came out right is kept for delivery, by this attempt or another."""
     folder = attempt.folder / "out"

@@ -91,22 +91,40 @@ class Ended:
     memory_limit: int | None = None
 
 
-def run_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) -> bytes:
+def run_probe(
+    tools: Tools,
+    arguments: Sequence[str],
+    box: Box,
+    folder: Path,
+    *,
+    is_held: Callable[[], bool] = lambda: False,
+) -> bytes:
     """What ffprobe prints. Raises JobError `source_invalid` when it fails."""
     output = bytearray()
-    for data in stream_probe(tools, arguments, box, folder):
+    for data in stream_probe(tools, arguments, box, folder, is_held=is_held):
         output += data
         if len(output) > MAX_DOCUMENT_BYTES:
             raise JobError("source_invalid", "The file has too many streams to describe.")
     return bytes(output)
 
 
-def stream_probe(tools: Tools, arguments: Sequence[str], box: Box, folder: Path) -> Iterator[bytes]:
-    """What ffprobe prints, as it comes: the packets of a day do not fit the memory."""
+def stream_probe(
+    tools: Tools,
+    arguments: Sequence[str],
+    box: Box,
+    folder: Path,
+    *,
+    is_held: Callable[[], bool] = lambda: False,
+) -> Iterator[bytes]:
+    """
+    What ffprobe prints, as it comes: the packets of a day do not fit the memory.
+
+    While `is_held`, it waits for us, and standing still is not its fault.
+    """
     log = _Log()
     box = replace(box, file_bytes=0, cpu_s=PROBE_CPU_S)  # it has nothing to write
     with launched(tools, [tools.ffprobe, *arguments], box, folder) as process:
-        movement = _Movement(process.pid, SystemClock(), tools.stall_s)
+        movement = _Movement(process.pid, SystemClock(), tools.stall_s, is_held)
         for stream, data in _read_both(process):
             if stream is process.stdout and data:
                 movement.note()
@@ -130,9 +148,10 @@ def run_ffmpeg(
     clock: Clock,
     stall_s: float,
     on_progress: Callable[[dict[str, str]], None],
+    is_held: Callable[[], bool] = lambda: False,
 ) -> Ended:
     """
-    Run ffmpeg to its end, or kill it when nothing moves for `stall_s`.
+    Run ffmpeg to its end, or kill it when nothing moves for `stall_s`, though it is not held.
 
     What counts as moving is its own progress, or bytes that it reads or writes: rewriting a large
     file for a fast start takes minutes without a frame.
@@ -141,7 +160,7 @@ def run_ffmpeg(
     kills = books.count_kills()
     with launched(tools, [tools.ffmpeg, *arguments], box, folder) as process:
         log, progress = _Log(), _ProgressLines(on_progress)
-        movement = _Movement(process.pid, clock, stall_s)
+        movement = _Movement(process.pid, clock, stall_s, is_held)
         stalled = False
         for stream, data in _read_both(process):
             if stream is process.stderr:
@@ -189,10 +208,11 @@ def _read_both(process: subprocess.Popen[bytes]) -> Iterator[tuple[IO[bytes] | N
 class _Movement:
     """Whether a child still gets somewhere: says something, or reads or writes bytes."""
 
-    def __init__(self, pid: int, clock: Clock, stall_s: float) -> None:
+    def __init__(self, pid: int, clock: Clock, stall_s: float, is_held: Callable[[], bool]) -> None:
         self._pid = pid
         self._clock = clock
         self._stall_s = stall_s
+        self._is_held = is_held
         self._bytes = 0
         self._moved_at = self._looked_at = clock.monotonic()
 
@@ -204,7 +224,7 @@ class _Movement:
         if now - self._looked_at >= POLL_S:
             self._looked_at = now
             moved = _bytes_moved(self._pid)
-            if moved != self._bytes:
+            if moved != self._bytes or self._is_held():
                 self._bytes, self._moved_at = moved, now
         return now - self._moved_at > self._stall_s
 

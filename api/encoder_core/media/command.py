@@ -20,8 +20,9 @@ MAX_PIXELS: Final = 16384 * 8704  # above 16K; a 62 kB file can claim more and t
 MUXING_QUEUE: Final = 4096  # packets that wait for a late stream; the default of 128 is too few
 PROGRESS_PERIOD_S: Final = 0.5  # as ffmpeg's own default; below 1 % of its time even at 0.05
 
+GATEWAY: Final = "http://127.0.0.1:"  # what a path never begins with
+
 _READ_SAFELY: Final = (
-    *("-protocol_whitelist", "file,pipe"),
     *("-format_whitelist", ",".join(SOURCE_DEMUXERS)),
     *("-max_pixels", str(MAX_PIXELS)),
 )
@@ -36,21 +37,32 @@ _TONE_MAP: Final = (
 )
 
 
+def _read_safely(source: str) -> tuple[str, ...]:
+    """Options before an input: no list of files or addresses passes for media."""
+    protocols = "http,tcp" if source.startswith(GATEWAY) else "file,pipe"
+    return ("-protocol_whitelist", protocols, *_READ_SAFELY)
+
+
+def _name(source: str) -> str:
+    """An absolute path, or the address of the worker's own gateway."""
+    return source if source.startswith(GATEWAY) else f"file:{source}"
+
+
 def build_probe_command(source: str, *, count_packets: bool = False) -> list[str]:
     """Arguments of ffprobe for a file's format and streams, as JSON."""
     return [
-        *("-hide_banner", "-loglevel", "error", *_READ_SAFELY),
+        *("-hide_banner", "-loglevel", "error", *_read_safely(source)),
         *(["-count_packets"] if count_packets else []),
-        *("-show_format", "-show_streams", "-of", "json", f"file:{source}"),
+        *("-show_format", "-show_streams", "-of", "json", _name(source)),
     ]
 
 
 def build_measure_command(source: str) -> list[str]:
     """Arguments of ffprobe that list every packet's time, for `measure_packets`."""
     return [
-        *("-hide_banner", "-loglevel", "error", *_READ_SAFELY),
+        *("-hide_banner", "-loglevel", "error", *_read_safely(source)),
         *("-show_entries", "packet=stream_index,pts_time,dts_time,duration_time", "-of", "csv=p=0"),
-        f"file:{source}",
+        _name(source),
     ]
 
 
@@ -71,10 +83,10 @@ def build_encode_command(
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "warning", "-nostats"),
         *("-progress", "pipe:1", "-stats_period", f"{PROGRESS_PERIOD_S:g}"),
         *("-filter_threads", str(threads), "-filter_complex_threads", str(threads)),
-        *_READ_SAFELY,
+        *_read_safely(source),
         *("-threads", str(threads)),
         *(_clip_arguments(*shared) if shared else []),
-        *("-i", f"file:{source}"),
+        *("-i", _name(source)),
         *(["-filter_complex", graph] if graph else []),
         *(
             argument

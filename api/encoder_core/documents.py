@@ -50,7 +50,13 @@ class AttemptDocument(Document):
     """`local` or `kubernetes`."""
     worker: str | None = None
     """The Pod, or the host and process."""
+    node: str | None = None
+    """Where that Pod ran."""
     failure: Failure | None = None
+    budget: str | None = None
+    """Which allowance the failure used up; see failures.md."""
+    exit_code: int | None = None
+    """Of the worker; negative for a signal."""
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -49,6 +49,7 @@ _BY_CODE: Final = {
     "address_not_allowed": Exit.REQUEST,
     "file_not_allowed": Exit.REQUEST,
     "credentials_required": Exit.REQUEST,
+    "credentials_missing": Exit.REQUEST,
     "capacity_memory": Exit.MEMORY,
     "capacity_disk": Exit.DISK,
     "encode_stalled": Exit.STALLED,

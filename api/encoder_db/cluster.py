@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, func, insert, or_, select, update
@@ -38,6 +40,8 @@ class ResourceRow:
     resource_name: str | None
     resource_uid: str | None
     finished_at: datetime | None
+    publish_until: datetime | None
+    """Until then the worker of the latest attempt may publish outputs."""
     version: int
     deleted: bool
 
@@ -53,7 +57,11 @@ def read_resource(
     ]
     latest = (job_attempts.c.job_id == jobs.c.id) & (job_attempts.c.number == jobs.c.attempt)
     query = (
-        select(jobs, job_attempts.c.status.label("attempt_status"), job_attempts.c.worker)
+        select(
+            jobs,
+            job_attempts.c.status.label("attempt_status"),
+            *(job_attempts.c.worker, job_attempts.c.publish_until),
+        )
         .outerjoin(job_attempts, latest)
         .where(or_(*named))
         .order_by(jobs.c.id.desc())
@@ -75,6 +83,7 @@ def read_resource(
         resource_name=row["resource_name"],
         resource_uid=row["resource_uid"],
         finished_at=row["finished_at"],
+        publish_until=row["publish_until"],
         version=row["version"],
         deleted=row["deleted_at"] is not None,
     )
@@ -107,9 +116,11 @@ def adopt_job(
     return job
 
 
-def begin_pod(tx: Connection, job_id: int, attempt: int, *, resource: str) -> str | None:
+def begin_pod(
+    tx: Connection, job_id: int, attempt: int, *, resources: Mapping[str, Any]
+) -> str | None:
     """
-    Give an attempt its Pod's name and a fresh token, before the Pod exists.
+    Give an attempt a fresh token before its Pod exists, and note what the Pod is to have.
 
     None when the attempt is not current any more: then no Pod may be made for it. May run again
     as long as no worker has used the token: the earlier one is void then.
@@ -124,7 +135,7 @@ def begin_pod(tx: Connection, job_id: int, attempt: int, *, resource: str) -> st
     tx.execute(
         update(job_attempts)
         .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
-        .values(token_hash=hash_token(token))
+        .values(token_hash=hash_token(token), resources=dict(resources))
     )
     return token
 
@@ -141,6 +152,26 @@ def record_pod(tx: Connection, job_id: int, attempt: int, *, resource: str) -> b
         .values(worker=pod_name(resource, attempt))
     )
     return tx.execute(change).rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierAttempt:
+    """What became of a Pod before this one."""
+
+    resources: dict[str, Any] | None
+    failure_code: str | None
+    node: str | None
+
+
+def earlier_attempts(tx: Connection, job_id: int, before: int) -> list[EarlierAttempt]:
+    """The latest twenty first."""
+    query = (
+        select(job_attempts.c.resources, job_attempts.c.failure_code, job_attempts.c.node)
+        .where(job_attempts.c.job_id == job_id, job_attempts.c.number < before)
+        .order_by(job_attempts.c.number.desc())
+        .limit(20)
+    )
+    return [EarlierAttempt(row.resources, row.failure_code, row.node) for row in tx.execute(query)]
 
 
 def record_node(tx: Connection, job_id: int, attempt: int, *, node: str) -> None:

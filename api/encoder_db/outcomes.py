@@ -36,6 +36,7 @@ def finish_attempt(
     lost: bool = False,
     failure: Failure | None = None,
     last_word: FinalReport | None = None,
+    may_retry: bool = True,
     limits: RetryLimits,
     jitter: float,
 ) -> JobStatus | None:
@@ -45,8 +46,9 @@ def finish_attempt(
     `exit_code` is None when nobody knows it, negative when a signal ended the process; `lost`
     says that the executor is gone without a word; `failure` is what the executor saw itself;
     `last_word` is what the worker left elsewhere, for when its final report never arrived.
-    `jitter` is a random number in [0, 1). None: the attempt was ended by another, or is not
-    current; losing is normal.
+    `may_retry` is False when another attempt would end like this one. `jitter` is a random
+    number in [0, 1). None: the attempt was ended by another, or is not current; losing is
+    normal.
     """
 
     def work(tx: Connection) -> JobStatus | None:
@@ -91,7 +93,7 @@ def finish_attempt(
             jitter=jitter,
             retry_after_s=final.retry_after_s if final else None,
         )
-        if not isinstance(decided, Retry):
+        if not may_retry or not isinstance(decided, Retry):
             return fail_job(tx, job, because).status
         if job.status is JobStatus.QUEUED:
             requeue(tx, job, delay_s=decided.after_s)

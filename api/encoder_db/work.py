@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from encoder_core.errors import JobError
 from encoder_core.redaction import merge_secrets
-from encoder_core.reports import OrderedOutput
+from encoder_core.reports import OrderedOutput, SourceInfo
 from encoder_core.sealing import CannotOpen
 from encoder_core.specs import JobSpec
 from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus, OutputStatus
@@ -32,6 +32,8 @@ class Work:
     """With its secrets in place, and with the outputs of `outputs` only."""
     outputs: list[OrderedOutput]
     """Those that are not uploaded yet, under their index in the job."""
+    source_info: SourceInfo | None
+    """What an earlier attempt learned of the source."""
     has_inline: bool
     """The source's bytes are to be read with `blobs.read_blob`."""
     request_id: str | None = None
@@ -73,6 +75,7 @@ def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
         request_id=job.request_id,
         spec=spec.model_copy(update={"outputs": [item.spec for item in ordered]}),
         outputs=ordered,
+        source_info=SourceInfo.model_validate(job.source_info) if job.source_info else None,
         has_inline=inline,
     )
 

@@ -6,17 +6,20 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from encoder_core.errors import InvalidRequest, JobError
+from encoder_core.errors import Refused as RequestRefused
 from encoder_core.failures import failure
+from encoder_core.media.explain import assume_source, explain_plan
 from encoder_core.model import REVEAL
 from encoder_core.names import pod_name, secret_name
-from encoder_core.reports import AmbientCredentials, FinalReport, WorkerLimits
-from encoder_core.retries import RetryLimits
+from encoder_core.reports import AmbientCredentials, FinalReport, SourceInfo, WorkerLimits
+from encoder_core.specs import JobSpec
+from encoder_core.states import JobStatus
 from encoder_db import attempts, cluster, jobs
 from encoder_db.outcomes import finish_attempt
 from encoder_db.store import Store
@@ -30,17 +33,30 @@ from encoder_operator.decide import (
     FinishAttempt,
     Observed,
     RecordPod,
+    Refuse,
     StartPod,
     Step,
 )
+from encoder_operator.exits import DISRUPTED, Ended
 from encoder_operator.kube import JOBS, PODS, SECRETS, Kube, KubeError
 from encoder_operator.order import build_order
-from encoder_operator.pods import PodSettings, build_pod, build_secret
+from encoder_operator.pods import PodSettings, build_pod, build_secret, deadline_s
+from encoder_operator.policy import PoolPolicy
 from encoder_operator.resources import read_spec
 from encoder_operator.seen import JobSeen, PodSeen, parse_pod
+from encoder_operator.sizing import Estimate, Sizes, Tried, Wanted, has_room_to_grow, size_pod
 
 log = logging.getLogger("encoder.operator")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a resource is no job. Not `final`: it may become one."""
+
+    reason: str
+    message: str
+    final: bool
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -56,20 +72,26 @@ class Actor:
     kube: Kube
     cache: Cache
     pods: PodSettings
+    wanted: Wanted
+    defaults: PoolPolicy
     report_url: str
     allowed_cidrs: tuple[str, ...]
     ambient: AmbientCredentials
     """Copied into the Secret of an attempt, for requests that bring no credentials."""
     worker_limits: WorkerLimits = field(default_factory=WorkerLimits)
-    limits: RetryLimits
+    """For every attempt; the deadline is its pool's."""
 
-    async def act(self, step: Step, seen: Observed) -> None:
+    async def act(self, step: Step, seen: Observed) -> Refused | None:
+        """What is to be told of a resource that is no job, if it is none."""
         match step:
             case Adopt():
                 assert seen.job is not None
-                await self._adopt(seen.job)
+                return await self._adopt(seen.job)
             case Disown(message):
                 log.warning("not_ours", extra={"resource": seen.name, "why": message})
+                return Refused("NotOurs", message, final=True)
+            case Refuse(reason, message):
+                return Refused(reason, message, final=True)
             case CancelJob():
                 assert seen.row is not None
                 uuid = seen.row.uuid
@@ -85,8 +107,9 @@ class Actor:
                 await self._finish(seen, step)
             case DeleteResource(uid):
                 await self.kube.delete(JOBS, seen.name, uid=uid)
+        return None
 
-    async def _adopt(self, job: JobSeen) -> None:
+    async def _adopt(self, job: JobSeen) -> Refused | None:
         try:
             spec = read_spec(job.spec, pool=job.pool)
         except ValidationError as error:
@@ -94,7 +117,7 @@ class Actor:
             log.warning(
                 "not_adopted", extra={"resource": job.name, "problems": error.error_count()}
             )
-            return
+            return Refused("SpecInvalid", told(error), final=True)
         keys = self.store.keys
 
         def record() -> object:
@@ -106,33 +129,55 @@ class Actor:
             await in_thread(record)
         except InvalidRequest as error:
             log.warning("not_adopted", extra={"resource": job.name, "why": str(error)})
+            if any(problem.code == "pool_unknown" for problem in error.problems):
+                return Refused("PoolNotFound", f"There is no pool {job.pool}.", final=False)
+            said = "; ".join(f"spec{p.pointer}: {p.detail}" for p in error.problems)
+            return Refused("SpecInvalid", said, final=True)
+        except RequestRefused as error:
+            log.warning("not_adopted", extra={"resource": job.name, "why": str(error)})
+            return Refused("SpecInvalid", str(error), final=True)
+        return None
 
     async def _start_pod(self, seen: Observed, attempt: int) -> None:
         assert seen.job is not None
         assert seen.row is not None
-        job, row = seen.job, seen.row
+        job, row, policy = seen.job, seen.row, seen.policy
+        try:
+            work, earlier = await in_thread(lambda: self._read(row.id, attempt))
+            if work is None:
+                return
+            sizes = size_pod(
+                job.spec.get("resources"),
+                policy,
+                self.wanted,
+                estimate=estimate_of(work.spec, work.source_info),
+                tried=[
+                    Tried(sizes=Sizes.of_json(each.resources), failure=each.failure_code)
+                    for each in earlier
+                    if each.resources
+                ],
+            )
+            avoid = [each.node for each in earlier if each.node and each.failure_code in DISRUPTED]
+            pod = build_pod(job, attempt, self.pods, policy, sizes, avoid_nodes=avoid)
+        except JobError as error:
+            await self._end(seen, attempt, Ended(error.code, str(error)))
+            return
         token = await in_thread(
             lambda: self.store.run(
-                lambda tx: cluster.begin_pod(tx, row.id, attempt, resource=job.name)
+                lambda tx: cluster.begin_pod(tx, row.id, attempt, resources=sizes.to_json())
             )
         )
         if token is None:
             return  # not current any more: whoever made it so also woke us
-        try:
-            pod = build_pod(job, attempt, self.pods)
-            work = await in_thread(lambda: attempts.read_work(self.store, row.id, attempt))
-        except JobError as error:
-            await self._end(row.id, attempt, because=error.code, message=str(error))
-            return
-        if work is None:
-            return
         order = build_order(
             work,
             token=token,
             report_url=self.report_url,
             allowed_cidrs=self.allowed_cidrs,
             ambient=self.ambient,
-            limits=self.worker_limits,
+            limits=self.worker_limits.model_copy(
+                update={"deadline_s": float(deadline_s(job, policy))}
+            ),
         )
         text = order.model_dump_json(by_alias=True, exclude_none=True, context=REVEAL)
         try:
@@ -142,7 +187,7 @@ class Actor:
             code = _code_of(error)
             if code is None:
                 raise
-            await self._end(row.id, attempt, because=code, message=error.message)
+            await self._end(seen, attempt, Ended(code, error.message))
             return
         await self._record_pod(row.id, attempt, job.name)
         log.info("pod_created", extra={"job": row.id, "attempt": attempt, "resource": job.name})
@@ -182,21 +227,26 @@ class Actor:
             )
         )
 
+    def _read(
+        self, job_id: int, attempt: int
+    ) -> tuple[attempts.Work | None, list[cluster.EarlierAttempt]]:
+        work = attempts.read_work(self.store, job_id, attempt)
+        if attempt == 1:
+            return work, []
+        with self.store.read() as tx:
+            return work, cluster.earlier_attempts(tx, job_id, attempt)
+
     async def _finish(self, seen: Observed, step: FinishAttempt) -> None:
-        assert seen.row is not None
-        row, ended = seen.row, step.ended
-        if step.lost and await self._still_exists(pod_name(seen.name, step.attempt)):
+        if step.gone and await self._still_exists(pod_name(seen.name, step.attempt)):
             return
         pod = seen.pods.get(step.attempt)
-        last_word = _last_word(pod) if pod is not None else None
         await self._end(
-            row.id,
+            seen,
             step.attempt,
-            because=ended.code,
-            message=ended.message,
-            exit_code=ended.exit_code,
+            step.ended,
             lost=step.lost,
-            last_word=last_word,
+            last_word=_last_word(pod) if pod is not None else None,
+            node=pod.node if pod is not None else None,
         )
 
     async def _still_exists(self, name: str) -> bool:
@@ -211,37 +261,79 @@ class Actor:
 
     async def _end(
         self,
-        job_id: int,
+        seen: Observed,
         attempt: int,
+        ended: Ended,
         *,
-        because: str | None,
-        message: str | None = None,
-        exit_code: int | None = None,
         lost: bool = False,
         last_word: FinalReport | None = None,
+        node: str | None = None,
     ) -> None:
-        status = await in_thread(
-            lambda: finish_attempt(
+        assert seen.row is not None
+        job_id, policy = seen.row.id, seen.policy
+
+        def work() -> JobStatus | None:
+            grows = True
+            if node is not None:
+                self.store.run(lambda tx: cluster.record_node(tx, job_id, attempt, node=node))
+            if ended.code in GROWING:
+                with self.store.read() as tx:
+                    latest = cluster.earlier_attempts(tx, job_id, attempt + 1)
+                had = latest[0].resources if latest else None
+                grows = not had or has_room_to_grow(Sizes.of_json(had), policy, ended.code)
+            return finish_attempt(
                 self.store,
                 job_id,
                 attempt,
-                exit_code=exit_code,
+                exit_code=ended.exit_code,
                 lost=lost,
-                failure=failure(because, message) if because else None,
+                failure=failure(ended.code, ended.message) if ended.code else None,
                 last_word=last_word,
-                limits=self.limits,
+                may_retry=grows,
+                limits=policy.retries,
                 jitter=random.random(),
             )
-        )
+
+        status = await in_thread(work)
         log.info(
             "attempt_finished",
             extra={
                 "job": job_id,
                 "attempt": attempt,
-                "failure": because,
+                "failure": ended.code,
                 "status": status.value if status else "not current",
             },
         )
+
+
+GROWING: Final = frozenset({"capacity_memory", "capacity_disk"})
+
+
+def told(error: ValidationError) -> str:
+    """What is wrong with a spec, by its fields; no value is repeated."""
+    return "; ".join(
+        f"spec.{'.'.join(str(part) for part in each['loc'])}: {each['msg']}"
+        for each in error.errors(include_input=False, include_url=False)
+    )[:1024]
+
+
+def estimate_of(spec: JobSpec, known: SourceInfo | None) -> Estimate | None:
+    """What the planner expects, by what an earlier attempt learned of the source. Pure."""
+    if not spec.outputs:
+        return None
+    probe = None
+    if known is not None and known.duration_s is not None:
+        assumed = assume_source(spec)
+        probe = replace(assumed, duration_s=known.duration_s, size_bytes=known.size_bytes)
+    try:
+        resources = explain_plan(spec, probe).resources
+    except InvalidRequest:
+        return None  # the worker will say what is wrong with it
+    return Estimate.of_plan(
+        cpu_s_per_second=resources.cpu_seconds_per_second,
+        memory_bytes=resources.memory_bytes,
+        scratch_bytes=resources.scratch_bytes,
+    )
 
 
 def _code_of(error: KubeError) -> str | None:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from encoder_core.names import resource_name
 from encoder_core.states import ACTIVE_JOB, FINAL_JOB, JobStatus
-from encoder_operator.exits import Ended, classify_end, classify_waiting
+from encoder_operator.exits import Ended, Stuck, classify_end, classify_waiting
+from encoder_operator.policy import PoolPolicy
 from encoder_operator.seen import JobSeen, PodSeen
 
 RETRY_S: Final = 5.0
+UNKNOWN_POOL_S: Final = 60.0
+"""How often a job asks for a pool that does not exist; one that is made wakes it at once."""
+UNBOUND_S: Final = 60.0
+"""From making a resource to noting it takes milliseconds; after a crash, a claim's lease."""
+STUCK_MARGIN_S: Final = 30.0
+"""Past a Pod's grace, and past the publish lease: clocks differ, and a PUT may be under way."""
+SILENT_S: Final = 1800.0
+"""
+A worker reports every two seconds. So long without a word it hangs, or nothing reaches the API; an
+outage of the API or of the database that is shorter ends no Pod.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +43,8 @@ class RowSeen:
     pod_created: bool
     """Whether a Pod was made for the latest attempt."""
     finished_at: datetime | None = None
+    publish_until: datetime | None = None
+    """Until then the worker of that attempt may publish outputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +58,7 @@ class Observed:
     row: RowSeen | None
     pods: Mapping[int, PodSeen]
     """By attempt."""
-    retention: timedelta
+    policy: PoolPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,14 @@ class Adopt:
 class Disown:
     """Say that the resource is not what it claims to be; run nothing for it."""
 
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Say why nothing will ever run for this resource."""
+
+    reason: str
     message: str
 
 
@@ -87,6 +109,9 @@ class FinishAttempt:
     attempt: int
     ended: Ended
     lost: bool = False
+    """Nobody knows what its worker does now."""
+    gone: bool = False
+    """Only if the API server agrees that the Pod is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +120,15 @@ class DeleteResource:
 
 
 Step = (
-    Adopt | Disown | CancelJob | StartPod | RecordPod | DeletePod | FinishAttempt | DeleteResource
+    Adopt
+    | Disown
+    | Refuse
+    | CancelJob
+    | StartPod
+    | RecordPod
+    | DeletePod
+    | FinishAttempt
+    | DeleteResource
 )
 
 
@@ -113,7 +146,9 @@ def decide(seen: Observed) -> Decision:
     if seen.job is None:
         return _without_resource(seen, seen.row)
     if seen.row.resource_uid not in (None, seen.job.uid):
-        return Decision([Disown("This job belongs to another resource.")])
+        return Decision([Disown("The job in spec.jobUID belongs to another resource.")])
+    if seen.row.resource_uid is None:
+        return _unbound(seen, seen.row, seen.job)
     if seen.row.status in FINAL_JOB:
         return _final(seen, seen.row, seen.job)
     if seen.job.cancel and seen.row.status is not JobStatus.CANCELING:
@@ -122,20 +157,36 @@ def decide(seen: Observed) -> Decision:
         return Decision([CancelJob("The resource was deleted")], wake_after_s=0)
     if seen.row.status in ACTIVE_JOB and seen.row.attempt_open:
         return _active(seen, seen.row)
-    if seen.row.status is JobStatus.QUEUED and seen.row.resource_uid is None and _is_done(seen.job):
-        # Retried by request: the resource of the run before makes room for a new one.
-        return Decision([DeleteResource(seen.job.uid)])
     return Decision()
+
+
+def _unbound(seen: Observed, row: RowSeen, job: JobSeen) -> Decision:
+    """
+    No resource stands for this job yet, so this one decides nothing: neither its spec nor its
+    deletion. It is ours in the moment between making and noting it, or somebody forged it.
+    """
+    if row.status is JobStatus.QUEUED and is_done(job):
+        # Retried by request: the resource of the run before makes room for a new one.
+        return Decision([DeleteResource(job.uid)])
+    born = job.created_at or seen.now
+    left_s = (born + timedelta(seconds=UNBOUND_S) - seen.now).total_seconds()
+    if left_s > 0 or row.status in FINAL_JOB:
+        return Decision(wake_after_s=max(left_s, RETRY_S) if left_s > 0 else None)
+    return Decision([Disown("The job in spec.jobUID is not admitted; its resource is not yours.")])
 
 
 def _without_row(seen: Observed) -> Decision:
     if seen.job is None or seen.job.deleting:
         return Decision([DeletePod(pod.name, pod.uid) for pod in _alive(seen)])
-    if seen.job.job_uid is None and "jobId" in seen.job.status:
+    if seen.job.job_uid is None and "jobID" in seen.job.status:
         # It was recorded once, and DELETE /jobs or retention removed it: it must not run again.
         return Decision([DeleteResource(seen.job.uid)])
+    if seen.job.conditions.get("Succeeded", {}).get("status") == "False":
+        return Decision()  # refused for good, and it says so
+    if seen.job.job_uid is None and seen.job.cancel:
+        return Decision([Refuse("Canceled", "Canceled before it was admitted")])
     if seen.job.job_uid is None:
-        return Decision([Adopt()], wake_after_s=RETRY_S)  # its pool may be made a little later
+        return Decision([Adopt()], wake_after_s=UNKNOWN_POOL_S)  # its pool may come later
     if seen.name == resource_name(seen.job.job_uid):
         # Only the operator may use such names, so it was ours, and DELETE /jobs removed its row.
         return Decision([DeleteResource(seen.job.uid)])
@@ -156,9 +207,11 @@ def _final(seen: Observed, row: RowSeen, job: JobSeen) -> Decision:
     alive: list[Step] = [DeletePod(pod.name, pod.uid) for pod in _alive(seen)]
     if alive:
         return Decision(alive)
-    if row.finished_at is None or not _is_done(job):
+    if row.finished_at is None or not is_done(job):
         return Decision()
-    left_s = (row.finished_at + seen.retention - seen.now).total_seconds()
+    completed = row.status is JobStatus.COMPLETED
+    keep = seen.policy.keep_completed if completed else seen.policy.keep_failed
+    left_s = (row.finished_at + keep - seen.now).total_seconds()
     if left_s > 0:
         return Decision(wake_after_s=left_s)
     return Decision([DeleteResource(job.uid)])
@@ -168,34 +221,90 @@ def _active(seen: Observed, row: RowSeen) -> Decision:
     pod = seen.pods.get(row.attempt)
     stopping = row.status is JobStatus.CANCELING
     if pod is None:
-        if not row.pod_created and not stopping:
-            return Decision([StartPod(row.attempt)])
-        code = None if stopping else "pod_deleted"
-        ended = Ended(code, None if stopping else "The Pod is gone.")
-        return Decision([FinishAttempt(row.attempt, ended, lost=True)], wake_after_s=0)
+        return _without_pod(seen, row)
     if not row.pod_created:
         return Decision([RecordPod(row.attempt)], wake_after_s=0)
     if pod.ended:
         return Decision([FinishAttempt(row.attempt, classify_end(pod))], wake_after_s=0)
+    if pod.deleting:
+        return _terminating(seen, row, pod)
     if stopping:
-        return Decision(
-            [] if pod.deleting else [DeletePod(pod.name, pod.uid)], wake_after_s=RETRY_S
-        )
-    stuck = classify_waiting(pod)
-    if stuck is None:
-        return Decision()
-    since = pod.created_at or seen.now
-    left_s = (since + timedelta(seconds=stuck.grace_s) - seen.now).total_seconds()
+        return Decision([DeletePod(pod.name, pod.uid)], wake_after_s=RETRY_S)
+    if seen.policy.stop_policy == "Drain" and row.status is JobStatus.STARTING and not pod.running:
+        return _end_unstarted(row, pod, Ended("pool_drained", _drained(seen)))
+    return _starting(seen, row, pod)
+
+
+def _without_pod(seen: Observed, row: RowSeen) -> Decision:
+    stopping = row.status is JobStatus.CANCELING
+    if not row.pod_created and not stopping:
+        if seen.policy.stop_policy == "Drain":
+            drained = Ended("pool_drained", _drained(seen))
+            return Decision([FinishAttempt(row.attempt, drained)], wake_after_s=0)
+        return Decision([StartPod(row.attempt)])
+    ended = Ended(None) if stopping else Ended("pod_deleted", "The Pod is gone.")
+    return Decision([FinishAttempt(row.attempt, ended, lost=True, gone=True)], wake_after_s=0)
+
+
+def _drained(seen: Observed) -> str:
+    return f"Pool {seen.policy.name} is drained: it goes back to the queue."
+
+
+def _terminating(seen: Observed, row: RowSeen, pod: PodSeen) -> Decision:
+    """
+    Wait for a Pod that is being deleted; not for ever.
+
+    On a node that is lost nobody ends it, and its worker may go on working there. The next attempt
+    may begin when the grace is over, and so is the lease under which that worker publishes.
+    """
+    over = (pod.delete_at or seen.now) + timedelta(seconds=STUCK_MARGIN_S)
+    if row.publish_until is not None:
+        over = max(over, row.publish_until + timedelta(seconds=STUCK_MARGIN_S))
+    left_s = (over - seen.now).total_seconds()
     if left_s > 0:
         return Decision(wake_after_s=left_s)
-    # Its container never ran, so nothing of it can be published any more.
-    ended = Ended(stuck.code, stuck.message)
-    return Decision(
-        [DeletePod(pod.name, pod.uid), FinishAttempt(row.attempt, ended)], wake_after_s=0
-    )
+    said = "Its node does not end the Pod; most likely it is lost."
+    ended = Ended(None if row.status is JobStatus.CANCELING else "node_lost", said)
+    return Decision([FinishAttempt(row.attempt, ended, lost=True)], wake_after_s=0)
 
 
-def _is_done(job: JobSeen) -> bool:
+def _starting(seen: Observed, row: RowSeen, pod: PodSeen) -> Decision:
+    born = pod.created_at or seen.now
+    if pod.running:
+        heard = row.publish_until or born
+        left_s = (heard + timedelta(seconds=SILENT_S) - seen.now).total_seconds()
+        if left_s > 0:
+            return Decision()  # the clock that writes progress comes by again
+        ended = Ended("worker_stalled", f"The Pod runs and has said nothing for {SILENT_S:.0f} s.")
+        return Decision([DeletePod(pod.name, pod.uid), FinishAttempt(row.attempt, ended)], 0)
+    stuck = why_not_started(pod, seen.policy, seen.job)
+    left_s = (born + timedelta(seconds=stuck.grace_s) - seen.now).total_seconds()
+    if left_s > 0:
+        return Decision(wake_after_s=left_s)
+    return _end_unstarted(row, pod, Ended(stuck.code, stuck.message))
+
+
+def why_not_started(pod: PodSeen, policy: PoolPolicy, job: JobSeen | None) -> Stuck:
+    """Also of a Pod with which nothing seems wrong: it may not stay so past the start deadline."""
+    asked = (job.spec if job else {}).get("startDeadlineSeconds", policy.start_deadline_s)
+    deadline_s = min(asked, policy.start_deadline_s)
+    stuck = classify_waiting(pod, policy)
+    if stuck is not None:
+        return replace(stuck, grace_s=min(stuck.grace_s, deadline_s))
+    secret = ((job.spec if job else {}).get("credentialsSecretRef") or {}).get("name")
+    if pod.scheduled and secret and job is not None and job.job_uid is None:
+        said = f"The Pod waits for its volumes. Is there a Secret {secret} in this namespace?"
+        return Stuck("credentials_missing", said, deadline_s)
+    said = "The container is not made yet." if pod.scheduled else "No node was chosen yet."
+    return Stuck("pod_not_started", said, deadline_s)
+
+
+def _end_unstarted(row: RowSeen, pod: PodSeen, ended: Ended) -> Decision:
+    """Its container never ran, so nothing of it can be published any more."""
+    return Decision([DeletePod(pod.name, pod.uid), FinishAttempt(row.attempt, ended)], 0)
+
+
+def is_done(job: JobSeen) -> bool:
     """Whether the record is known to be final: only then may evidence be deleted."""
     return job.conditions.get("ResultRecorded", {}).get("status") == "True"
 

@@ -19,7 +19,7 @@ from encoder_db.store import Store
 from encoder_operator.act import in_thread
 from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, Kube, KubeError
-from encoder_operator.resources import build_resource
+from encoder_operator.resources import build_resource, is_copy
 from encoder_operator.seen import JobSeen, parse_job
 
 log = logging.getLogger("encoder.operator.dispatch")
@@ -165,8 +165,9 @@ class Dispatcher:
         if job.resource_name is not None and job.resource_uid is not None:
             return JobSeen.known(job.resource_name, job.resource_uid)
         specs = await in_thread(lambda: self._output_specs(job.id))
+        wanted = build_resource(job, specs)
         try:
-            body = await self.kube.create(JOBS, build_resource(job, specs))
+            body = await self.kube.create(JOBS, wanted)
         except KubeError as error:
             if not error.exists_already:
                 raise
@@ -175,6 +176,11 @@ class Dispatcher:
             recorded = existing.conditions.get("ResultRecorded", {}).get("status") == "True"
             if recorded or existing.deleting:
                 self.wake(existing.name)  # of the run before; it is deleted there
+                return None
+            if not is_copy(existing.spec, wanted["spec"]):
+                # Somebody took the name, to watch, to cancel or to confuse. The name is ours.
+                log.warning("forged_resource", extra={"job": job.id, "uid": existing.uid})
+                await self.kube.delete(JOBS, existing.name, uid=existing.uid)
                 return None
         resource = parse_job(body)
         known = self.cache.jobs.get(resource.name)

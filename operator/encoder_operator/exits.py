@@ -1,4 +1,8 @@
-"""How a Pod ended → which failure of the catalogue it is: one ordered table. Pure."""
+"""
+How a Pod ended, and why one does not run → which failure of the catalogue it is: two tables.
+
+They drive the retry rules, the conditions, the metrics and the table of docs/kubernetes.md. Pure.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from encoder_operator.policy import PoolPolicy
 from encoder_operator.seen import PodPhase, PodSeen
 
-IMAGE_REASONS: Final = {
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "ErrImageNeverPull",
-    "ImageInspectError",
-}
-CONFIG_REASONS: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 REJECTED_REASONS: Final = {
     "OutOfcpu", "OutOfmemory", "OutOfpods", "OutOfephemeral-storage", "UnexpectedAdmissionError",
     "NodeAffinity", "NodePorts", "PreemptContainers",
 }  # fmt: skip
-NEVER_BEGAN: Final = {"StartError", "ContainerCannotRun"}
-DISRUPTIONS: Final = {
-    "PreemptionByScheduler": "pod_preempted",
-    "EvictionByEvictionAPI": "pod_evicted",
-    "TerminationByKubelet": "pod_evicted",
-    "DeletionByTaintManager": "node_lost",
-    "DeletionByPodGC": "node_lost",
+NODE_GONE: Final = {"DeletionByTaintManager", "DeletionByPodGC"}
+
+DISRUPTED: Final = {
+    "pod_evicted": "Evicted",
+    "pod_preempted": "Preempted",
+    "node_drained": "NodeDrain",
+    "node_shutdown": "NodeShutdown",
+    "node_lost": "NodeLost",
+    "pod_rejected": "NodeRejected",
+    "pod_deleted": "PodDeleted",
 }
+"""Failures that are the cluster's doing → the reason of the condition `Disrupted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +45,67 @@ class Ended:
     exit_code: int | None = None
 
 
-Rule = tuple[str, Callable[[PodSeen], bool], str | None]
+@dataclass(frozen=True, slots=True)
+class EndRule:
+    """One row: how an ended Pod looks, and what that means."""
 
-RULES: Final[tuple[Rule, ...]] = (
-    # The worker's own success is true whatever happened to its Pod afterwards, but a Pod that is
-    # being disrupted may report success for a container that only handled SIGTERM: the worker
-    # exits non-zero then, so exit code 0 stands.
-    ("succeeded", lambda p: p.exit_code == 0 and p.phase is PodPhase.SUCCEEDED, None),
-    ("out of memory", lambda p: p.container_reason == "OOMKilled", "capacity_memory"),
-    ("past its deadline", lambda p: p.reason == "DeadlineExceeded", "deadline_exceeded"),
-    (
-        "disk limit",
-        lambda p: p.reason == "Evicted" and "exceeds the" in (p.message or "") and not p.disruption,
-        "capacity_disk",
-    ),
-    ("preempted", lambda p: p.disruption == "PreemptionByScheduler", "pod_preempted"),
-    ("node gone", lambda p: DISRUPTIONS.get(p.disruption or "") == "node_lost", "node_lost"),
-    ("evicted", lambda p: p.reason == "Evicted" or p.disruption is not None, "pod_evicted"),
-    ("node shut down", lambda p: p.reason in {"NodeShutdown", "Terminated"}, "pod_evicted"),
-    ("node lost", lambda p: p.reason in {"NodeLost", "Shutdown"}, "node_lost"),
-    ("rejected", lambda p: p.reason in REJECTED_REASONS, "pod_rejected"),
-    ("never began", lambda p: p.container_reason in NEVER_BEGAN, "pod_invalid"),
-    ("status lost", lambda p: p.container_reason == "ContainerStatusUnknown", "worker_lost"),
-    ("deleted", lambda p: p.deleting and p.exit_code in (None, 137, 143), "pod_deleted"),
-    ("by its own will", lambda p: p.exit_code is not None and p.exit_code < 128, None),
-    ("killed", lambda p: p.exit_code is not None, "worker_failed"),
+    name: str
+    looks: str
+    """What is seen in the Pod, for the documentation."""
+    applies: Callable[[PodSeen], bool]
+    code: str | None
+    """None: by the worker's own word."""
+
+
+END_RULES: Final = (
+    # The worker's own success is true whatever happened to its Pod afterwards. A Pod that is being
+    # disrupted may report success for a container that only handled SIGTERM, but the worker exits
+    # non-zero then, so exit code 0 stands.
+    EndRule("succeeded", "`Succeeded`, exit code 0",
+            lambda p: p.exit_code == 0 and p.phase is PodPhase.SUCCEEDED, None),
+    EndRule("out of memory", "container `OOMKilled`",
+            lambda p: p.container_reason == "OOMKilled", "capacity_memory"),
+    EndRule("past its deadline", "Pod `DeadlineExceeded`",
+            lambda p: p.reason == "DeadlineExceeded", "deadline_exceeded"),
+    EndRule("disk limit", "Pod `Evicted`, “exceeds the … limit”, no disruption",
+            lambda p: p.reason == "Evicted" and "exceeds the" in (p.message or "")
+            and not p.disruption, "capacity_disk"),
+    EndRule("preempted", "`DisruptionTarget`/`PreemptionByScheduler`",
+            lambda p: p.disruption == "PreemptionByScheduler", "pod_preempted"),
+    EndRule("node gone", "`DisruptionTarget`/`DeletionByTaintManager`, `DeletionByPodGC`",
+            lambda p: p.disruption in NODE_GONE, "node_lost"),
+    EndRule("drained", "`DisruptionTarget`/`EvictionByEvictionAPI`",
+            lambda p: p.disruption == "EvictionByEvictionAPI", "node_drained"),
+    EndRule("node shut down", "Pod `Terminated` or `NodeShutdown`",
+            lambda p: p.reason in {"NodeShutdown", "Terminated"}, "node_shutdown"),
+    EndRule("evicted", "Pod `Evicted`, or another `DisruptionTarget`",
+            lambda p: p.reason == "Evicted" or p.disruption is not None, "pod_evicted"),
+    EndRule("node lost", "Pod `NodeLost` or `Shutdown`",
+            lambda p: p.reason in {"NodeLost", "Shutdown"}, "node_lost"),
+    EndRule("rejected", "Pod `OutOfcpu`, `NodeAffinity`, `UnexpectedAdmissionError`, …",
+            lambda p: p.reason in REJECTED_REASONS
+            or (p.message or "").startswith("Pod was rejected"), "pod_rejected"),
+    EndRule("never began", "container `StartError` or `ContainerCannotRun`",
+            lambda p: p.container_reason in {"StartError", "ContainerCannotRun"}, "pod_invalid"),
+    EndRule("init container failed", "the worker never ran, an init container failed",
+            lambda p: p.init_failed, "pod_not_started"),
+    EndRule("status lost", "container `ContainerStatusUnknown`",
+            lambda p: p.container_reason == "ContainerStatusUnknown", "worker_lost"),
+    EndRule("deleted", "being deleted, exit code 137, 143 or none",
+            lambda p: p.deleting and p.exit_code in (None, 137, 143), "pod_deleted"),
+    EndRule("by its own will", "exit code below 128",
+            lambda p: p.exit_code is not None and p.exit_code < 128, None),
+    EndRule("killed", "exit code of a signal",
+            lambda p: p.exit_code is not None, "worker_failed"),
+    EndRule("no word at all", "anything else", lambda _: True, "worker_lost"),
 )  # fmt: skip
 
 
 def classify_end(pod: PodSeen) -> Ended:
-    """Say what a Pod that ended says of its attempt. Total: every ended Pod has an answer."""
-    for _, applies, code in RULES:
-        if applies(pod):
-            message = pod.message if code else None
-            return Ended(code, message.strip() if message else None, pod.exit_code)
-    return Ended("worker_lost", pod.message, pod.exit_code)
+    """Say what a Pod that ended says of its attempt. Total: the last rule takes what is left."""
+    rule = next(rule for rule in END_RULES if rule.applies(pod))
+    message = pod.message if rule.code else None
+    return Ended(rule.code, message.strip() if message else None, pod.exit_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +117,45 @@ class Stuck:
     grace_s: float
 
 
-def classify_waiting(pod: PodSeen) -> Stuck | None:
-    """Why a Pod that has not ended does not run; None when nothing is wrong with it."""
+@dataclass(frozen=True, slots=True)
+class WaitRule:
+    """One row: why a Pod does not run, and how long that is borne."""
+
+    name: str
+    looks: str
+    applies: Callable[[PodSeen], bool]
+    code: str
+    bears: str
+    """For the documentation."""
+    grace_s: Callable[[PoolPolicy], float]
+
+
+WAIT_RULES: Final = (
+    WaitRule("bad image name", "`InvalidImageName`",
+             lambda p: p.waiting == "InvalidImageName",
+             "image_unavailable", "not at all", lambda _: 0),
+    # Pulls fail in passing when many nodes pull at once.
+    WaitRule("image cannot be pulled", "`ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`",
+             lambda p: p.waiting in {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull",
+                                     "ImageInspectError", "RegistryUnavailable"},
+             "image_unavailable", "`imagePullGraceSeconds`", lambda pool: pool.image_grace_s),
+    WaitRule("container cannot be made", "`CreateContainerConfigError`, `CreateContainerError`",
+             lambda p: p.waiting in {"CreateContainerConfigError", "CreateContainerError",
+                                     "RunContainerError"},
+             "pod_invalid", "60 s", lambda _: 60),
+    WaitRule("no node has room", "`PodScheduled=False`/`Unschedulable`",
+             lambda p: p.unschedulable is not None,
+             "pod_unschedulable", "`startDeadlineSeconds`", lambda pool: pool.start_deadline_s),
+)  # fmt: skip
+
+
+def classify_waiting(pod: PodSeen, policy: PoolPolicy) -> Stuck | None:
+    """Why a Pod that has not ended does not run; None when nothing is known to be wrong with it."""
     if pod.ended or pod.running:
         return None
-    if pod.waiting == "InvalidImageName":
-        return Stuck("image_unavailable", pod.waiting_message or pod.waiting, 0)
-    if pod.waiting in IMAGE_REASONS:
-        # Pulls fail in passing when many nodes pull at once: ten minutes before it counts.
-        return Stuck("image_unavailable", pod.waiting_message or pod.waiting, 600)
-    if pod.waiting in CONFIG_REASONS:
-        return Stuck("pod_invalid", pod.waiting_message or pod.waiting, 60)
-    if pod.unschedulable is not None:
-        return Stuck("pod_unschedulable", pod.unschedulable, 600)
+    for rule in WAIT_RULES:
+        if rule.applies(pod):
+            said = pod.unschedulable if rule.code == "pod_unschedulable" else pod.waiting_message
+            message = said or pod.waiting or rule.name
+            return Stuck(rule.code, message, rule.grace_s(policy))
     return None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from encoder_core.documents import JobDocument
 from encoder_core.names import job_of_resource
-from encoder_core.states import JobStatus
-from encoder_db import cluster, jobs, pools
+from encoder_db import cluster, jobs
 from encoder_db.store import Store, now
 from encoder_operator.cache import Cache
 from encoder_operator.decide import Observed, RowSeen
+from encoder_operator.policy import PoolPolicy, read_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +19,9 @@ class View:
 
     observed: Observed
     document: JobDocument | None
-    waiting_for: str | None
-    """Why a queued job is not admitted."""
 
 
-def observe(store: Store, cache: Cache, name: str, *, retention: timedelta) -> View:
+def observe(store: Store, cache: Cache, name: str, *, defaults: PoolPolicy) -> View:
     """Blocking: for a thread. The cache is read first: the row may only be newer than it."""
     job, pods = cache.jobs.get(name), cache.pods_of(name)
     with store.read() as tx:
@@ -34,10 +31,8 @@ def observe(store: Store, cache: Cache, name: str, *, retention: timedelta) -> V
             tx, uuid=uuid, resource_uid=job.uid if job else None, resource_name=name
         )
         document = jobs.read_job(tx, row.uuid, owner=None) if row else None
-        waiting_for = None
-        if row is not None and row.status is JobStatus.QUEUED:
-            pool = pools.read_pool(tx, row.pool)
-            waiting_for = explain_waiting(row.pool, pool, document, moment)
+    pool = row.pool if row else job.pool if job else ""
+    seen = cache.pools.get(pool)
     return View(
         Observed(
             name=name,
@@ -45,10 +40,9 @@ def observe(store: Store, cache: Cache, name: str, *, retention: timedelta) -> V
             job=job,
             row=_seen(row) if row else None,
             pods=pods,
-            retention=retention,
+            policy=read_policy(pool, seen.spec if seen else None, defaults),
         ),
         document,
-        waiting_for,
     )
 
 
@@ -62,19 +56,5 @@ def _seen(row: cluster.ResourceRow) -> RowSeen:
         resource_uid=row.resource_uid,
         pod_created=row.pod_created,
         finished_at=row.finished_at,
+        publish_until=row.publish_until,
     )
-
-
-def explain_waiting(
-    name: str, pool: pools.PoolRow | None, document: JobDocument | None, moment: datetime
-) -> str:
-    """Why a queued job does not run, in words. Pure."""
-    if pool is None:
-        return f"There is no pool {name}"
-    if pool.stop_policy != "None":
-        return f"Pool {name} is on {pool.stop_policy.lower()}"
-    if document is not None and document.due_at is not None and document.due_at > moment:
-        return f"Due at {document.due_at:%H:%M:%S} UTC"
-    if pool.active >= pool.max_concurrency:
-        return f"Pool {name} is full ({pool.active} of {pool.max_concurrency})"
-    return f"Next in pool {name}"

@@ -24,14 +24,17 @@ from encoder_db.sweep import sweep
 from encoder_db.takeover import end_abandoned
 from encoder_operator.act import Actor, in_thread
 from encoder_operator.cache import Cache
+from encoder_operator.decide import is_done
 from encoder_operator.dispatch import Dispatcher
 from encoder_operator.kube import JOBS, PODS, POOLS, Kube
 from encoder_operator.loop import Loop
 from encoder_operator.pods import PodSettings
+from encoder_operator.policy import PoolPolicy
 from encoder_operator.poolkeeper import PoolKeeper
 from encoder_operator.reconcile import Reconciler
 from encoder_operator.seen import JobSeen, PodSeen, PoolSeen, parse_job, parse_pod, parse_pool
 from encoder_operator.settings import OperatorSettings
+from encoder_operator.sizing import Wanted
 
 log = logging.getLogger("encoder.operator")
 S = TypeVar("S", JobSeen, PodSeen, PoolSeen)
@@ -65,25 +68,30 @@ class Operator:
             pods=PodSettings(
                 image=settings.worker_image,
                 image_pull_policy=settings.image_pull_policy,
+                service_account=settings.worker_service_account,
+            ),
+            wanted=Wanted(
                 cpu=settings.cpu,
                 cpu_limit=settings.cpu_limit,
                 memory=settings.memory,
                 scratch=settings.scratch,
-                deadline_s=settings.deadline_s,
-                service_account=settings.worker_service_account,
+            ),
+            defaults=PoolPolicy(
+                active_deadline_s=settings.deadline_s,
+                retries=limits,
+                keep_completed=timedelta(seconds=settings.retention_s),
+                keep_failed=timedelta(seconds=settings.retention_s),
             ),
             report_url=settings.report_url,
             allowed_cidrs=transfer.allowed_cidrs,
             ambient=ambient,
             worker_limits=AttemptSettings().limits(deadline_s=settings.deadline_s),
-            limits=limits,
         )
         reconciler = Reconciler(
             store=store,
             kube=kube,
             cache=self._cache,
             actor=actor,
-            retention=timedelta(seconds=settings.retention_s),
         )
         self._loop = Loop(reconciler, workers=settings.reconcilers)
         self._pools = PoolKeeper(store, kube, self._cache)
@@ -120,11 +128,20 @@ class Operator:
 
     def pool_changed(self, event: str | None, body: Mapping[str, Any]) -> None:
         pool = parse_pool(body)
+        before = self._cache.pools.get(pool.name)
         if event == "DELETED":
             self._cache.pools.pop(pool.name, None)
         else:
             self._cache.pools[pool.name] = pool
         self._pools.wake(pool.name)
+        if before is None or before.generation != pool.generation:
+            self._wake_pool(pool.name)
+
+    def _wake_pool(self, name: str) -> None:
+        """What its jobs are shown, and whether they start, follows from their pool."""
+        for job in self._cache.jobs.values():
+            if job.pool == name and not is_done(job):
+                self._loop.wake(job.name)
 
     # --- What runs beside them -----------------------------------------------------------------
 

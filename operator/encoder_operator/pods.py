@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,10 @@ from encoder_core.names import (
     pod_name,
     secret_name,
 )
-from encoder_operator.seen import JobSeen
+from encoder_operator.policy import PoolPolicy
+from encoder_operator.quantity import format_bytes
+from encoder_operator.seen import WORKER, JobSeen
+from encoder_operator.sizing import Sizes
 
 WORKER_UID: Final = 10001
 ORDER_PATH: Final = "/etc/encoder/order"
@@ -28,24 +31,25 @@ SECRET_MODE: Final = 0o440  # root's, readable for the group that fsGroup makes 
 GRACE_S: Final = 60  # aborting uploads takes up to 10 s, a last word that finds no API up to 30
 
 
+NODE_GONE_S: Final = 60
+"""
+How long a Pod outlives the contact to its node. By default it is five minutes; our workers lose the
+right to publish sooner, so waiting buys nothing.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSettings:
-    """What is the same for all Pods of a pool."""
+    """What is the same for the Pods of all pools."""
 
     image: str
     image_pull_policy: str = "IfNotPresent"
-    cpu: str = "1"
-    cpu_limit: str | None = None
-    memory: str = "1Gi"
-    scratch: str = "10Gi"
-    deadline_s: int = 24 * 3600
     service_account: str = "encoder-worker"
-    node_selector: Mapping[str, str] | None = None
-    tolerations: tuple[Mapping[str, Any], ...] = ()
 
 
-def labels_of(job: JobSeen, attempt: int) -> dict[str, str]:
+def labels_of(job: JobSeen, attempt: int, more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {
+        **(more or {}),
         JOB_LABEL: job.name,
         ATTEMPT_LABEL: str(attempt),
         POOL_LABEL: job.pool,
@@ -106,19 +110,30 @@ def credentials_secret(job: JobSeen) -> str | None:
     return str(name)
 
 
-def build_pod(job: JobSeen, attempt: int, settings: PodSettings) -> dict[str, Any]:
+def build_pod(
+    job: JobSeen,
+    attempt: int,
+    settings: PodSettings,
+    policy: PoolPolicy,
+    sizes: Sizes,
+    *,
+    avoid_nodes: Sequence[str] = (),
+) -> dict[str, Any]:
     """
     The worker's Pod, which the restricted Pod Security profile admits.
 
-    Raises what `credentials_secret` raises.
+    A pool's template chooses image, place and priority; command, user, volumes and security are
+    not for it to change. `avoid_nodes` are nodes that failed the job before: not again if another
+    will do. Raises what `credentials_secret` raises.
     """
+    template = policy.template
     mounts = [
         {"name": "order", "mountPath": ORDER_PATH, "readOnly": True},
         {"name": "scratch", "mountPath": SCRATCH_PATH},
     ]
     volumes = [
         _secret_volume("order", secret_name(job.name, attempt)),
-        {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": format_bytes(sizes.scratch)}},
     ]
     args = [
         *("--order", f"{ORDER_PATH}/order.json"),
@@ -129,30 +144,27 @@ def build_pod(job: JobSeen, attempt: int, settings: PodSettings) -> dict[str, An
         mounts.append({"name": "credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True})
         volumes.append(_secret_volume("credentials", credentials))
         args += ["--credentials", CREDENTIALS_PATH]
-    limits = {"memory": settings.memory, "ephemeral-storage": settings.scratch}
-    if settings.cpu_limit:
-        limits["cpu"] = settings.cpu_limit
-    placement: dict[str, Any] = {}
-    if settings.node_selector:
-        placement["nodeSelector"] = dict(settings.node_selector)
-    if settings.tolerations:
-        placement["tolerations"] = [dict(toleration) for toleration in settings.tolerations]
+    resources = sizes.as_resources()
+    resources["limits"] |= {k: str(v) for k, v in (template.get("extendedResources") or {}).items()}
+    metadata: dict[str, Any] = {
+        "name": pod_name(job.name, attempt),
+        "labels": labels_of(job, attempt, template.get("labels")),
+        "ownerReferences": owned_by(job),
+    }
+    if template.get("annotations"):
+        metadata["annotations"] = dict(template["annotations"])
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {
-            "name": pod_name(job.name, attempt),
-            "labels": labels_of(job, attempt),
-            "ownerReferences": owned_by(job),
-        },
+        "metadata": metadata,
         "spec": {
+            **_placement(template, avoid_nodes),
             "restartPolicy": "Never",
-            "serviceAccountName": settings.service_account,
+            "serviceAccountName": template.get("serviceAccountName", settings.service_account),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": GRACE_S,
-            "activeDeadlineSeconds": settings.deadline_s,
-            **placement,
+            "activeDeadlineSeconds": deadline_s(job, policy),
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": WORKER_UID,
@@ -163,18 +175,11 @@ def build_pod(job: JobSeen, attempt: int, settings: PodSettings) -> dict[str, An
             },
             "containers": [
                 {
-                    "name": "worker",
-                    "image": settings.image,
+                    "name": WORKER,
+                    "image": template.get("image", settings.image),
                     "imagePullPolicy": settings.image_pull_policy,
                     "args": args,
-                    "resources": {
-                        "requests": {
-                            "cpu": settings.cpu,
-                            "memory": settings.memory,
-                            "ephemeral-storage": settings.scratch,
-                        },
-                        "limits": limits,
-                    },
+                    "resources": resources,
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "readOnlyRootFilesystem": True,
@@ -187,6 +192,49 @@ def build_pod(job: JobSeen, attempt: int, settings: PodSettings) -> dict[str, An
             "volumes": volumes,
         },
     }
+
+
+def deadline_s(job: JobSeen, policy: PoolPolicy) -> int:
+    """How long the attempt may run: what the job asks for, and no longer than its pool allows."""
+    asked: int = job.spec.get("activeDeadlineSeconds", policy.active_deadline_s)
+    return min(asked, policy.active_deadline_s)
+
+
+_PLACING: Final = (
+    *("imagePullSecrets", "nodeSelector", "topologySpreadConstraints"),
+    *("priorityClassName", "runtimeClassName", "schedulerName"),
+)
+
+
+def _placement(template: Mapping[str, Any], avoid_nodes: Sequence[str]) -> dict[str, Any]:
+    chosen = {key: template[key] for key in _PLACING if template.get(key)}
+    chosen["tolerations"] = [
+        *template.get("tolerations", []),
+        *(
+            {
+                "key": f"node.kubernetes.io/{why}",
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": NODE_GONE_S,
+            }
+            for why in ("not-ready", "unreachable")
+        ),
+    ]
+    affinity = dict(template.get("affinity") or {})
+    if avoid_nodes:
+        others = {
+            "key": "kubernetes.io/hostname",
+            "operator": "NotIn",
+            "values": sorted(set(avoid_nodes)),
+        }
+        node = dict(affinity.get("nodeAffinity") or {})
+        preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+        wish = {"weight": 100, "preference": {"matchExpressions": [others]}}
+        node[preferred] = [*node.get(preferred, []), wish]
+        affinity["nodeAffinity"] = node
+    if affinity:
+        chosen["affinity"] = affinity
+    return chosen
 
 
 def _secret_volume(name: str, secret: str) -> dict[str, Any]:

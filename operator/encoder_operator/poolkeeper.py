@@ -46,13 +46,18 @@ class PoolKeeper:
     def _mirror(self, pool: PoolSeen) -> pools.PoolRow:
         def work(tx: Any) -> pools.PoolRow:
             row = pools.read_pool(tx, pool.name)
-            wanted = ("kubernetes", pool.max_concurrency, pool.stop_policy)
-            if row is None or (row.engine, row.max_concurrency, row.stop_policy) != wanted:
+            per_owner = pool.spec.get("maxPerOwner")
+            wanted = ("kubernetes", pool.max_concurrency, pool.stop_policy, per_owner)
+            if (
+                row is None
+                or (row.engine, row.max_concurrency, row.stop_policy, row.max_per_owner) != wanted
+            ):
                 cluster.mirror_pool(
                     tx,
                     pool.name,
                     max_concurrency=pool.max_concurrency,
                     stop_policy=pool.stop_policy,
+                    max_per_owner=per_owner,
                 )
                 row = pools.read_pool(tx, pool.name)
             assert row is not None

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
+from typing import Any, Final
 
+from encoder_core.documents import JobDocument
 from encoder_core.names import GROUP, VERSION
+from encoder_core.states import JobStatus
+from encoder_db import cluster
 from encoder_db.store import Store
-from encoder_operator.act import Actor, in_thread
+from encoder_operator.act import Actor, Refused, in_thread
 from encoder_operator.cache import Cache
-from encoder_operator.decide import CancelJob, decide
+from encoder_operator.decide import Adopt, CancelJob, decide, why_not_started
+from encoder_operator.exits import Stuck, classify_waiting
 from encoder_operator.kube import JOBS, Kube, KubeError
 from encoder_operator.observe import View, observe
-from encoder_operator.seen import parse_job
-from encoder_operator.status import build_conditions, build_status, is_changed
+from encoder_operator.seen import JobSeen, PodSeen, parse_job
+from encoder_operator.status import (
+    build_conditions,
+    build_refused_status,
+    build_status,
+    conditions_of_refused,
+    is_changed,
+    reason_of,
+)
 
 log = logging.getLogger("encoder.operator")
 
@@ -25,12 +37,11 @@ class Reconciler:
     kube: Kube
     cache: Cache
     actor: Actor
-    retention: timedelta
 
     async def __call__(self, name: str) -> float | None:
         """The seconds after which to look again, if any; 0 is at once. Raises to be retried."""
         view = await in_thread(
-            lambda: observe(self.store, self.cache, name, retention=self.retention)
+            lambda: observe(self.store, self.cache, name, defaults=self.actor.defaults)
         )
         decision = decide(view.observed)
         missed = view.observed.job is None and any(
@@ -38,10 +49,15 @@ class Reconciler:
         )
         if missed and await self._exists(name):
             return 0
+        refused = None
         for step in decision.steps:
-            await self.actor.act(step, view.observed)
-        if decision.wake_after_s != 0:
-            # With 0 the next round is due at once, and its status would overwrite this one.
+            refused = await self.actor.act(step, view.observed) or refused
+        adopted = refused is None and any(isinstance(step, Adopt) for step in decision.steps)
+        if decision.wake_after_s == 0 or adopted:
+            return 0  # the next round is due at once, and its status would overwrite this one
+        if refused is not None:
+            await self._publish_refused(view, refused)
+        else:
             await self._publish(view)
         return decision.wake_after_s
 
@@ -57,12 +73,42 @@ class Reconciler:
         return True
 
     async def _publish(self, view: View) -> None:
-        job, document = view.observed.job, view.document
+        job, document, seen = view.observed.job, view.document, view.observed
         if job is None or job.deleting or document is None:
             return
-        pod = view.observed.pods.get(document.attempt)
-        conditions = build_conditions(document, pod, waiting_for=view.waiting_for)
-        status = build_status(job, document, conditions, pod=pod, now=view.observed.now)
+        if seen.row is not None and seen.row.resource_uid != job.uid:
+            return  # not the resource of this job: what it says must not look like its status
+        pod = seen.pods.get(document.attempt)
+        stuck = None if pod is None else classify_waiting(pod, seen.policy)
+        if stuck is None and pod is not None and is_late(pod, seen.now):
+            stuck = why_not_started(pod, seen.policy, job)
+        await self._note_waiting(document, stuck)
+        conditions = build_conditions(document, pod, stuck)
+        await self._apply(job, build_status(job, document, conditions, pod=pod, now=seen.now))
+
+    async def _publish_refused(self, view: View, refused: Refused) -> None:
+        job = view.observed.job
+        if job is None or job.deleting:
+            return
+        conditions = conditions_of_refused(refused.reason, refused.message, final=refused.final)
+        await self._apply(job, build_refused_status(job, conditions, now=view.observed.now))
+
+    async def _note_waiting(self, document: JobDocument, stuck: Stuck | None) -> None:
+        """The API says the same as the condition: noted when it changed, and only then."""
+        if document.status is not JobStatus.STARTING:
+            return
+        reason = None if stuck is None else reason_of(stuck.code)
+        message = "" if stuck is None else stuck.message
+        known = document.waiting
+        if (known.reason if known else None) == reason and (not known or known.message == message):
+            return
+        await in_thread(
+            lambda: self.store.run(
+                lambda tx: cluster.note_waiting(tx, document.id, reason=reason, message=message)
+            )
+        )
+
+    async def _apply(self, job: JobSeen, status: dict[str, Any]) -> None:
         if not is_changed(job, status):
             return
         body = {
@@ -78,3 +124,12 @@ class Reconciler:
                 return  # gone, or another under its name: its own events come
             raise
         self.cache.jobs[job.name] = parse_job(updated)
+
+
+LATE_S: Final = 20.0  # until then nobody asks why a Pod does not run yet
+
+
+def is_late(pod: PodSeen, now: datetime) -> bool:
+    if pod.ended or pod.running or pod.created_at is None:
+        return False
+    return (now - pod.created_at).total_seconds() > LATE_S

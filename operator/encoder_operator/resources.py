@@ -58,3 +58,17 @@ def read_spec(spec: Mapping[str, Any], *, pool: str) -> JobSpec:
     """The job that somebody applied. Raises pydantic's ValidationError."""
     document = {key: value for key, value in spec.items() if key not in _NOT_OF_A_JOB}
     return JobSpec.model_validate({**document, "pool": pool})
+
+
+def is_copy(spec: Mapping[str, Any], of: Mapping[str, Any]) -> bool:
+    """Whether a resource has all that we wrote; the API server adds defaults of its own."""
+    return all(_is_copy(spec.get(key), value) for key, value in of.items())
+
+
+def _is_copy(value: Any, of: Any) -> bool:
+    if isinstance(of, Mapping):
+        return is_copy(value or {}, of)
+    if isinstance(of, list):
+        same_length = isinstance(value, list) and len(value) == len(of)
+        return same_length and all(map(_is_copy, value, of))
+    return bool(value == of)

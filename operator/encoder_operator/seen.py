@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL, POOL_LABEL, job_of_resource
+
+WORKER: Final = "worker"
+"""The name of the container that is ours."""
 
 
 class PodPhase(StrEnum):
@@ -44,11 +47,15 @@ class PodSeen:
     waiting_message: str | None = None
     running: bool = False
     exit_code: int | None = None
+    init_failed: bool = False
+    """The worker never ran; the exit code is that of an init container, which others added."""
     container_reason: str | None = None
     """Why its container ended, such as OOMKilled."""
     termination_message: str | None = None
     node: str | None = None
     deleting: bool = False
+    delete_at: datetime | None = None
+    """When its grace is over, once it is being deleted."""
     created_at: datetime | None = None
 
     @property
@@ -69,6 +76,7 @@ class JobSeen:
     pool: str
     cancel: bool
     deleting: bool
+    created_at: datetime | None = None
     spec: Mapping[str, Any]
     conditions: Mapping[str, Mapping[str, Any]]
     """By type."""
@@ -117,7 +125,6 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     scheduled = conditions.get("PodScheduled", {})
     disrupted = conditions.get("DisruptionTarget", {})
-    # The first container that failed or waits says why: init containers come before the main one.
     state, waiting, ended = _container_state(status)
     return PodSeen(
         name=metadata["name"],
@@ -137,10 +144,12 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
         waiting_message=waiting.get("message"),
         running="running" in state,
         exit_code=ended.get("exitCode"),
+        init_failed=bool(ended) and not _is_main(status, state),
         container_reason=ended.get("reason"),
         termination_message=ended.get("message"),
         node=(body.get("spec") or {}).get("nodeName"),
         deleting=metadata.get("deletionTimestamp") is not None,
+        delete_at=parse_time(metadata.get("deletionTimestamp")),
         created_at=parse_time(metadata.get("creationTimestamp")),
     )
 
@@ -148,15 +157,25 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
 def _container_state(
     status: Mapping[str, Any],
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
-    states = [
-        container.get("state") or {}
-        for kind in ("initContainerStatuses", "containerStatuses")
-        for container in status.get(kind) or []
-    ]
-    failed = [s for s in states if (s.get("terminated") or {}).get("exitCode") not in (None, 0)]
-    main = failed[0] if failed else (states[-1] if states else {})
+    """
+    The state that says how the Pod is, why something waits, and how it ended.
+
+    The worker's own, or, when that never ran, the init container's that kept it from running. What
+    becomes of containers that others add beside it says nothing of the job.
+    """
+    init = [c.get("state") or {} for c in status.get("initContainerStatuses") or []]
+    named = {c.get("name"): c.get("state") or {} for c in status.get("containerStatuses") or []}
+    main: Mapping[str, Any] = named.get(WORKER) or next(iter(named.values()), {})
+    if "running" not in main and "terminated" not in main:
+        failed = (s for s in init if (s.get("terminated") or {}).get("exitCode") not in (None, 0))
+        main = next(failed, main)
+    states = (*init, main)
     waiting: Mapping[str, Any] = next((s["waiting"] for s in states if s.get("waiting")), {})
     return main, waiting, main.get("terminated") or {}
+
+
+def _is_main(status: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    return any(each.get("state") is state for each in status.get("containerStatuses") or [])
 
 
 def parse_job(body: Mapping[str, Any]) -> JobSeen:
@@ -171,6 +190,7 @@ def parse_job(body: Mapping[str, Any]) -> JobSeen:
         pool=(spec.get("poolRef") or {}).get("name", "default"),
         cancel=spec.get("desiredState") == "Cancel",
         deleting=metadata.get("deletionTimestamp") is not None,
+        created_at=parse_time(metadata.get("creationTimestamp")),
         spec=spec,
         conditions={c["type"]: c for c in status.get("conditions") or []},
         status=status,

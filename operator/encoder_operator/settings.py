@@ -74,23 +74,23 @@ class OperatorSettings(BaseSettings):
     max_running: int = Field(1000, ge=0)
     """Jobs that run at once in all pools together. 0 starts nothing, whatever the pools say."""
 
-    cpu: str = "1"
-    """What a Pod asks of a node. ffmpeg takes its number of threads from the limit."""
+    cpu: str | None = None
+    """What a Pod asks of its node, where job and pool say nothing. Default: by the job's plan."""
 
     cpu_limit: str | None = None
     """Default: none, so that idle cores of the node are used."""
 
-    memory: str = "1Gi"
-    """Request and limit: a worker that is killed for memory is better than a node that is."""
+    memory: str | None = None
+    """Request and limit, where job and pool say nothing. Default: by the job's plan."""
 
-    scratch: str = "10Gi"
-    """Room for the source and all outputs of a job."""
+    scratch: str | None = None
+    """Room for source and outputs. Default: by the plan where sizes are known, else `10Gi`."""
 
     deadline_s: int = Field(24 * 3600, gt=0)
-    """How long an attempt may run before its Pod is ended."""
+    """How long an attempt may run before its Pod is ended, where its pool says nothing."""
 
     retention_s: int = Field(3600, ge=0)
-    """How long a finished TranscodeJob and its Pods stay, to be looked at."""
+    """How long a finished TranscodeJob and its Pods stay, where its pool says nothing."""
 
     writes_per_s: float = Field(50.0, gt=0)
     """All writes to the API server together."""

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from encoder_core.documents import AttemptDocument, JobDocument
+from encoder_core.documents import AttemptDocument, JobDocument, OutputDocument
 from encoder_core.failures import Failure
 from encoder_core.names import pod_name
 from encoder_core.states import JobStatus
-from encoder_operator.exits import classify_waiting
+from encoder_operator.exits import DISRUPTED, Stuck
 from encoder_operator.seen import JobSeen, PodSeen
 
 PROGRESS_STEP: Final = 5  # percent: the API server is no place for a progress bar
 ATTEMPTS_SHOWN: Final = 20
 _OURS: Final = (
     *("observedGeneration", "jobUID", "jobID", "attempt", "attempts", "progress"),
-    *("startTime", "completionTime", "retryTime", "podName", "nodeName"),
+    *("startTime", "completionTime", "retryTime", "podName", "nodeName", "outputs"),
 )
 """What `build_status` fills, besides the conditions. What it leaves out is to disappear."""
 
@@ -38,18 +38,27 @@ def reason_of(code: str) -> str:
 
 
 def build_conditions(
-    document: JobDocument, pod: PodSeen | None, *, waiting_for: str | None
+    document: JobDocument, pod: PodSeen | None, stuck: Stuck | None = None
 ) -> list[Condition]:
-    """`waiting_for` says why a queued job is not admitted, such as "pool hd is full (4 of 4)"."""
+    """`stuck` is what keeps the Pod of the current attempt from running."""
     return [
-        _succeeded(document, pod, waiting_for),
-        _admitted(document, waiting_for),
-        _pod_ready(document, pod),
+        _succeeded(document, pod, stuck),
+        _admitted(document),
+        _pod_ready(document, pod, stuck),
+        _disrupted(document),
         _result_recorded(document),
     ]
 
 
-def _succeeded(document: JobDocument, pod: PodSeen | None, waiting_for: str | None) -> Condition:
+def conditions_of_refused(reason: str, message: str, *, final: bool) -> list[Condition]:
+    """Of a resource that is no job: it is not in the record, so nothing else can be said of it."""
+    return [
+        Condition("Succeeded", "False" if final else "Unknown", reason, message),
+        Condition("Admitted", "False", reason, message),
+    ]
+
+
+def _succeeded(document: JobDocument, pod: PodSeen | None, stuck: Stuck | None) -> Condition:
     match document.status:
         case JobStatus.COMPLETED:
             count = len(document.outputs)
@@ -64,10 +73,10 @@ def _succeeded(document: JobDocument, pod: PodSeen | None, waiting_for: str | No
             phase = document.progress.phase.value if document.progress else "starting"
             return Condition("Succeeded", "Unknown", "Running", f"The worker is {phase}")
         case JobStatus.STARTING:
-            return Condition("Succeeded", "Unknown", *_starting(pod))
+            return Condition("Succeeded", "Unknown", *_starting(pod, stuck))
         case JobStatus.QUEUED if document.attempt:
-            return Condition("Succeeded", "Unknown", "Retrying", _retrying(document))
-    return Condition("Succeeded", "Unknown", "Pending", waiting_for or "Waiting for a place")
+            return Condition("Succeeded", "Unknown", "Retrying", _waits(document)[1])
+    return Condition("Succeeded", "Unknown", "Pending", _waits(document)[1])
 
 
 def _failure(failure: Failure | None) -> tuple[str, str]:
@@ -76,10 +85,9 @@ def _failure(failure: Failure | None) -> tuple[str, str]:
     return reason_of(failure.code), f"{failure.message} {failure.hint}"
 
 
-def _starting(pod: PodSeen | None) -> tuple[str, str]:
+def _starting(pod: PodSeen | None, stuck: Stuck | None) -> tuple[str, str]:
     if pod is None:
         return "Starting", "Creating the Pod"
-    stuck = classify_waiting(pod)
     if stuck is not None:
         return reason_of(stuck.code), stuck.message
     if not pod.scheduled:
@@ -89,32 +97,40 @@ def _starting(pod: PodSeen | None) -> tuple[str, str]:
     return "PullingImage", "Preparing the container"
 
 
-def _retrying(document: JobDocument) -> str:
-    last = document.attempts[-1].failure if document.attempts else None
-    why = f" after {last.code}: {last.message}" if last else ""
-    due = f", due {_stamp(document.due_at)}" if document.due_at else ""
-    return f"Attempt {document.attempt + 1} follows{why}{due}"
+def _waits(document: JobDocument) -> tuple[str, str]:
+    """Reason and words for which it is not admitted, as `GET /jobs/{id}` says them too."""
+    if document.waiting is None:
+        return "Pending", "Waits for a place."
+    return document.waiting.reason, document.waiting.message
 
 
-def _admitted(document: JobDocument, waiting_for: str | None) -> Condition:
+def _admitted(document: JobDocument) -> Condition:
     if document.status is not JobStatus.QUEUED:
         return Condition("Admitted", "True", "SlotGranted")
-    if document.attempt:
-        return Condition("Admitted", "False", "Retrying", _retrying(document))
-    return Condition("Admitted", "False", "Pending", waiting_for or "Waiting for a place")
+    return Condition("Admitted", "False", *_waits(document))
 
 
-def _pod_ready(document: JobDocument, pod: PodSeen | None) -> Condition:
+def _pod_ready(document: JobDocument, pod: PodSeen | None, stuck: Stuck | None) -> Condition:
     if pod is None:
         return Condition("PodReady", "False", "NoPod")
     if pod.ended:
         return Condition("PodReady", "False", "PodEnded", f"{pod.name} {pod.phase.value}")
     if pod.running:
         return Condition("PodReady", "True", "Running", f"{pod.name} on {pod.node}")
-    stuck = classify_waiting(pod)
     if stuck is not None:
         return Condition("PodReady", "False", reason_of(stuck.code), stuck.message)
     return Condition("PodReady", "False", "Starting", pod.name)
+
+
+def _disrupted(document: JobDocument) -> Condition:
+    """Whether the cluster took the last attempt that ended; its own failures are no disruption."""
+    ended = [attempt for attempt in document.attempts if attempt.finished_at is not None]
+    last = ended[-1] if ended else None
+    reason = DISRUPTED.get(last.failure.code) if last and last.failure else None
+    if reason is None or last is None or last.failure is None:
+        return Condition("Disrupted", "False", "NotDisrupted")
+    said = f"Attempt {last.number}: {last.failure.message}"
+    return Condition("Disrupted", "True", reason, said)
 
 
 def _result_recorded(document: JobDocument) -> Condition:
@@ -145,9 +161,19 @@ def build_status(
         "retryTime": _stamp(document.due_at) if document.attempt else None,
         "podName": pod.name if pod else None,
         "nodeName": pod.node if pod else None,
+        "outputs": [_output(output) for output in document.outputs],
         "conditions": [_with_time(c, job.conditions.get(c.type), job, now) for c in conditions],
     }
     return {key: value for key, value in status.items() if value is not None}
+
+
+def build_refused_status(
+    job: JobSeen, conditions: Sequence[Condition], *, now: datetime
+) -> dict[str, Any]:
+    return {
+        "observedGeneration": job.generation,
+        "conditions": [_with_time(c, job.conditions.get(c.type), job, now) for c in conditions],
+    }
 
 
 def progress_text(document: JobDocument) -> str:
@@ -169,6 +195,17 @@ def is_changed(job: JobSeen, status: Mapping[str, Any]) -> bool:
     }
 
 
+def _output(output: OutputDocument) -> dict[str, Any]:
+    shown = {
+        "index": output.index,
+        "status": output.status.value,
+        "url": output.result.files[0].url if output.result and output.result.files else None,
+        "sizeBytes": output.result.size_bytes if output.result else None,
+        "failure": output.error.code if output.error else None,
+    }
+    return {key: value for key, value in shown.items() if value is not None}
+
+
 def _attempt(attempt: AttemptDocument, resource: str) -> dict[str, Any]:
     # Until the Pod is made, its place is held by the operator's own name.
     has_pod = attempt.worker == pod_name(resource, attempt.number)
@@ -176,6 +213,9 @@ def _attempt(attempt: AttemptDocument, resource: str) -> dict[str, Any]:
         "number": attempt.number,
         "status": attempt.status.value,
         "podName": attempt.worker if has_pod else None,
+        "nodeName": attempt.node,
+        "exitCode": attempt.exit_code,
+        "budget": attempt.budget,
         "startTime": _stamp(attempt.started_at),
         "finishTime": _stamp(attempt.finished_at),
         "failure": attempt.failure.code if attempt.failure else None,

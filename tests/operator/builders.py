@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from encoder_core.names import resource_name
 from encoder_core.states import JobStatus
 from encoder_operator.decide import Observed, RowSeen
+from encoder_operator.policy import PoolPolicy
 from encoder_operator.seen import JobSeen, PodPhase, PodSeen
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -75,6 +76,6 @@ def observed(**changes: Any) -> Observed:
         "job": a_job(),
         "row": a_row(),
         "pods": {1: a_pod()},
-        "retention": timedelta(hours=1),
+        "policy": PoolPolicy(),
     }
     return Observed(**{**values, **changes})

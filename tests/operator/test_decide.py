@@ -8,6 +8,7 @@ observation has a decision.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,12 +24,14 @@ from encoder_operator.decide import (
     Disown,
     FinishAttempt,
     Observed,
+    Refuse,
     StartPod,
     Step,
     decide,
 )
 from encoder_operator.exits import Ended
-from encoder_operator.seen import PodPhase
+from encoder_operator.policy import PoolPolicy
+from encoder_operator.seen import JobSeen, PodPhase
 from tests.operator.builders import NOW, a_job, a_pod, a_row, an_ended_pod, observed
 
 RECORDED = {"ResultRecorded": {"status": "True"}}
@@ -49,7 +52,7 @@ KILL = DeletePod(a_pod().name, a_pod().uid)
         ),
         pytest.param(
             observed(
-                row=None, job=a_job(name="mine", job_uid=None, status={"jobId": 7}), pods={}
+                row=None, job=a_job(name="mine", job_uid=None, status={"jobID": 7}), pods={}
             ),
             [DeleteResource("job-1")],
             id="one that was recorded before is not adopted again: its job was deleted",
@@ -66,7 +69,7 @@ KILL = DeletePod(a_pod().name, a_pod().uid)
         ),
         pytest.param(
             observed(job=a_job(uid="another")),
-            [Disown("This job belongs to another resource.")],
+            [Disown("The job in spec.jobUID belongs to another resource.")],
             id="a second resource for the same job is disowned",
         ),
         pytest.param(observed(row=WAITING, pods={}), [], id="a waiting job gets no Pod"),
@@ -88,7 +91,7 @@ KILL = DeletePod(a_pod().name, a_pod().uid)
         ),
         pytest.param(
             observed(pods={}),
-            [FinishAttempt(1, Ended("pod_deleted", "The Pod is gone."), lost=True)],
+            [FinishAttempt(1, Ended("pod_deleted", "The Pod is gone."), lost=True, gone=True)],
             id="a Pod that is gone ends its attempt as lost",
         ),
         pytest.param(
@@ -114,12 +117,12 @@ KILL = DeletePod(a_pod().name, a_pod().uid)
         ),
         pytest.param(
             observed(row=STOPPING, pods={}),
-            [FinishAttempt(1, Ended(None), lost=True)],
+            [FinishAttempt(1, Ended(None), lost=True, gone=True)],
             id="canceled once its Pod is gone",
         ),
         pytest.param(
             observed(row=STOPPING, job=None, pods={}),
-            [FinishAttempt(1, Ended(None), lost=True)],
+            [FinishAttempt(1, Ended(None), lost=True, gone=True)],
             id="canceled too when the resource is gone",
         ),
         pytest.param(
@@ -165,6 +168,199 @@ def test_a_finished_resource_is_looked_at_when_its_retention_ends() -> None:
     assert decide(seen) == Decision(wake_after_s=3600)
 
 
+# --- What nobody ends, and what must not wait for ever -----------------------------------------
+
+STARTING = a_row(JobStatus.STARTING)
+LEFT = a_pod(deleting=True, delete_at=NOW)
+PENDING = a_pod(phase=PodPhase.PENDING, running=False)
+GONE_NODE = Ended("node_lost", "Its node does not end the Pod; most likely it is lost.")
+
+
+def after(seconds: float, **changes: Any) -> Observed:
+    return observed(now=NOW + timedelta(seconds=seconds), **changes)
+
+
+@pytest.mark.parametrize(
+    ("seen", "want"),
+    [
+        pytest.param(
+            after(0, pods={1: LEFT}), Decision(wake_after_s=30), id="a Pod has its grace to end"
+        ),
+        pytest.param(
+            after(30, pods={1: LEFT}),
+            Decision([FinishAttempt(1, GONE_NODE, lost=True)], 0),
+            id="one that does not end is on a lost node",
+        ),
+        pytest.param(
+            after(30, pods={1: LEFT}, row=a_row(publish_until=NOW + timedelta(seconds=100))),
+            Decision(wake_after_s=100),
+            id="its worker may still publish: the next attempt must wait for its lease",
+        ),
+        pytest.param(
+            after(130, pods={1: LEFT}, row=a_row(publish_until=NOW + timedelta(seconds=100))),
+            Decision([FinishAttempt(1, GONE_NODE, lost=True)], 0),
+            id="until it has lapsed",
+        ),
+        pytest.param(
+            after(30, pods={1: LEFT}, row=STOPPING),
+            Decision([FinishAttempt(1, Ended(None, GONE_NODE.message), lost=True)], 0),
+            id="a canceled job does not wait for a lost node either",
+        ),
+        pytest.param(
+            after(600, pods={1: PENDING}, row=STARTING),
+            Decision(
+                [
+                    KILL,
+                    FinishAttempt(1, Ended("pod_not_started", "The container is not made yet.")),
+                ],
+                0,
+            ),
+            id="a Pod that does not start, and nobody knows why",
+        ),
+        pytest.param(
+            after(
+                20,
+                pods={1: PENDING},
+                row=STARTING,
+                job=a_job(
+                    job_uid=None,
+                    spec={
+                        "startDeadlineSeconds": 20,
+                        "credentialsSecretRef": {"name": "encoder-creds-x"},
+                    },
+                ),
+            ),
+            Decision(
+                [
+                    KILL,
+                    FinishAttempt(
+                        1,
+                        Ended(
+                            "credentials_missing",
+                            "The Pod waits for its volumes. Is there a Secret encoder-creds-x in "
+                            "this namespace?",
+                        ),
+                    ),
+                ],
+                0,
+            ),
+            id="a Secret that is not there ends the job at its own start deadline",
+        ),
+        pytest.param(
+            after(1799, row=STARTING), Decision(), id="a running worker may be silent for long"
+        ),
+        pytest.param(
+            after(1800, row=STARTING),
+            Decision(
+                [
+                    KILL,
+                    FinishAttempt(
+                        1, Ended("worker_stalled", "The Pod runs and has said nothing for 1800 s.")
+                    ),
+                ],
+                0,
+            ),
+            id="but not for ever",
+        ),
+    ],
+)
+def test_nothing_waits_for_ever(seen: Observed, want: Decision) -> None:
+    decided = decide(seen)
+    assert (list(decided.steps), decided.wake_after_s) == (list(want.steps), want.wake_after_s)
+
+
+# --- Hold and Drain ---------------------------------------------------------------------------
+
+DRAIN = PoolPolicy(name="hd", stop_policy="Drain")
+HOLD = PoolPolicy(name="hd", stop_policy="Hold")
+DRAINED = Ended("pool_drained", "Pool hd is drained: it goes back to the queue.")
+NO_POD_YET = a_row(JobStatus.STARTING, pod_created=False)
+
+
+@pytest.mark.parametrize(
+    ("seen", "steps"),
+    [
+        pytest.param(
+            observed(policy=DRAIN, row=NO_POD_YET, pods={}),
+            [FinishAttempt(1, DRAINED)],
+            id="drain takes the place back before there is a Pod",
+        ),
+        pytest.param(
+            observed(policy=DRAIN, row=STARTING, pods={1: PENDING}),
+            [KILL, FinishAttempt(1, DRAINED)],
+            id="drain ends a Pod that has not begun",
+        ),
+        pytest.param(observed(policy=DRAIN), [], id="drain lets run what runs"),
+        pytest.param(observed(policy=HOLD, row=STARTING, pods={1: PENDING}), [], id="hold waits"),
+        pytest.param(
+            observed(policy=HOLD, row=NO_POD_YET, pods={}),
+            [StartPod(1)],
+            id="hold starts what holds",
+        ),
+    ],
+)
+def test_stopping_a_pool(seen: Observed, steps: list[Step]) -> None:
+    assert list(decide(seen).steps) == steps
+
+
+# --- A resource that stands for no job ---------------------------------------------------------
+
+UNBOUND = a_row(JobStatus.QUEUED, attempt=0, attempt_open=False, resource_uid=None)
+OLD = NOW - timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("job", "steps"),
+    [
+        pytest.param(a_job(created_at=NOW), [], id="just made: the dispatcher is about to note it"),
+        pytest.param(
+            a_job(created_at=NOW, cancel=True), [], id="it cannot cancel a job that is not its own"
+        ),
+        pytest.param(
+            a_job(created_at=NOW, deleting=True), [], id="nor does deleting it cancel that job"
+        ),
+        pytest.param(
+            a_job(created_at=OLD, cancel=True),
+            [Disown("The job in spec.jobUID is not admitted; its resource is not yours.")],
+            id="and later it is told so",
+        ),
+        pytest.param(
+            a_job(created_at=OLD, conditions=RECORDED),
+            [DeleteResource("job-1")],
+            id="the one of an earlier run makes room",
+        ),
+    ],
+)
+def test_a_forged_resource_decides_nothing(job: JobSeen, steps: list[Step]) -> None:
+    assert list(decide(observed(row=UNBOUND, job=job, pods={})).steps) == steps
+
+
+@pytest.mark.parametrize(
+    ("job", "steps"),
+    [
+        pytest.param(
+            a_job(name="mine", job_uid=None, conditions={"Succeeded": {"status": "False"}}),
+            [],
+            id="one that was refused for good is left alone",
+        ),
+        pytest.param(
+            a_job(name="mine", job_uid=None, conditions={"Succeeded": {"status": "Unknown"}}),
+            [Adopt()],
+            id="one whose pool did not exist is tried again",
+        ),
+        pytest.param(
+            a_job(name="mine", job_uid=None, cancel=True),
+            [Refuse("Canceled", "Canceled before it was admitted")],
+            id="one that was applied canceled never becomes a job",
+        ),
+    ],
+)
+def test_a_resource_without_a_job(job: JobSeen, steps: list[Step]) -> None:
+    assert list(decide(observed(row=None, name="mine", job=job, pods={})).steps) == steps
+
+
+# --- Properties ---------------------------------------------------------------------------------
+
 rows = st.none() | st.builds(
     a_row,
     st.sampled_from(JobStatus),
@@ -172,6 +368,7 @@ rows = st.none() | st.builds(
     pod_created=st.booleans(),
     resource_uid=st.sampled_from([None, "job-1", "another"]),
     finished_at=st.sampled_from([None, NOW]),
+    publish_until=st.sampled_from([None, OLD, NOW + timedelta(minutes=2)]),
 )
 jobs = st.none() | st.builds(
     a_job,
@@ -184,17 +381,27 @@ pods = st.none() | st.builds(
     phase=st.sampled_from(PodPhase),
     running=st.booleans(),
     deleting=st.booleans(),
+    delete_at=st.sampled_from([None, OLD, NOW]),
+    created_at=st.sampled_from([None, OLD, NOW]),
     exit_code=st.sampled_from([None, 0, 1, 20, 60, 137]),
     waiting=st.sampled_from([None, "ImagePullBackOff", "InvalidImageName", "ContainerCreating"]),
 )
 
 
-@given(rows, jobs, pods)
-def test_every_observation_has_a_decision_and_final_jobs_are_never_started(
-    row: object, job: object, pod: object
+policies = st.builds(
+    PoolPolicy,
+    stop_policy=st.sampled_from(["None", "Hold", "Drain"]),
+    start_deadline_s=st.sampled_from([1, 600]),
+)
+
+
+@given(rows, jobs, pods, policies)
+def test_every_observation_has_one_decision_and_final_jobs_are_never_started(
+    row: object, job: object, pod: object, policy: PoolPolicy
 ) -> None:
-    seen = observed(row=row, job=job, pods={1: pod} if pod else {})
+    seen = observed(row=row, job=job, pods={1: pod} if pod else {}, policy=policy)
     steps = decide(seen).steps
+    assert decide(seen) == decide(seen)  # nothing but what was seen decides
     if seen.row is None or seen.row.status in FINAL_JOB | {JobStatus.QUEUED}:
         assert not any(isinstance(step, StartPod | FinishAttempt) for step in steps)
     if seen.row is not None and not seen.row.attempt_open:

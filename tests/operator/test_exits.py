@@ -1,16 +1,32 @@
-"""How a Pod ended, by statuses that a real kubelet left (Kubernetes 1.34, containerd)."""
+"""
+How a Pod ended, and why it does not run.
+
+pod_statuses.json holds what a real kubelet left of Pods that were made to fail (Kubernetes 1.34,
+containerd 1.6, cgroup v1); what only larger accidents leave is written out here.
+"""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoder_core.failures import FAILURES
+from encoder_core.failures import FAILURES, Budget
 from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL
-from encoder_operator.exits import Ended, Stuck, classify_end, classify_waiting
+from encoder_operator.exits import (
+    DISRUPTED,
+    END_RULES,
+    WAIT_RULES,
+    Ended,
+    Stuck,
+    classify_end,
+    classify_waiting,
+)
+from encoder_operator.policy import PoolPolicy
 from encoder_operator.seen import PodPhase, PodSeen, parse_pod
 from tests.operator.builders import a_pod
 
@@ -36,140 +52,163 @@ def disrupted(reason: str) -> dict[str, Any]:
     return {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": reason}]}
 
 
-FULL_DISK = 'Usage of EmptyDir volume "scratch" exceeds the limit "20Mi". '
-DEADLINE = "Pod was active on the node longer"
-
-
-@pytest.mark.parametrize(
-    ("status", "want"),
-    [
-        pytest.param(
-            {"phase": "Succeeded", **terminated(0, "Completed")},
-            Ended(None, None, 0),
-            id="succeeded",
-        ),
-        pytest.param(
-            {"phase": "Succeeded", **terminated(0, "OOMKilled")},
-            Ended(None, None, 0),
-            id="a child was killed for memory, and the worker verified its outputs all the same",
-        ),
-        pytest.param(
-            {"phase": "Failed", **terminated(137, "OOMKilled")},
-            Ended("capacity_memory", None, 137),
-            id="out of memory",
-        ),
-        pytest.param(
-            {"phase": "Failed", **terminated(41, "OOMKilled")},
-            Ended("capacity_memory", None, 41),
-            id="ffmpeg ran out of memory and the worker ended by itself",
-        ),
-        pytest.param(
-            {"phase": "Failed", **terminated(20)}, Ended(None, None, 20), id="the worker's own word"
-        ),
-        pytest.param(
-            {"phase": "Failed", "reason": "DeadlineExceeded", "message": DEADLINE}
-            | terminated(137),
-            Ended("deadline_exceeded", DEADLINE, 137),
-            id="deadline",
-        ),
-        pytest.param(
-            {"phase": "Failed", "reason": "Evicted", "message": FULL_DISK, **terminated(137)},
-            Ended("capacity_disk", FULL_DISK.strip(), 137),
-            id="its own disk limit",
-        ),
-        pytest.param(
-            {
-                "phase": "Failed",
-                "reason": "Evicted",
-                "message": "The node was low on resource: memory.",
-                **disrupted("TerminationByKubelet"),
-            },
-            Ended("pod_evicted", "The node was low on resource: memory."),
-            id="node pressure",
-        ),
-        pytest.param(
-            {"phase": "Failed", **disrupted("EvictionByEvictionAPI"), **terminated(60)},
-            Ended("pod_evicted", None, 60),
-            id="drained",
-        ),
-        pytest.param(
-            {"phase": "Failed", **disrupted("PreemptionByScheduler"), **terminated(143)},
-            Ended("pod_preempted", None, 143),
-            id="preempted",
-        ),
-        pytest.param(
-            {"phase": "Failed", **disrupted("DeletionByPodGC")},
-            Ended("node_lost", None),
-            id="node lost",
-        ),
-        pytest.param(
-            {"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected"},
-            Ended("pod_rejected", "Pod was rejected"),
-            id="rejected by the kubelet",
-        ),
-        pytest.param(
-            {"phase": "Failed", **terminated(128, "StartError", "exec: no such file")},
-            Ended("pod_invalid", None, 128),
-            id="its command cannot be run",
-        ),
-        pytest.param(
-            {"phase": "Failed", **terminated(139)}, Ended("worker_failed", None, 139), id="crashed"
-        ),
-        pytest.param({"phase": "Failed"}, Ended("worker_lost", None, None), id="no word at all"),
-    ],
-)  # fmt: skip
-def test_how_it_ended(status: dict[str, Any], want: Ended) -> None:
-    assert classify_end(pod_with(status)) == want
-
-
-def test_a_deleted_pod_whose_worker_was_killed() -> None:
-    pod = pod_with({"phase": "Failed", **terminated(137)}, deletionTimestamp="2026-01-01T00:00:00Z")
-    assert classify_end(pod) == Ended("pod_deleted", None, 137)
-
-
-def waiting(reason: str, message: str) -> dict[str, Any]:
-    state = {"waiting": {"reason": reason, "message": message}}
-    return {"phase": "Pending", "containerStatuses": [{"name": "worker", "state": state}]}
-
-
-@pytest.mark.parametrize(
-    ("status", "want"),
-    [
-        pytest.param(
-            waiting("InvalidImageName", "bad"),
-            Stuck("image_unavailable", "bad", 0),
-            id="a bad image name cannot get better",
-        ),
-        pytest.param(
-            waiting("ErrImagePull", "refused"),
-            Stuck("image_unavailable", "refused", 600),
-            id="a failed pull may",
-        ),
-        pytest.param(
-            waiting("CreateContainerConfigError", "no secret"),
-            Stuck("pod_invalid", "no secret", 60),
-            id="missing configuration",
-        ),
-        pytest.param(waiting("ContainerCreating", ""), None, id="being created"),
-        pytest.param(
-            {
-                "phase": "Pending",
-                "conditions": [
-                    {
-                        "type": "PodScheduled",
-                        "status": "False",
-                        "reason": "Unschedulable",
-                        "message": "0/2 nodes are available: 2 Insufficient cpu.",
-                    }
-                ],
-            },
-            Stuck("pod_unschedulable", "0/2 nodes are available: 2 Insufficient cpu.", 600),
-            id="no node has room",
-        ),
-    ],
+REAL: dict[str, dict[str, Any]] = json.loads(
+    Path(__file__).with_name("pod_statuses.json").read_text()
 )
-def test_why_it_does_not_run(status: dict[str, Any], want: Stuck | None) -> None:
-    assert classify_waiting(pod_with(status)) == want
+WRITTEN: dict[str, dict[str, Any]] = {
+    "evicted": {
+        "phase": "Failed",
+        "reason": "Evicted",
+        "message": "The node was low on resource: memory.",
+        **disrupted("TerminationByKubelet"),
+    },
+    "drained, killed": {
+        "phase": "Failed", **disrupted("EvictionByEvictionAPI"), **terminated(60),
+    },
+    "preempted, killed": {
+        "phase": "Failed", **disrupted("PreemptionByScheduler"), **terminated(143),
+    },
+    "node lost": {"phase": "Failed", **disrupted("DeletionByPodGC")},
+    "node out of service": {
+        "phase": "Failed",
+        **disrupted("DeletionByTaintManager"),
+        "containerStatuses": [{"name": "worker", "state": {"running": {}}}],
+    },
+    "node controller": {"phase": "Failed", "reason": "NodeLost"},
+    "node shut down": {
+        "phase": "Failed",
+        "reason": "Terminated",
+        "message": "Pod was terminated in response to imminent node shutdown.",
+        **disrupted("TerminationByKubelet"),
+    },
+    "rejected": {"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected: no"},
+    "rejected for pressure": {
+        "phase": "Failed",
+        "reason": "Evicted2",
+        "message": "Pod was rejected: The node had condition: [DiskPressure].",
+    },
+    "status lost": {"phase": "Failed", **terminated(137, "ContainerStatusUnknown")},
+    "killed without a word": {"phase": "Failed", **terminated(137)},
+    "out of memory by cgroup v2, whole container": {
+        "phase": "Failed", **terminated(137, "OOMKilled"),
+    },
+    "out of memory, as the worker says": {"phase": "Failed", **terminated(41)},
+    "no word at all": {"phase": "Failed"},
+    "container cannot be made": {
+        "phase": "Pending",
+        "containerStatuses": [
+            {"name": "worker", "state": {"waiting": {"reason": "CreateContainerError"}}}
+        ],
+    },
+}  # fmt: skip
+
+ENDS: dict[str, str | None] = {
+    "succeeded": None,
+    "succeeded, its sidecar killed": None,
+    "a child out of memory, the worker succeeded": None,
+    "drained, ended well": None,
+    "preempted, ended well": None,
+    "deleted, ended well": None,
+    "failed by its own word": None,
+    "failed, with the end of its log": None,
+    "out of processes": None,
+    "out of memory, as the worker says": None,
+    "out of memory": "capacity_memory",
+    "a child out of memory, the worker failed": "capacity_memory",
+    "out of memory by cgroup v2, whole container": "capacity_memory",
+    "volume over its limit": "capacity_disk",
+    "root over its disk limit": "capacity_disk",
+    "past its deadline, killed": "deadline_exceeded",
+    "past its deadline, ended by itself": "deadline_exceeded",
+    "command not found": "pod_invalid",
+    "init container failed": "pod_not_started",
+    "crashed": "worker_failed",
+    "killed without a word": "worker_failed",
+    "evicted": "pod_evicted",
+    "drained, killed": "node_drained",
+    "preempted, killed": "pod_preempted",
+    "node lost": "node_lost",
+    "node out of service": "node_lost",
+    "node controller": "node_lost",
+    "node shut down": "node_shutdown",
+    "rejected": "pod_rejected",
+    "rejected for pressure": "pod_rejected",
+    "status lost": "worker_lost",
+    "no word at all": "worker_lost",
+}
+DELETED = {"deleted, killed after the grace": "pod_deleted", "deleted by force": "pod_deleted"}
+STUCK: dict[str, tuple[str, float] | None] = {
+    "image name invalid": ("image_unavailable", 0),
+    "image not on the node": ("image_unavailable", 30),
+    "registry not reached": ("image_unavailable", 30),
+    "Secret of a variable missing": ("pod_invalid", 60),
+    "user not allowed": ("pod_invalid", 60),
+    "container cannot be made": ("pod_invalid", 60),
+    "no node matches": ("pod_unschedulable", 90),
+    "no node has the cores": ("pod_unschedulable", 90),
+    "Secret of a volume missing": None,  # nothing says so; the start deadline ends it
+    "running": None,
+}
+POLICY = PoolPolicy(image_grace_s=30, start_deadline_s=90)
+
+
+def seen(name: str, **metadata: Any) -> PodSeen:
+    return pod_with((REAL | WRITTEN)[name], **metadata)
+
+
+@pytest.mark.parametrize(("name", "code"), ENDS.items())
+def test_how_it_ended(name: str, code: str | None) -> None:
+    pod = seen(name)
+    ended = classify_end(pod)
+    assert (ended.code, ended.exit_code) == (code, pod.exit_code)
+
+
+@pytest.mark.parametrize(("name", "code"), DELETED.items())
+def test_how_it_ended_when_somebody_deleted_it(name: str, code: str) -> None:
+    assert classify_end(seen(name, deletionTimestamp="2026-01-01T00:00:00Z")).code == code
+
+
+def test_the_clusters_own_words_are_kept() -> None:
+    assert classify_end(seen("volume over its limit")) == Ended(
+        "capacity_disk", 'Usage of EmptyDir volume "t" exceeds the limit "20Mi".', 137
+    )
+
+
+@pytest.mark.parametrize(("name", "want"), STUCK.items())
+def test_why_it_does_not_run(name: str, want: tuple[str, float] | None) -> None:
+    stuck = classify_waiting(seen(name), POLICY)
+    assert (None if stuck is None else (stuck.code, stuck.grace_s)) == want
+
+
+def test_the_schedulers_words_are_kept() -> None:
+    said = REAL["no node has the cores"]["conditions"][0]["message"]
+    assert "1 Insufficient cpu" in said
+    assert classify_waiting(seen("no node has the cores"), POLICY) == Stuck(
+        "pod_unschedulable", said, 90
+    )
+
+
+def test_every_status_that_was_recorded_is_judged() -> None:
+    assert {*ENDS, *DELETED, *STUCK} == {*REAL, *WRITTEN}
+
+
+def test_every_row_of_the_tables_has_a_status_that_it_is_for() -> None:
+    ended = [seen(name) for name in ENDS]
+    ended += [seen(name, deletionTimestamp="2026-01-01T00:00:00Z") for name in DELETED]
+    hit = {next(rule.name for rule in END_RULES if rule.applies(pod)) for pod in ended}
+    assert hit == {rule.name for rule in END_RULES}
+    waiting = [seen(name) for name, want in STUCK.items() if want]
+    hit = {next(rule.name for rule in WAIT_RULES if rule.applies(pod)) for pod in waiting}
+    assert hit == {rule.name for rule in WAIT_RULES}
+
+
+def test_every_row_names_a_failure_of_the_catalogue_with_a_budget_and_a_hint() -> None:
+    codes = [rule.code for rule in (*END_RULES, *WAIT_RULES) if rule.code]
+    assert all(FAILURES[code].hint for code in codes)
+
+
+def test_what_the_cluster_did_is_never_charged_to_the_job() -> None:
+    assert {FAILURES[code].budget for code in DISRUPTED} == {Budget.INFRA}
 
 
 @given(

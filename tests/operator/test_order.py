@@ -33,6 +33,7 @@ def order_of(**changes: Any) -> WorkOrder:
         "spec": SPEC,
         "outputs": OUTPUTS,
         "has_inline": False,
+        "source_info": None,
     }
     return build_order(
         Work(**{**values, **changes}),

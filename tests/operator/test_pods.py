@@ -9,10 +9,23 @@ import pytest
 
 from encoder_core.errors import JobError
 from encoder_operator.pods import PodSettings, build_pod, build_secret
-from encoder_operator.seen import parse_pod
+from encoder_operator.policy import PoolPolicy
+from encoder_operator.seen import JobSeen, parse_pod
+from encoder_operator.sizing import Sizes
 from tests.operator.builders import NAME, a_job
 
 SETTINGS = PodSettings(image="encoder-worker:1")
+GIB = 1024**3
+SIZES = Sizes(cpu_m=1000, memory=GIB, memory_limit=GIB, scratch=10 * GIB)
+GONE = [
+    {
+        "key": f"node.kubernetes.io/{why}",
+        "operator": "Exists",
+        "effect": "NoExecute",
+        "tolerationSeconds": 60,
+    }
+    for why in ("not-ready", "unreachable")
+]
 LABELS = {
     "encoder.dev/job": NAME,
     "encoder.dev/attempt": "1",
@@ -41,6 +54,7 @@ POD: dict[str, Any] = {
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 60,
         "activeDeadlineSeconds": 86400,
+        "tolerations": GONE,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 10001,
@@ -88,33 +102,89 @@ def with_credentials(name: str) -> dict[str, Any]:
     return {"credentialsSecretRef": {"name": name}}
 
 
+def pod_of(job: JobSeen, attempt: int = 1, policy: PoolPolicy | None = None) -> dict[str, Any]:
+    return build_pod(job, attempt, SETTINGS, policy or PoolPolicy(), SIZES)
+
+
 def test_the_pod_of_a_plain_job() -> None:
-    assert build_pod(a_job(), 1, SETTINGS) == POD
+    assert pod_of(a_job()) == POD
 
 
 def test_the_operator_recognises_it_as_its_own() -> None:
-    body = build_pod(a_job(), 2, SETTINGS)
+    body = pod_of(a_job(), 2)
     seen = parse_pod({**body, "metadata": {**body["metadata"], "uid": "u"}})
     assert seen is not None
     assert (seen.name, seen.resource, seen.attempt) == (f"{NAME}-a2", NAME, 2)
 
 
-def test_what_a_pool_settles() -> None:
-    settings = PodSettings(
-        image="i",
-        cpu_limit="4",
-        node_selector={"pool": "gpu"},
-        tolerations=({"key": "spot", "operator": "Exists"},),
-    )
-    spec = build_pod(a_job(), 1, settings)["spec"]
-    assert spec["containers"][0]["resources"]["limits"]["cpu"] == "4"
-    assert spec["nodeSelector"] == {"pool": "gpu"}
-    assert spec["tolerations"] == [{"key": "spot", "operator": "Exists"}]
+TEMPLATE: dict[str, Any] = {
+    "labels": {"team": "film"},
+    "annotations": {"cost": "9"},
+    "image": "registry.example/gpu-worker:2",
+    "imagePullSecrets": [{"name": "registry"}],
+    "extendedResources": {"nvidia.com/gpu": 1},
+    "nodeSelector": {"kind": "gpu"},
+    "tolerations": [{"key": "spot", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {"x": 1}},
+    "topologySpreadConstraints": [{"maxSkew": 1}],
+    "priorityClassName": "low",
+    "runtimeClassName": "nvidia",
+    "schedulerName": "other",
+    "serviceAccountName": "media",
+}
+
+
+def test_what_a_pools_template_adds_and_what_it_leaves_alone() -> None:
+    pod = pod_of(a_job(), policy=PoolPolicy(template=TEMPLATE))
+    spec, container = pod["spec"], pod["spec"]["containers"][0]
+    assert pod["metadata"]["labels"] == {**LABELS, "team": "film"}
+    assert pod["metadata"]["annotations"] == {"cost": "9"}
+    assert container["image"] == "registry.example/gpu-worker:2"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert spec["tolerations"] == [{"key": "spot", "operator": "Exists"}, *GONE]
+    same = ("imagePullSecrets", "nodeSelector", "topologySpreadConstraints", "priorityClassName")
+    more = ("runtimeClassName", "schedulerName", "serviceAccountName", "affinity")
+    assert {key: spec[key] for key in same + more} == {key: TEMPLATE[key] for key in same + more}
+    core = ("securityContext", "automountServiceAccountToken", "volumes", "restartPolicy")
+    assert {key: spec[key] for key in core} == {key: POD["spec"][key] for key in core}
+    assert container["securityContext"] == POD["spec"]["containers"][0]["securityContext"]
+    assert container["args"] == POD["spec"]["containers"][0]["args"]
+
+
+@pytest.mark.parametrize(
+    "abuse",
+    [
+        pytest.param({"securityContext": {"runAsUser": 0}}, id="another user"),
+        pytest.param({"hostNetwork": True}, id="the node's network"),
+        pytest.param({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, id="the node's disk"),
+        pytest.param({"automountServiceAccountToken": True}, id="a token of the cluster"),
+        pytest.param({"command": ["sh"]}, id="another command"),
+        pytest.param({"labels": {"encoder.dev/job": "other"}}, id="a label of ours"),
+    ],
+)
+def test_a_template_cannot_loosen_the_core(abuse: dict[str, Any]) -> None:
+    assert pod_of(a_job(), policy=PoolPolicy(template=abuse)) == POD
+
+
+def test_a_node_that_failed_the_job_is_avoided_if_another_will_do() -> None:
+    pod = build_pod(a_job(), 2, SETTINGS, PoolPolicy(), SIZES, avoid_nodes=["bad", "bad"])
+    node = pod["spec"]["affinity"]["nodeAffinity"]
+    [wish] = node["preferredDuringSchedulingIgnoredDuringExecution"]
+    [expression] = wish["preference"]["matchExpressions"]
+    assert (expression["operator"], expression["values"]) == ("NotIn", ["bad"])
+    assert "requiredDuringSchedulingIgnoredDuringExecution" not in node
+
+
+@pytest.mark.parametrize(("asked", "want"), [(60, 60), (9000, 3600)], ids=["less", "more"])
+def test_a_job_may_ask_for_a_shorter_deadline_than_its_pool_has(asked: int, want: int) -> None:
+    policy = PoolPolicy(active_deadline_s=3600)
+    pod = pod_of(a_job(spec={"activeDeadlineSeconds": asked}), policy=policy)
+    assert pod["spec"]["activeDeadlineSeconds"] == want
 
 
 def test_credentials_of_ones_own_add_a_volume_a_mount_and_an_argument_and_nothing_else() -> None:
     job = a_job(job_uid=None, spec=with_credentials("encoder-creds-mine"))
-    pod = build_pod(job, 1, SETTINGS)
+    pod = pod_of(job)
     container = pod["spec"]["containers"][0]
     assert pod["spec"]["volumes"].pop() == {
         "name": "credentials",
@@ -135,12 +205,12 @@ def test_credentials_of_ones_own_add_a_volume_a_mount_and_an_argument_and_nothin
 @pytest.mark.parametrize("name", ["encoder-env", "creds-encoder-creds-", "", "Encoder-creds-x"])
 def test_a_foreign_secret_is_not_mounted(name: str) -> None:
     with pytest.raises(JobError, match="must begin with encoder-creds-") as caught:
-        build_pod(a_job(job_uid=None, spec=with_credentials(name)), 1, SETTINGS)
+        pod_of(a_job(job_uid=None, spec=with_credentials(name)))
     assert caught.value.code == "request_impossible"
 
 
 def test_a_job_of_the_api_mounts_none() -> None:
-    assert build_pod(a_job(spec=with_credentials("encoder-creds-x")), 1, SETTINGS) == POD
+    assert pod_of(a_job(spec=with_credentials("encoder-creds-x"))) == POD
 
 
 def test_the_secret_of_an_attempt_goes_with_its_job() -> None:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 
 from encoder_core.names import resource_name
 from encoder_core.reports import AmbientCredentials
-from encoder_core.retries import RetryLimits
 from encoder_core.states import JobStatus
 from encoder_db.cluster import bind_resource
 from encoder_db.pools import read_pool
@@ -23,9 +21,11 @@ from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, PODS
 from encoder_operator.operator import renewed
 from encoder_operator.pods import PodSettings
+from encoder_operator.policy import PoolPolicy
 from encoder_operator.poolkeeper import PoolKeeper
 from encoder_operator.reconcile import Reconciler
 from encoder_operator.seen import JobSeen
+from encoder_operator.sizing import Wanted
 from tests.db import builders as make
 from tests.operator.builders import a_job
 from tests.operator.fake_api import FakeApi
@@ -61,11 +61,10 @@ def _reconciler(store: Store, api: FakeApi, cache: Cache) -> Reconciler:
         report_url="http://api/internal/reports",
         allowed_cidrs=(),
         ambient=AmbientCredentials(),
-        limits=RetryLimits(),
+        wanted=Wanted(),
+        defaults=PoolPolicy(),
     )
-    return Reconciler(
-        store=store, kube=api.kube(), cache=cache, actor=actor, retention=timedelta(hours=1)
-    )
+    return Reconciler(store=store, kube=api.kube(), cache=cache, actor=actor)
 
 
 async def _settle(reconciler: Callable[[str], object], name: str) -> None:

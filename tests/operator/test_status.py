@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from encoder_core.documents import AttemptDocument, JobDocument, Progress
+from encoder_core.documents import AttemptDocument, JobDocument, Progress, Waiting
 from encoder_core.failures import failure
 from encoder_core.reports import Phase
 from encoder_core.specs import Priority
 from encoder_core.states import AttemptStatus, JobStatus
+from encoder_operator.exits import DISRUPTED, classify_waiting
+from encoder_operator.policy import PoolPolicy
 from encoder_operator.seen import JobSeen, PodPhase, PodSeen
 from encoder_operator.status import Condition, build_conditions, build_status, is_changed
 from tests.operator.builders import JOB, NAME, NOW, a_job, a_pod, an_ended_pod
@@ -59,8 +61,14 @@ def encoding(percent: float) -> Progress:
     return Progress(phase=Phase.ENCODING, percent=percent, updated_at=NOW)
 
 
-WAITING = a_document(JobStatus.QUEUED, attempt=0)
-RETRYING = a_document(JobStatus.QUEUED, attempts=[FAILED], due_at=LATER)
+RETRY = (
+    "Attempt 2 follows after source_unreachable: a.example did not answer., "
+    "due 2026-01-02T03:05:05Z"
+)
+WAITING = a_document(JobStatus.QUEUED, attempt=0, waiting=Waiting(reason="PoolFull", message=FULL))
+RETRYING = a_document(
+    JobStatus.QUEUED, attempts=[FAILED], waiting=Waiting(reason="Retrying", message=RETRY)
+)
 STARTING = a_document(JobStatus.STARTING)
 PENDING_POD = a_pod(phase=PodPhase.PENDING, running=False, scheduled=False)
 PULLING = a_pod(phase=PodPhase.PENDING, running=False, waiting="ImagePullBackOff")
@@ -69,41 +77,52 @@ COMPLETED = a_document(JobStatus.COMPLETED, finished_at=NOW)
 NOT_THERE = a_document(JobStatus.FAILED, finished_at=NOW, failure=NOT_FOUND)
 
 
+UNDISTURBED = Condition("Disrupted", "False", "NotDisrupted")
+
+
+def conditions_of(document: JobDocument, pod: PodSeen | None) -> list[Condition]:
+    stuck = None if pod is None else classify_waiting(pod, PoolPolicy())
+    return build_conditions(document, pod, stuck)
+
+
 def unfinished(
-    succeeded: tuple[str, str], admitted: tuple[str, ...], ready: tuple[str, ...]
+    succeeded: tuple[str, str],
+    admitted: tuple[str, ...],
+    ready: tuple[str, ...],
+    disrupted: Condition = UNDISTURBED,
 ) -> list[Condition]:
     return [
         Condition("Succeeded", "Unknown", *succeeded),
         Condition("Admitted", *admitted),
         Condition("PodReady", *ready),
+        disrupted,
         Condition("ResultRecorded", "False", "NotFinal"),
     ]
 
 
 def finished(
-    succeeded: tuple[str, str, str], ready: tuple[str, ...] = ("False", "NoPod")
+    succeeded: tuple[str, str, str],
+    ready: tuple[str, ...] = ("False", "NoPod"),
+    disrupted: Condition = UNDISTURBED,
 ) -> list[Condition]:
     return [
         Condition("Succeeded", *succeeded),
         Condition("Admitted", "True", "SlotGranted"),
         Condition("PodReady", *ready),
+        disrupted,
         Condition("ResultRecorded", "True", "Recorded"),
     ]
 
 
 GRANTED = ("True", "SlotGranted")
 NO_POD = ("False", "NoPod")
-RETRY = (
-    "Attempt 2 follows after source_unreachable: a.example did not answer., "
-    "due 2026-01-02T03:05:05Z"
-)
 
 
 @pytest.mark.parametrize(
     ("document", "pod", "want"),
     [
         pytest.param(
-            WAITING, None, unfinished(("Pending", FULL), ("False", "Pending", FULL), NO_POD),
+            WAITING, None, unfinished(("Pending", FULL), ("False", "PoolFull", FULL), NO_POD),
             id="waits for a place",
         ),
         pytest.param(
@@ -192,7 +211,19 @@ RETRY = (
 def test_conditions_of_a_job_that(
     document: JobDocument, pod: PodSeen | None, want: list[Condition]
 ) -> None:
-    assert build_conditions(document, pod, waiting_for=FULL) == want
+    assert conditions_of(document, pod) == want
+
+
+@pytest.mark.parametrize(("code", "reason"), DISRUPTED.items())
+def test_what_the_cluster_did_to_the_last_attempt_is_a_condition(code: str, reason: str) -> None:
+    lost = an_attempt(status=AttemptStatus.LOST, failure=failure(code, "Words."), finished_at=NOW)
+    after = a_document(attempt=2, attempts=[lost, an_attempt(number=2)])
+    assert Condition("Disrupted", "True", reason, "Attempt 1: Words.") in build_conditions(
+        after, None
+    )
+    fine = an_attempt(number=2, status=AttemptStatus.SUCCEEDED, finished_at=NOW)
+    over = a_document(JobStatus.COMPLETED, finished_at=NOW, attempts=[lost, fine])
+    assert UNDISTURBED in build_conditions(over, None)
 
 
 # --- The whole of it, and when it is written -------------------------------------------------
@@ -201,7 +232,7 @@ def test_conditions_of_a_job_that(
 def status_of(
     document: JobDocument, pod: PodSeen | None = None, job: JobSeen | None = None
 ) -> dict[str, Any]:
-    conditions = build_conditions(document, pod, waiting_for=FULL)
+    conditions = conditions_of(document, pod)
     return build_status(job or a_job(), document, conditions, pod=pod, now=NOW)
 
 
@@ -236,6 +267,7 @@ def test_the_whole_status() -> None:
         "startTime": "2026-01-02T03:04:05Z",
         "podName": f"{NAME}-a2",
         "nodeName": "node-1",
+        "outputs": [],
     }
     assert conditions[0] == {
         "type": "Succeeded",
@@ -260,13 +292,19 @@ def test_the_latest_twenty_attempts_are_shown() -> None:
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     before = showing(status_of(STARTING))
-    conditions = build_conditions(NOT_THERE, None, waiting_for=None)
+    conditions = build_conditions(NOT_THERE, None)
     status = build_status(before, NOT_THERE, conditions, pod=None, now=LATER)
     times = {
         condition["type"]: condition["lastTransitionTime"] for condition in status["conditions"]
     }
     old, new = "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z"
-    assert times == {"Succeeded": new, "Admitted": old, "PodReady": old, "ResultRecorded": new}
+    assert times == {
+        "Succeeded": new,
+        "Admitted": old,
+        "PodReady": old,
+        "Disrupted": old,
+        "ResultRecorded": new,
+    }
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_jobs_status(status: JobStatus) -> None:
         attempts=[attempt],
     )
     pod = a_pod()
-    conditions = build_conditions(document, pod, waiting_for="Pool default is full (4 of 4)")
+    conditions = build_conditions(document, pod)
     written = build_status(a_job(), document, conditions, pod=pod, now=NOW)
     assert unknown_fields(written, schema_of("transcodejobs")) == []
 

@@ -1,0 +1,220 @@
+"""What a Pod asks of its node: whose word counts, how it grows, and where that ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encoder_core.errors import JobError
+from encoder_core.reports import SourceInfo
+from encoder_core.specs import JobSpec
+from encoder_operator.act import estimate_of
+from encoder_operator.policy import Caps, PoolPolicy, read_policy
+from encoder_operator.quantity import format_bytes, parse_bytes, parse_millicores
+from encoder_operator.sizing import (
+    Estimate,
+    Sizes,
+    Tried,
+    Wanted,
+    has_room_to_grow,
+    size_pod,
+)
+
+MI, GI = 1024**2, 1024**3
+NOTHING = Wanted()
+ESTIMATE = Estimate(cpu_m=1500, memory=700 * MI, scratch=3 * GI)
+OPEN = PoolPolicy()
+TEMPLATE = PoolPolicy(template={"resources": {"requests": {"memory": "3Gi", "cpu": "750m"}}})
+CAPPED = PoolPolicy(name="hd", caps=Caps(cpu_m=2000, memory=2 * GI, scratch=20 * GI))
+
+
+@pytest.mark.parametrize(
+    ("asked", "policy", "wanted", "estimate", "want"),
+    [
+        pytest.param(None, OPEN, NOTHING, None, (1000, GI, 10 * GI), id="nothing is known"),
+        pytest.param(
+            None, OPEN, NOTHING, ESTIMATE, (1500, 700 * MI, 3 * GI), id="the planner's estimate"
+        ),
+        pytest.param(
+            None,
+            OPEN,
+            Wanted(memory="2Gi"),
+            ESTIMATE,
+            (1500, 2 * GI, 3 * GI),
+            id="the operator's settings before the estimate",
+        ),
+        pytest.param(
+            None,
+            TEMPLATE,
+            Wanted(memory="2Gi"),
+            ESTIMATE,
+            (750, 3 * GI, 3 * GI),
+            id="the pool before the settings",
+        ),
+        pytest.param(
+            {"requests": {"memory": "5Gi"}},
+            TEMPLATE,
+            NOTHING,
+            ESTIMATE,
+            (750, 5 * GI, 3 * GI),
+            id="the job before its pool",
+        ),
+        pytest.param(
+            None,
+            CAPPED,
+            Wanted(memory="9Gi", cpu="8", scratch="90Gi"),
+            None,
+            (2000, 2 * GI, 20 * GI),
+            id="no more than the pool gives to any",
+        ),
+    ],
+)
+def test_whose_word_counts(
+    asked: dict[str, Any] | None,
+    policy: PoolPolicy,
+    wanted: Wanted,
+    estimate: Estimate | None,
+    want: tuple[int, int, int],
+) -> None:
+    sizes = size_pod(asked, policy, wanted, estimate=estimate)
+    assert (sizes.cpu_m, sizes.memory, sizes.scratch) == want
+    assert sizes.memory_limit == sizes.memory
+
+
+def test_a_request_and_a_limit_of_the_job_are_both_kept() -> None:
+    asked = {"requests": {"memory": "1Gi", "cpu": "1"}, "limits": {"memory": "2Gi", "cpu": "2"}}
+    assert size_pod(asked, OPEN, NOTHING).as_resources() == {
+        "requests": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "10Gi"},
+        "limits": {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "10Gi"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "quantity"), [("cpu", "3"), ("memory", "3Gi"), ("ephemeral-storage", "21Gi")]
+)
+def test_a_job_that_asks_for_more_than_its_pool_gives_never_fits(name: str, quantity: str) -> None:
+    with pytest.raises(JobError, match=rf"spec.resources.requests.{name} is .*; pool hd") as caught:
+        size_pod({"requests": {name: quantity}}, CAPPED, NOTHING)
+    assert caught.value.code == "never_fits"
+
+
+def had(memory: int, failure: str | None = "capacity_memory", scratch: int = 10 * GI) -> Tried:
+    sizes = Sizes(cpu_m=1000, memory=memory, memory_limit=memory, scratch=scratch)
+    return Tried(sizes=sizes, failure=failure)
+
+
+@pytest.mark.parametrize(
+    ("policy", "tried", "want"),
+    [
+        pytest.param(OPEN, [had(GI)], 1536 * MI, id="half as much again"),
+        pytest.param(OPEN, [had(1536 * MI), had(GI)], 2304 * MI, id="and again"),
+        pytest.param(
+            OPEN, [had(1536 * MI, "node_lost"), had(GI)], 1536 * MI, id="kept after a lost node"
+        ),
+        pytest.param(CAPPED, [had(1536 * MI)], 2 * GI, id="up to the pool's cap"),
+        pytest.param(
+            PoolPolicy(growth_percent=200, memory_max=1800 * MI),
+            [had(GI)],
+            1800 * MI,
+            id="by the pool's factor, up to where the pool says",
+        ),
+        pytest.param(OPEN, [had(GI, "encode_failed")], GI, id="not after another failure"),
+    ],
+)
+def test_memory_grows_after_an_attempt_that_ran_out_of_it(
+    policy: PoolPolicy, tried: list[Tried], want: int
+) -> None:
+    sizes = size_pod(None, policy, NOTHING, tried=tried)
+    assert (sizes.memory, sizes.memory_limit) == (want, want)
+
+
+def test_scratch_grows_too() -> None:
+    sizes = size_pod(None, OPEN, NOTHING, tried=[had(GI, "capacity_disk")])
+    assert (sizes.memory, sizes.scratch) == (GI, 15 * GI)
+
+
+@pytest.mark.parametrize(
+    ("memory", "want"), [(GI, True), (2 * GI, False)], ids=["below the cap", "at it"]
+)
+def test_another_attempt_is_pointless_when_it_would_get_no_more(memory: int, want: bool) -> None:
+    assert has_room_to_grow(had(memory).sizes, CAPPED, "capacity_memory") is want
+    assert has_room_to_grow(had(memory).sizes, OPEN, "capacity_memory") is True
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(128, 9000), st.sampled_from(["capacity_memory", "capacity_disk", None])
+        ),
+        max_size=5,
+    ),
+    st.integers(100, 400),
+)
+def test_whatever_was_tried_a_pod_stays_within_its_pool(
+    attempts: list[tuple[int, str | None]], percent: int
+) -> None:
+    policy = PoolPolicy(growth_percent=percent, caps=CAPPED.caps)
+    sizes = size_pod(None, policy, NOTHING, tried=[had(m * MI, f) for m, f in attempts])
+    assert sizes.memory <= sizes.memory_limit <= 2 * GI
+    assert sizes.scratch <= 20 * GI
+    assert Sizes.of_json(sizes.to_json()) == sizes
+
+
+def spec(height: int, codec: str = "libx264") -> JobSpec:
+    destination = {"kind": "s3", "bucket": "b-1", "path": "o.mp4"}
+    output = {"videoCodec": codec, "videoBitrate": "4M", "height": height}
+    return JobSpec.model_validate(
+        {
+            "source": {"kind": "https", "url": "https://a.example/i.mp4"},
+            "outputs": [{**output, "destination": destination}],
+        }
+    )
+
+
+def test_a_larger_picture_gets_more_memory_and_a_known_source_its_room_on_disk() -> None:
+    small, large = estimate_of(spec(360), None), estimate_of(spec(2160), None)
+    assert small is not None
+    assert large is not None
+    assert large.memory > 2 * small.memory
+    assert small.scratch is None
+    known = estimate_of(spec(360), SourceInfo(size_bytes=4 * GI, duration_s=3600.0))
+    assert known is not None
+    assert known.scratch is not None
+    assert 5 * GI < known.scratch < 8 * GI  # the source, and an hour at 4 Mbit/s
+
+
+@pytest.mark.parametrize(
+    ("quantity", "count"),
+    [("1Gi", GI), ("1.5Gi", 1536 * MI), ("500M", 500_000_000), ("7", 7), (7, 7), ("1e3", 1000)],
+)
+def test_quantities(quantity: str | int, count: int) -> None:
+    assert parse_bytes(quantity) == count
+    assert parse_bytes(format_bytes(count)) == count
+
+
+def test_cores() -> None:
+    assert [parse_millicores(q) for q in ("2", "500m", "0.1", 3)] == [2000, 500, 100, 3000]
+
+
+def test_what_a_pool_leaves_open_is_the_operators() -> None:
+    defaults = PoolPolicy(active_deadline_s=77, start_deadline_s=88)
+    assert read_policy("hd", None, defaults).active_deadline_s == 77
+    spec = {
+        "startDeadlineSeconds": 5,
+        "resourceCaps": {"cpu": "500m", "ephemeral-storage": "1Gi"},
+        "memoryGrowth": {"percent": 200, "max": "4Gi"},
+        "retries": {"infra": 3},
+        "retention": {"failedSeconds": 9},
+    }
+    policy = read_policy("hd", spec, defaults)
+    assert (policy.start_deadline_s, policy.active_deadline_s) == (5, 77)
+    assert policy.caps == Caps(cpu_m=500, scratch=GI)
+    assert (policy.growth_percent, policy.most_memory) == (200, 4 * GI)
+    assert (policy.retries.infra, policy.retries.config) == (3, 5)
+    assert (policy.keep_failed.total_seconds(), policy.keep_completed) == (
+        9,
+        defaults.keep_completed,
+    )

@@ -30,6 +30,8 @@ DENIED: Final[Sequence[IPNetwork]] = tuple(
     )
 )  # fmt: skip
 
+MOST_TRIED: Final = 4  # addresses of one host: each that does not answer costs a time-out
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -74,7 +76,7 @@ class Dialler:
 
     def check(self, host: str, port: int) -> list[Endpoint]:
         """
-        The addresses of a host, all of which passed.
+        The addresses of a host to be tried, all of whose addresses passed.
 
         One denied address refuses the host: a mixed answer is how rebinding looks. Raises JobError
         `address_not_allowed`, which tells nothing about the network, or OSError when the name
@@ -85,7 +87,8 @@ class Dialler:
             raise OSError(f"{host} has no address")
         if not all(self.is_allowed(address) for _, address in answers):
             raise JobError("address_not_allowed", "The address is not allowed.")
-        return [Endpoint(family, address, port) for family, address in dict.fromkeys(answers)]
+        candidates = list(dict.fromkeys(answers))[:MOST_TRIED]
+        return [Endpoint(family, address, port) for family, address in candidates]
 
     def connect(self, host: str, port: int, *, timeout_s: float) -> socket.socket:
         """A TCP connection to the first address that answers. Raises JobError or OSError."""

@@ -24,6 +24,7 @@ MAX_INLINE_BYTES: Final = 16 * 1024 * 1024  # inline is for clips and tests; lar
 MAX_INLINE_CHARACTERS: Final = (MAX_INLINE_BYTES + 2) // 3 * 4
 _INLINE_TOO_LARGE = f"must decode to at most {MAX_INLINE_BYTES} bytes; give larger files by URL"
 MAX_METADATA: Final = 32
+MAX_OBJECT_METADATA_BYTES: Final = 2048  # S3's own limit
 MAX_PATH_BYTES: Final = 1024  # S3's own limit for a key
 MIN_BITRATE: Final = 1_000
 MAX_BITRATE: Final = 1_000_000_000
@@ -105,6 +106,12 @@ def _check_header(headers: dict[str, Secret]) -> dict[str, Secret]:
     return headers
 
 
+def _check_object_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    if sum(map(len, [*metadata, *metadata.values()])) > MAX_OBJECT_METADATA_BYTES:
+        raise ValueError(f"names and values must have at most {MAX_OBJECT_METADATA_BYTES} bytes")
+    return metadata
+
+
 def _check_inline_size(data: Any) -> Any:
     # Before anything else, so that the sentence is ours and no large text is decoded for nothing.
     if isinstance(data, str) and len(data) > MAX_INLINE_CHARACTERS:
@@ -161,6 +168,14 @@ InlineData = Annotated[
     StringConstraints(max_length=MAX_INLINE_CHARACTERS),
     AfterValidator(_check_base64),
     BeforeValidator(_check_inline_size),
+]
+ObjectMetadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")],
+        Annotated[str, StringConstraints(pattern=r"^[ -~]{0,1024}$")],
+    ],
+    Field(max_length=MAX_METADATA),
+    AfterValidator(_check_object_metadata),
 ]
 Headers = Annotated[dict[str, Secret], Field(max_length=32), AfterValidator(_check_header)]
 Codec = Annotated[
@@ -279,6 +294,22 @@ class S3Destination(S3Location):
         | None
     ) = None
     """Default: by the container."""
+    cache_control: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,256}$")] | None = None
+    """What caches between the store and the viewer may do, as in HTTP."""
+    storage_class: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")] | None = (
+        None
+    )
+    server_side_encryption: Literal["AES256", "aws:kms"] | None = None
+    kms_key_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:/_-]{1,512}$")] | None = None
+    """Default: the key that the account has for S3."""
+    metadata: ObjectMetadata | None = None
+    """Of the object, each as an `x-amz-meta-` header."""
+
+    @model_validator(mode="after")
+    def _a_key_is_for_kms(self) -> Self:
+        if self.kms_key_id is not None and self.server_side_encryption != "aws:kms":
+            raise ValueError("kmsKeyId needs serverSideEncryption aws:kms")
+        return self
 
 
 class HttpDestination(Model):

@@ -12,11 +12,12 @@ from tests.harness.cluster import Cluster
 from tests.harness.commands import CommandFailed
 
 SOURCE = {"kind": "https", "url": "https://media.example/clip.mov"}
+DESTINATION = {"kind": "s3", "bucket": "out", "path": "clip.mp4"}
 OUTPUT = {
     "container": "mp4",
     "videoCodec": "libx264",
     "height": 720,
-    "destination": {"kind": "s3", "bucket": "out", "path": "clip.mp4"},
+    "destination": DESTINATION,
 }
 JOB = {"source": SOURCE, "outputs": [OUTPUT]}
 POOL = {"maxConcurrency": 4}
@@ -43,6 +44,17 @@ def make(api: Cluster, kind: str, name: str, spec: dict[str, Any]) -> None:
 
 def test_a_job_as_the_documentation_shows_it_is_accepted(api: Cluster) -> None:
     try_job(api, JOB)
+
+
+def test_an_object_may_be_stored_with_all_that_s3_knows(api: Cluster) -> None:
+    stored = {
+        "cacheControl": "public, max-age=60",
+        "storageClass": "STANDARD_IA",
+        "serverSideEncryption": "aws:kms",
+        "kmsKeyId": "alias/video",
+        "metadata": {"film": "one"},
+    }
+    try_job(api, {**JOB, "outputs": [{**OUTPUT, "destination": {**DESTINATION, **stored}}]})
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -18,6 +21,7 @@ from encoder_core.storage.base import Access
 from tests.contracts.stores import (
     DATA,
     DESTINATION,
+    LOOPBACK,
     SOURCE,
     PatientClock,
     Store,
@@ -34,6 +38,15 @@ from tests.contracts.stores import (
 from tests.servers.ftp import FtpServer
 from tests.servers.http import Fault, HttpServer
 from tests.servers.s3 import S3Bucket
+
+STORED_WITH = {
+    "x-amz-acl",
+    "cache-control",
+    "x-amz-storage-class",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-meta-film",
+}
 
 
 class TestEverySource:
@@ -234,6 +247,33 @@ class TestHttp:
         assert first["authorization"] == "Basic bWU6cGFzcw=="
         assert not {"x-token", "authorization"} & set(second)
 
+    @pytest.mark.parametrize("status", [307, 308])
+    def test_an_upload_goes_where_it_is_sent_on_to(
+        self, status: int, http_server: HttpServer, file: Path
+    ) -> None:
+        http_server.misbehave("/old.mp4", Fault(redirect_to="/new.mp4", redirect_status=status))
+        deliver(http_store(http_server), "old.mp4", file)
+        assert http_server.stored("/new.mp4") == DATA
+
+    @pytest.mark.parametrize("status", [301, 302, 303])
+    def test_a_redirect_that_would_lose_the_upload_is_no_delivery(
+        self, status: int, http_server: HttpServer, file: Path
+    ) -> None:
+        http_server.misbehave("/old.mp4", Fault(redirect_to="/new.mp4", redirect_status=status))
+        with pytest.raises(JobError) as caught:
+            deliver(http_store(http_server), "old.mp4", file)
+        assert caught.value.code == "destination_rejected"
+        assert not http_server.has("/new.mp4")
+
+    def test_an_upload_is_not_sent_on_to_a_private_address(
+        self, http_server: HttpServer, file: Path
+    ) -> None:
+        inside = "http://169.254.169.254/latest"
+        http_server.misbehave("/clip.mp4", Fault(redirect_to=inside, redirect_status=307))
+        with pytest.raises(JobError) as caught:
+            deliver(http_store(http_server), "clip.mp4", file)
+        assert caught.value.code == "address_not_allowed"
+
     def test_an_upload_is_tried_again_with_put(self, http_server: HttpServer, file: Path) -> None:
         http_server.misbehave("/clip.mp4", Fault(status=503, times=1))
         deliver(http_store(http_server), "clip.mp4", file)
@@ -279,6 +319,34 @@ class TestFtp:
         with pytest.raises(JobError) as caught:
             read_all(store, "clip.mp4")
         assert caught.value.code == "source_truncated"
+
+    def test_data_connections_are_dialled_by_the_dialler_to_the_host_that_was_reached(
+        self, ftp_server: FtpServer, file: Path
+    ) -> None:
+        """Whatever address the server names: that is how one sends its clients elsewhere."""
+        dialled: list[tuple[str, int]] = []
+
+        def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+            dialled.append((host, port))
+            return [(socket.AF_INET, "127.0.0.1")]
+
+        ftp_server.faults.names_address = "169.254.169.254"
+        dialler = Dialler(LOOPBACK, resolve=resolve)
+        store = replace(ftp_store(ftp_server), access=Access(dialler=dialler, clock=PatientClock()))
+        deliver(store, "clip.mp4", file)
+        assert read_all(store, "clip.mp4") == DATA
+        assert [host for host, _ in dialled] == ["127.0.0.1"] * 4
+        assert [port == ftp_server.port for _, port in dialled] == [True, False] * 2
+
+    def test_a_data_connection_is_checked_like_any_other(self, ftp_server: FtpServer) -> None:
+        """As if the name had another address the second time."""
+        answers = iter(["127.0.0.1", "10.0.0.1"])
+        dialler = Dialler(LOOPBACK, resolve=lambda _host, _port: [(socket.AF_INET, next(answers))])
+        store = replace(ftp_store(ftp_server), access=Access(dialler=dialler, clock=PatientClock()))
+        store.put("clip.mp4", DATA)
+        with pytest.raises(JobError) as caught:
+            read_all(store, "clip.mp4")
+        assert caught.value.code == "address_not_allowed"
 
     def test_a_cut_upload_leaves_no_file(self, ftp_server: FtpServer, file: Path) -> None:
         store = ftp_store(ftp_server)
@@ -329,10 +397,13 @@ class TestS3:
         assert head["ETag"].strip('"').endswith("-3")
         assert s3_bucket.unfinished_uploads() == []
 
-    def test_an_acl_is_sent_when_it_is_asked_for_and_only_then(
-        self, http_server: HttpServer, file: Path
+    @pytest.mark.parametrize("copies", [pytest.param(1, id="one"), pytest.param(14, id="parts")])
+    def test_what_an_object_is_stored_with_is_sent_when_asked_for_and_only_then(
+        self, copies: int, http_server: HttpServer, tmp_path: Path
     ) -> None:
-        """The gateway of these tests keeps no ACL, so the request itself is looked at."""
+        """The gateway of these tests keeps no ACL and no class, so the request is looked at."""
+        large = tmp_path / "encoded.mp4"
+        large.write_bytes(DATA * copies)
         fields = {
             "kind": "s3",
             "bucket": "b00",
@@ -341,13 +412,58 @@ class TestS3:
             "access_key_id": "AKIA",
             "access_key_secret": "secret-key",
         }
-        for more in ({"acl": "public-read"}, {}):
+        asked = {
+            "acl": "public-read",
+            "cacheControl": "public, max-age=60",
+            "storageClass": "STANDARD_IA",
+            "serverSideEncryption": "aws:kms",
+            "kmsKeyId": "alias/video",
+            "metadata": {"film": "one two"},
+        }
+        for more in (asked, {}):
             destination = DESTINATION.validate_python({**fields, **more})
-            open_destination(destination, make_access()).put(make_upload(file))
-        asked, plain = http_server.requests
-        assert asked.headers["x-amz-acl"] == "public-read"
-        assert "x-amz-acl" not in plain.headers
-        assert asked.body == DATA
+            with suppress(JobError):  # it is no store: it takes a single PUT and no parts
+                open_destination(destination, make_access()).put(make_upload(large))
+        first, *_, last = http_server.requests
+        assert (first.method, last.method) == (("PUT",) * 2 if copies == 1 else ("POST",) * 2)
+        assert {name: value for name, value in first.headers.items() if name in STORED_WITH} == {
+            "x-amz-acl": "public-read",
+            "cache-control": "public, max-age=60",
+            "x-amz-storage-class": "STANDARD_IA",
+            "x-amz-server-side-encryption": "aws:kms",
+            "x-amz-server-side-encryption-aws-kms-key-id": "alias/video",
+            "x-amz-meta-film": "one two",
+        }
+        assert not STORED_WITH & set(last.headers)
+
+    def test_metadata_and_cache_control_are_kept(self, s3_bucket: S3Bucket, file: Path) -> None:
+        more: dict[str, Any] = {"cacheControl": "no-store", "metadata": {"film": "one"}}
+        deliver(s3_store(s3_bucket), "clip.mp4", file, **more)
+        head = s3_bucket.client.head_object(Bucket=s3_bucket.name, Key="clip.mp4")
+        assert (head["CacheControl"], head["Metadata"]) == ("no-store", {"film": "one"})
+
+    def test_a_redirect_of_the_endpoint_is_not_followed(
+        self, http_server: HttpServer, file: Path
+    ) -> None:
+        with HttpServer() as other:
+            elsewhere = f"{other.url}/b00/clip.mp4"
+            http_server.misbehave(
+                "/b00/clip.mp4", Fault(redirect_to=elsewhere, redirect_status=307)
+            )
+            fields = {
+                "kind": "s3",
+                "bucket": "b00",
+                "path": "clip.mp4",
+                "endpoint": http_server.url,
+            }
+            with pytest.raises(JobError) as source:
+                open_source(SOURCE.validate_python(fields), make_access()).open()
+            target = open_destination(DESTINATION.validate_python(fields), make_access())
+            with pytest.raises(JobError) as destination:
+                target.put(make_upload(file))
+            assert other.requests == []
+        assert source.value.code == "source_rejected"
+        assert destination.value.code == "destination_rejected"
 
     def test_a_fenced_large_upload_is_aborted(self, s3_bucket: S3Bucket, tmp_path: Path) -> None:
         class Fenced(BaseException):

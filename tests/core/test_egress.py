@@ -79,6 +79,13 @@ def test_all_checked_addresses_are_candidates_each_once() -> None:
     ]
 
 
+def test_of_very_many_addresses_few_are_tried_and_all_are_checked() -> None:
+    many = [f"1.1.1.{number}" for number in range(200)]
+    assert len(resolving(*many).check("a.example", 443)) == 4
+    with pytest.raises(JobError):
+        resolving(*many, "10.0.0.1").check("a.example", 443)
+
+
 def test_a_name_without_an_address_is_no_refusal() -> None:
     with pytest.raises(OSError, match="has no address"):
         resolving().check("nobody.example", 80)

@@ -368,3 +368,36 @@ def test_http_and_https_are_one_kind_of_source() -> None:
 def test_every_field_of_an_output_has_its_camel_case_name_on_the_wire() -> None:
     schema = OutputSpec.model_json_schema()
     assert all("_" not in name for name in schema["properties"])
+
+
+class TestWhatAnObjectIsStoredWith:
+    FIELDS = {"kind": "s3", "bucket": "out", "path": "clip.mp4"}
+
+    def refusal(self, **more: Any) -> str:
+        destination = {**self.FIELDS, **more}
+        [(_, why)] = refusal_of(a_request(outputs=[{"destination": destination}]))
+        return why
+
+    def test_a_key_without_its_kind_of_encryption_is_refused(self) -> None:
+        why = "kmsKeyId needs serverSideEncryption aws:kms"
+        assert self.refusal(kmsKeyId="alias/a") == why
+        assert self.refusal(kmsKeyId="alias/a", serverSideEncryption="AES256") == why
+
+    def test_metadata_has_two_kilobytes(self) -> None:
+        S3Destination.model_validate(
+            {**self.FIELDS, "metadata": {"ab": "x" * 1023, "b": "y" * 1022}}
+        )
+        why = self.refusal(metadata={"ab": "x" * 1023, "b": "y" * 1023})
+        assert why == "names and values must have at most 2048 bytes"
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            pytest.param({"metadata": {"a": "b\r\nX-Amz-Acl: public-read"}}, id="in metadata"),
+            pytest.param({"metadata": {"a\r\nb": "c"}}, id="in a name"),
+            pytest.param({"cacheControl": "no-store\r\nX: y"}, id="in cacheControl"),
+            pytest.param({"storageClass": "STANDARD\n"}, id="in storageClass"),
+        ],
+    )
+    def test_no_header_can_be_smuggled(self, more: dict[str, Any]) -> None:
+        assert self.refusal(**more)

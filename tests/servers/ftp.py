@@ -39,6 +39,8 @@ class FtpFaults:
     """What follows a finished upload: 226, nothing (a firewall forgot the control connection), or
     the end of the control connection."""
     refuse_rename: bool = False
+    names_address: str | None = None
+    """Name this address in answers to PASV, as a server that sends its clients elsewhere."""
     cut_after_bytes: int | None = None
     """Close the data connection there, in either direction."""
     cut_reply: str = "426 Connection closed; transfer aborted."
@@ -128,6 +130,7 @@ class _FaultyControl:
     """Mixed into a handler of the library, which is untyped: hence the Any."""
 
     known: FtpServer
+    masquerade_address: str | None
     respond: Any
     close_when_done: Any
 
@@ -145,6 +148,11 @@ class _FaultyControl:
             return
         parent: Any = super()
         parent.ftp_PASS(line)
+
+    def _make_epasv(self, extmode: bool = False) -> None:
+        self.masquerade_address = self.known.faults.names_address
+        parent: Any = super()
+        parent._make_epasv(extmode)
 
     def ftp_RNTO(self, path: str) -> Any:
         if self.known.faults.refuse_rename:

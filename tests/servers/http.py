@@ -38,7 +38,8 @@ class Fault:
     """Answer this and nothing else; uploads are not stored."""
     retry_after: str | None = None
     redirect_to: str | None = None
-    """Answer 302 with this Location; its own URL makes a loop."""
+    """Answer with this Location; its own URL makes a loop."""
+    redirect_status: int = HTTPStatus.FOUND
     hang: bool = False
     """Read the request, never answer."""
     cut_at: float | None = None
@@ -196,7 +197,7 @@ class _Handler(QuietHandler):
             self._hang()
             return True
         if fault.redirect_to is not None:
-            self._finish(HTTPStatus.FOUND, Location=fault.redirect_to)
+            self._finish(fault.redirect_status, Location=fault.redirect_to)
             return True
         if fault.status is not None:
             more = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}

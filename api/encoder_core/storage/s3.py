@@ -9,7 +9,7 @@ policy for all connectors.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -158,6 +158,13 @@ class _Bucket:
             message = f"{self.host} broke off its answer."
             raise self.side.fail("unreachable", message) from error
 
+    def told(self, answer: Mapping[str, Any], name: str) -> str:
+        """What every store says in this answer: one that does not is none."""
+        value = answer.get(name)
+        if not value:
+            raise self.side.fail("rejected", f"{self.host} does not speak S3: no {name}.")
+        return str(value)
+
     def failure_of(self, error: ClientError) -> JobError:
         """By S3's own code where it says more than the status. Its text may repeat a key."""
         answer = error.response
@@ -275,7 +282,16 @@ class S3DestinationConnector:
         self._bucket = _Bucket(Side.DESTINATION, destination, access)
         self._before_publish = access.before_publish
         self._content_type = destination.content_type
-        self._extra: dict[str, Any] = {"ACL": destination.acl} if destination.acl else {}
+        asked = {
+            "ACL": destination.acl,
+            "CacheControl": destination.cache_control,
+            "StorageClass": destination.storage_class,
+            "ServerSideEncryption": destination.server_side_encryption,
+            "SSEKMSKeyId": destination.kms_key_id,
+            "Metadata": destination.metadata,
+        }
+        # What is not asked for is not sent: stores other than AWS refuse what they do not know.
+        self._extra = {name: value for name, value in asked.items() if value is not None}
 
     def put(self, upload: Upload) -> Delivered:
         key = self._path if upload.name is None else beside(self._path, upload.name)
@@ -302,7 +318,7 @@ class S3DestinationConnector:
         bucket = self._bucket
         place: dict[str, Any] = {"Bucket": bucket.name, "Key": key}
         created = bucket.call(lambda: bucket.client.create_multipart_upload(**place, **extra))
-        place["UploadId"] = created["UploadId"]
+        place["UploadId"] = bucket.told(created, "UploadId")
         try:
             parts = self._send_parts(upload, place)
             self._before_publish()
@@ -340,7 +356,7 @@ class S3DestinationConnector:
                 Body=data,
             )
         )
-        return {"ETag": answer["ETag"], "PartNumber": number}
+        return {"ETag": bucket.told(answer, "ETag"), "PartNumber": number}
 
     def _complete(self, upload: Upload, place: dict[str, Any], parts: list[dict[str, Any]]) -> None:
         """A completion whose answer was lost is found out by what is there."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from encoder_core.failures import Failure, Warned
-from encoder_core.model import Model
+from encoder_core.model import Instant, Model
 from encoder_core.reports import OutputResult, Phase, SourceInfo
 from encoder_core.specs import Priority
 from encoder_core.states import AttemptStatus, JobStatus, OutputStatus
@@ -27,7 +26,7 @@ class Progress(Document):
     speed: float | None = None
     fps: float | None = None
     eta_s: float | None = None
-    updated_at: datetime
+    updated_at: Instant
 
 
 class OutputDocument(Document):
@@ -57,9 +56,9 @@ class AttemptDocument(Document):
     """Which allowance the failure used up; see failures.md."""
     exit_code: int | None = None
     """Of the worker; negative for a signal."""
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: Instant
+    started_at: Instant | None = None
+    finished_at: Instant | None = None
 
 
 class Waiting(Document):
@@ -78,7 +77,7 @@ class Position(Document):
     """Jobs that will probably start before it, in its pool."""
     or_more: bool
     """There may be more of them: nobody counts a long queue to its end."""
-    expected_start_at: datetime | None = None
+    expected_start_at: Instant | None = None
     """By how long the pool's latest attempts took; null when nothing can be said, as for a pool
     that is stopped."""
 
@@ -103,7 +102,7 @@ class TimelineEntry(Document):
     """When a step was over."""
 
     step: Step
-    at: datetime
+    at: Instant
     attempt: int | None = None
     """Which attempt; null for what is the job's own."""
 
@@ -126,12 +125,12 @@ class JobSummary(Document):
     metadata: dict[str, str] = {}
     progress: Progress | None = None
     failure: Failure | None = None
-    created_at: datetime
-    updated_at: datetime
-    start_at: datetime | None = None
+    created_at: Instant
+    updated_at: Instant
+    start_at: Instant | None = None
     """As requested: not before this moment."""
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: Instant | None = None
+    finished_at: Instant | None = None
 
 
 class JobDocument(JobSummary):
@@ -139,7 +138,7 @@ class JobDocument(JobSummary):
 
     source_info: SourceInfo | None = None
     warnings: list[Warned] = []
-    due_at: datetime | None = None
+    due_at: Instant | None = None
     """When a waiting job is due: now, or after the back-off of its last failure."""
     waiting: Waiting | None = None
     """Why it does not run yet; null when it runs or is over."""
@@ -165,7 +164,7 @@ class LogDocument(Document):
     """The last ones, without credentials."""
     skipped: int
     """How many lines came before these."""
-    updated_at: datetime
+    updated_at: Instant
 
 
 class EventDocument(Document):
@@ -174,7 +173,7 @@ class EventDocument(Document):
     id: UUID
     type: str
     """`job.<status>`, `output.uploaded` or `job.bumped`."""
-    timestamp: datetime
+    timestamp: Instant
     sequence: int
     data: dict[str, Any]
     """The job's document as it was right after the change."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
@@ -48,6 +49,18 @@ class Model(BaseModel):
     def to_json_with_secrets(self) -> dict[str, Any]:
         """The same with secrets in clear, for sealing and for the worker that needs them."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, context=REVEAL)
+
+
+def _in_one_width(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+Instant = Annotated[
+    datetime,
+    PlainSerializer(_in_one_width, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""In UTC and with its fraction, also when that is zero: as text, moments sort as in time."""
 
 
 def is_revealing(info: SerializationInfo) -> bool:

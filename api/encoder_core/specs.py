@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from encoder_core.model import FtpUrl, HttpUrl, Model, Secret
+from encoder_core.model import FtpUrl, HttpUrl, Instant, Model, Secret
 
 MAX_OUTPUTS: Final = 32  # one ffmpeg process makes all of them; more would not fit its memory
 MAX_INLINE_BYTES: Final = 16 * 1024 * 1024  # inline is for clips and tests; larger files have a URL
@@ -146,7 +146,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 _NO_MOMENT: Final = "must be a date and time with its zone, such as 2026-03-01T02:00:00Z"
 
-Moment = Annotated[datetime, BeforeValidator(_only_text), AfterValidator(_in_utc)]
+Moment = Annotated[Instant, BeforeValidator(_only_text), AfterValidator(_in_utc)]
 Bitrate = Annotated[
     str,
     BeforeValidator(_accept_bitrate),

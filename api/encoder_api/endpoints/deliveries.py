@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.endpoints.jobs import PAGE, known_row
 from encoder_api.problems import Problem
 from encoder_core.documents import Document
-from encoder_core.model import Model
+from encoder_core.model import Instant, Model
 from encoder_db import outbox
 from encoder_db.outbox import WebhookAttempt
 
@@ -31,7 +30,7 @@ class DeliveryDocument(Document):
     attempt: int
     trigger: Literal["auto", "manual"]
     """`manual`: somebody asked for it."""
-    started_at: datetime
+    started_at: Instant
     duration_ms: int
     outcome: str
     """`delivered`, `superseded`, or what went wrong; docs/webhooks.md has all of them."""
@@ -41,7 +40,7 @@ class DeliveryDocument(Document):
     """The address that was dialled."""
     answer: str | None = None
     """The beginning of the receiver's answer."""
-    next_attempt_at: datetime | None = None
+    next_attempt_at: Instant | None = None
     """When it is tried again; null when it is not."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -11,7 +10,7 @@ from starlette.responses import Response
 from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.problems import Problem
 from encoder_core.documents import Document
-from encoder_core.model import Model
+from encoder_core.model import Instant, Model
 from encoder_core.specs import Label
 from encoder_db import pools
 from encoder_db.pools import PoolRow, StopPolicy
@@ -39,8 +38,8 @@ class PoolDocument(Document):
     """Jobs that hold a place now."""
     queued: int
     """Jobs that wait, also those whose back-off is not over."""
-    created_at: datetime
-    updated_at: datetime
+    created_at: Instant
+    updated_at: Instant
 
 
 class PoolList(Document):

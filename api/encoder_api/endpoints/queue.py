@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.cursors import make_cursor, read_cursor
 from encoder_api.endpoints.jobs import MAX_ID, PAGE, job_ref
 from encoder_core.documents import Document, JobDocument
-from encoder_core.model import Model
+from encoder_core.model import Instant, Model
 from encoder_core.specs import Label, Priority
 from encoder_db import bump, redrive
 from encoder_db.redrive import DeadLetter, Redriven
@@ -43,9 +42,9 @@ class DeadLetterDocument(Document):
     """How many of these ended with a word."""
     reason: str
     last_error: str | None = None
-    enqueued_at: datetime
-    dead_at: datetime
-    redriven_at: datetime | None = None
+    enqueued_at: Instant
+    dead_at: Instant
+    redriven_at: Instant | None = None
     """When it was put back."""
 
 

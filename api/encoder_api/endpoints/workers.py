@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -12,6 +11,7 @@ from encoder_api.auth import visible_owner
 from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, operation
 from encoder_core.documents import Document
+from encoder_core.model import Instant
 from encoder_db import workers
 
 TAG: Final = "workers"
@@ -31,8 +31,8 @@ class WorkerDocument(Document):
     """How many it runs now."""
     running: list[int]
     """Their numbers; shown to admins only, as they may be of any owner."""
-    started_at: datetime
-    heartbeat_at: datetime
+    started_at: Instant
+    heartbeat_at: Instant
 
 
 class WorkerList(Document):

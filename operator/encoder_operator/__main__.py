@@ -8,8 +8,10 @@ import signal
 import socket
 import sys
 import time
+from contextlib import AsyncExitStack
 
 import kopf
+from aiohttp import web
 from kopf._core.engines.peering import Identity  # the type of a public argument
 
 from encoder_core.errors import ConfigurationError, EncoderError
@@ -19,15 +21,15 @@ from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings,
 from encoder_db.store import Store, open_store
 from encoder_operator.budget import WriteBudget
 from encoder_operator.handlers import register
-from encoder_operator.kube import Kube, connect
+from encoder_operator.health import PATIENCE, Echoes, build_app
+from encoder_operator.kube import JOBS, PODS, POOLS, Kube, connect
+from encoder_operator.metrics import Metrics
 from encoder_operator.operator import Operator
 from encoder_operator.settings import AmbientSettings, OperatorSettings
 
 log = logging.getLogger("encoder.operator")
 
 QUIET = ("kopf.objects", "kopf.activities", "aiohttp.access")  # a line for each event they see
-
-LIVENESS = "http://0.0.0.0:8081/healthz"
 
 
 async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) -> None:
@@ -37,14 +39,35 @@ async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     budget = WriteBudget(settings.writes_per_s, burst=settings.write_burst, now=time.monotonic)
-    async with await connect() as api:
+    metrics = Metrics()
+    echoes = Echoes(
+        (kind.plural for kind in (JOBS, PODS, POOLS)),
+        patience_s=settings.canary_s * PATIENCE,
+        now=time.monotonic,
+    )
+    async with await connect() as api, AsyncExitStack() as stack:
+        kube = Kube(
+            api,
+            namespace=settings.namespace,
+            budget=budget,
+            echoes=echoes,
+            metrics=metrics,
+            in_flight=settings.in_flight,
+        )
         operator = Operator(
             store,
-            Kube(api, namespace=settings.namespace, budget=budget),
+            kube,
             settings,
             queue,
             transfer,
             AmbientSettings().lend(buckets=transfer.s3_ambient_buckets),
+            echoes=echoes,
+            metrics=metrics,
+        )
+        await serve_health(
+            build_app(echoes, metrics, ready=lambda: operator.ready),
+            port=settings.health_port,
+            stack=stack,
         )
         registry = kopf.OperatorRegistry()
         register(registry, operator)
@@ -57,7 +80,6 @@ async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) ->
                     # Its own guess asks for our user's name, and a numeric user has none.
                     identity=Identity(socket.gethostname()),
                     stop_flag=stop,
-                    liveness_endpoint=LIVENESS,
                 ),
                 name="watches",
             ),
@@ -71,6 +93,15 @@ async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) ->
         for task in done:
             if not task.cancelled() and task.exception() is not None:
                 raise task.exception()  # type: ignore[misc]  # it is not None
+
+
+async def serve_health(app: web.Application, *, port: int, stack: AsyncExitStack) -> None:
+    """On our own loop: one that is stuck does not answer, and the kubelet notices."""
+    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
+    stack.push_async_callback(runner.cleanup)
+    await runner.setup()
+    await web.TCPSite(runner, "0.0.0.0", port).start()
+    log.info("health_served", extra={"port": runner.addresses[0][1]})
 
 
 def main() -> int:

@@ -7,19 +7,20 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from encoder_core.errors import InvalidRequest, JobError
 from encoder_core.errors import Refused as RequestRefused
-from encoder_core.failures import failure
+from encoder_core.failures import failure, kind_of
 from encoder_core.media.explain import assume_source, explain_plan
 from encoder_core.model import REVEAL
 from encoder_core.names import pod_name, secret_name
 from encoder_core.reports import AmbientCredentials, FinalReport, SourceInfo, WorkerLimits
 from encoder_core.specs import JobSpec
-from encoder_core.states import JobStatus
+from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db import attempts, cluster, jobs
 from encoder_db.outcomes import finish_attempt
 from encoder_db.store import Store
@@ -39,6 +40,7 @@ from encoder_operator.decide import (
 )
 from encoder_operator.exits import DISRUPTED, Ended
 from encoder_operator.kube import JOBS, PODS, SECRETS, Kube, KubeError
+from encoder_operator.metrics import Metrics
 from encoder_operator.order import build_order
 from encoder_operator.pods import PodSettings, build_pod, build_secret, deadline_s
 from encoder_operator.policy import PoolPolicy
@@ -74,6 +76,7 @@ class Actor:
     pods: PodSettings
     wanted: Wanted
     defaults: PoolPolicy
+    metrics: Metrics
     report_url: str
     allowed_cidrs: tuple[str, ...]
     ambient: AmbientCredentials
@@ -187,6 +190,9 @@ class Actor:
             code = _code_of(error)
             if code is None:
                 raise
+            if code == "quota_exceeded":
+                until = seen.now + timedelta(seconds=QUOTA_S)
+                self.cache.note_quota(policy.name, error.message, until)
             await self._end(seen, attempt, Ended(code, error.message))
             return
         await self._record_pod(row.id, attempt, job.name)
@@ -295,6 +301,8 @@ class Actor:
             )
 
         status = await in_thread(work)
+        if status is not None:
+            self._measure(seen, attempt, ended, status)
         log.info(
             "attempt_finished",
             extra={
@@ -305,7 +313,24 @@ class Actor:
             },
         )
 
+    def _measure(self, seen: Observed, attempt: int, ended: Ended, status: JobStatus) -> None:
+        pool, kind = seen.policy.name, None if ended.code is None else kind_of(ended.code)
+        category = "worker" if kind is None else kind.budget.value
+        self.metrics.attempts.labels(pool, category, ended.code or "worker").inc()
+        if status in FINAL_JOB:
+            self.metrics.finished.labels(pool, status.value, category).inc()
+        pod = seen.pods.get(attempt)
+        if pod is None or pod.finished_at is None:
+            return
+        lag_s = (datetime.now(UTC) - pod.finished_at).total_seconds()
+        self.metrics.record_lag_s.labels(pool).observe(max(0.0, lag_s))
+        if pod.started_at is not None:
+            ran_s = (pod.finished_at - pod.started_at).total_seconds()
+            self.metrics.run_s.labels(pool).observe(max(0.0, ran_s))
 
+
+QUOTA_S: Final = 30.0
+"""The shortest back-off of the capacity budget: until then nothing else of the pool is tried."""
 GROWING: Final = frozenset({"capacity_memory", "capacity_disk"})
 
 

@@ -27,14 +27,21 @@ class WriteBudget:
         self._not_before = 0.0
         self._lock = asyncio.Lock()
         self.writes = 0
+        self.waited_s = 0.0
 
     async def take(self) -> None:
         async with self._lock:  # also keeps the order in which writers asked
             while (wait_s := self._wait_s()) > 0:
+                self.waited_s += wait_s
                 await asyncio.sleep(wait_s)
             self._tokens -= 1
             self.writes += 1
             self._rate = min(self._full_rate, self._rate + self._full_rate * 0.02)
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether the API server's wish for fewer writes is still obeyed."""
+        return self._rate < self._full_rate or self._now() < self._not_before
 
     def throttled(self, retry_after_s: float | None) -> None:
         """The API server answered 429."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from encoder_operator.seen import JobSeen, PodSeen, PoolSeen
 
@@ -16,10 +17,18 @@ class Cache:
     pods: dict[str, PodSeen] = field(default_factory=dict)
     pools: dict[str, PoolSeen] = field(default_factory=dict)
     _pods_of: dict[str, set[str]] = field(default_factory=dict)
+    _over_quota: dict[str, tuple[datetime, str]] = field(default_factory=dict)
 
-    def blocked_pools(self) -> set[str]:
-        """Pools in which a Pod waits for a node: what follows it would only wait with it."""
-        return {pod.pool for pod in self.pods.values() if pod.unschedulable and not pod.ended}
+    def pods_in(self, pool: str) -> list[PodSeen]:
+        return [pod for pod in self.pods.values() if pod.pool == pool]
+
+    def note_quota(self, pool: str, message: str, until: datetime) -> None:
+        """The namespace's quota is used up: asking again before that is of no use."""
+        self._over_quota[pool] = (until, message)
+
+    def over_quota(self, pool: str, now: datetime) -> str | None:
+        until, message = self._over_quota.get(pool, (now, ""))
+        return message if until > now else None
 
     def pods_of(self, resource: str) -> dict[int, PodSeen]:
         """The Pods of a TranscodeJob, by attempt."""

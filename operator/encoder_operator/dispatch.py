@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy.exc import OperationalError
@@ -19,6 +20,7 @@ from encoder_db.store import Store
 from encoder_operator.act import in_thread
 from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, Kube, KubeError
+from encoder_operator.metrics import Metrics
 from encoder_operator.resources import build_resource, is_copy
 from encoder_operator.seen import JobSeen, parse_job
 
@@ -45,6 +47,9 @@ class Dispatcher:
     """Attempts that may be open in all pools together."""
     wake: Callable[[str], None]
     """Look at this TranscodeJob."""
+    blocked: Callable[[], set[str]]
+    """Pools in which nothing would get to run: what follows would only wait with the others."""
+    metrics: Metrics
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -67,7 +72,7 @@ class Dispatcher:
                 worker=self.worker,
                 limit=min(room, BATCH),
                 lease_s=LEASE_S,
-                besides=self.cache.blocked_pools(),
+                besides=self.blocked(),
             )
         )
         if not taken:
@@ -147,7 +152,15 @@ class Dispatcher:
         )
         if bound:
             await in_thread(lambda: attempts.mark_starting(self.store, claimed))
+            self._measure(claimed)
         self.wake(resource.name)
+
+    def _measure(self, claimed: Claimed) -> None:
+        job = claimed.job
+        self.metrics.admitted.labels(job.pool).inc()
+        if claimed.attempt == 1:
+            waited_s = (datetime.now(UTC) - job.created_at).total_seconds()
+            self.metrics.admission_wait_s.labels(job.pool).observe(max(0.0, waited_s))
 
     async def _put_off(self, claimed: Claimed, error: KubeError) -> None:
         """There is no resource, so nothing may go on holding a place."""

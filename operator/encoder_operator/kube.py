@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,10 +15,11 @@ from kubernetes.aio import client, config
 from encoder_core.errors import EncoderError
 from encoder_core.names import GROUP, VERSION
 from encoder_operator.budget import WriteBudget
+from encoder_operator.health import Echoes
+from encoder_operator.metrics import Metrics
 
 REQUEST_TIMEOUT_S: Final = 30.0
 FIELD_MANAGER: Final = "encoder-operator"
-MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 
 
@@ -72,10 +75,23 @@ POOLS: Final = Kind(f"/apis/{GROUP}/{VERSION}", "transcodepools")
 class Kube:
     """A client for one namespace. Every method raises KubeError."""
 
-    def __init__(self, api: client.ApiClient, *, namespace: str, budget: WriteBudget) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        *,
+        namespace: str,
+        budget: WriteBudget,
+        echoes: Echoes,
+        metrics: Metrics,
+        in_flight: int,
+    ) -> None:
         self._api = api
         self._namespace = namespace
-        self._budget = budget
+        self.budget = budget
+        self._echoes = echoes
+        self._metrics = metrics
+        # A server that answers slowly is not helped by a thousand questions at once.
+        self._in_flight = asyncio.Semaphore(in_flight)
 
     @property
     def namespace(self) -> str:
@@ -87,7 +103,8 @@ class Kube:
         query = "?limit=500" + (f"&labelSelector={label}" if label else "")
         more = ""
         while True:
-            page = await self._call("GET", kind.path(self._namespace) + query + more)
+            path = kind.path(self._namespace) + query + more
+            page = await self._call("GET", path, of=("list", kind.plural))
             items += page["items"]
             token = page["metadata"].get("continue")
             if not token:
@@ -95,13 +112,22 @@ class Kube:
             more = f"&continue={token}"
 
     async def get(self, kind: Kind, name: str) -> dict[str, Any]:
-        return await self._call("GET", kind.path(self._namespace, name))
+        return await self._call("GET", kind.path(self._namespace, name), of=("get", kind.plural))
 
     async def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._write("POST", kind.path(self._namespace), body, "application/json")
+        path = kind.path(self._namespace)
+        made = await self._write("POST", path, body, "application/json", of=("create", kind.plural))
+        self._echoes.expect(kind.plural, made["metadata"].get("resourceVersion"))
+        return made
 
-    async def patch(self, kind: Kind, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._write("PATCH", kind.path(self._namespace, name), body, MERGE_PATCH)
+    async def create_once(self, kind: Kind, body: Mapping[str, Any]) -> None:
+        """For Events: there already is as good, and a refusal is no reason to stop anything."""
+        try:
+            await self.create(kind, body)
+        except KubeError as error:
+            # A namespace that is being deleted takes no new objects; Events are not evidence.
+            if error.status not in (403, 404, 409, 422):
+                raise
 
     async def apply_status(self, kind: Kind, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -112,7 +138,10 @@ class Kube:
         """
         path = kind.path(self._namespace, name, "status")
         query = f"?fieldManager={FIELD_MANAGER}&force=true"
-        return await self._write("PATCH", path + query, body, APPLY_PATCH)
+        of = ("patch", f"{kind.plural}/status")
+        written = await self._write("PATCH", path + query, body, APPLY_PATCH, of=of)
+        self._echoes.expect(kind.plural, written["metadata"].get("resourceVersion"))
+        return written
 
     async def delete(self, kind: Kind, name: str, *, uid: str | None = None) -> None:
         """Delete an object, if it is still the one with this uid. Gone already is success."""
@@ -120,17 +149,27 @@ class Kube:
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         try:
-            await self._write("DELETE", kind.path(self._namespace, name), body, "application/json")
+            path = kind.path(self._namespace, name)
+            of = ("delete", kind.plural)
+            await self._write("DELETE", path, body, "application/json", of=of)
         except KubeError as error:
             # 409 here is another uid under the same name: ours is gone.
             if error.status not in (404, 409):
                 raise
 
     async def _write(
-        self, method: str, path: str, body: Mapping[str, Any], content_type: str
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        content_type: str,
+        *,
+        of: tuple[str, str],
     ) -> dict[str, Any]:
-        await self._budget.take()
-        return await self._call(method, path, body, content_type)
+        waited_s = self.budget.waited_s
+        await self.budget.take()
+        self._metrics.throttled_s.labels("api").inc(self.budget.waited_s - waited_s)
+        return await self._call(method, path, body, content_type, of=of)
 
     async def _call(
         self,
@@ -138,7 +177,25 @@ class Kube:
         path: str,
         body: Mapping[str, Any] | None = None,
         content_type: str | None = None,
+        *,
+        of: tuple[str, str],
     ) -> dict[str, Any]:
+        began, code = time.monotonic(), 0
+        try:
+            async with self._in_flight:
+                code, answer, headers = await self._send(method, path, body, content_type)
+        finally:
+            self._metrics.requests.labels(*of, str(code)).inc()
+            self._metrics.request_s.labels(*of).observe(time.monotonic() - began)
+        if code >= 400:
+            if code == 429:
+                self.budget.throttled(_retry_after_s(headers))
+            raise KubeError(code, answer.get("reason", ""), answer.get("message", "")[:1024])
+        return answer
+
+    async def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None, content_type: str | None
+    ) -> tuple[int, dict[str, Any], Mapping[str, str]]:
         headers = {"Accept": "application/json"}
         if content_type is not None:
             headers["Content-Type"] = content_type
@@ -154,14 +211,11 @@ class Kube:
             raw = await response.read()
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             raise KubeError(0, "Unreachable", str(error)) from error
-        answer: dict[str, Any] = json.loads(raw) if raw else {}
-        if response.status >= 400:
-            if response.status == 429:
-                self._budget.throttled(_retry_after_s(response.headers))
-            raise KubeError(
-                response.status, answer.get("reason", ""), answer.get("message", "")[:1024]
-            )
-        return answer
+        try:
+            answer = json.loads(raw) if raw else {}
+        except ValueError:  # of something between us and the server, such as a proxy
+            answer = {"message": raw[:200].decode(errors="replace")}
+        return response.status, answer, response.headers
 
     async def _authenticate(self, headers: dict[str, str]) -> None:
         # Read for each call: a projected token is renewed under our feet.

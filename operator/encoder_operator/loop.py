@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,10 +22,15 @@ class _Key:
     """Woken while it was worked on: what was observed may be stale."""
     failures: int = 0
     timer: asyncio.TimerHandle | None = None
+    woken_at: float = 0.0
 
 
 Reconcile = Callable[[str], Awaitable[float | None]]
 """Bring one key closer to what it should be; the seconds after which to look again, if any."""
+
+
+Measure = Callable[[float, float, bool], None]
+"""How long a key waited to be looked at, how long the look took, and whether it went well."""
 
 
 class Loop:
@@ -35,7 +41,10 @@ class Loop:
     for errors of the same streak, so that a broken job cannot take the place of the others.
     """
 
-    def __init__(self, reconcile: Reconcile, *, workers: int) -> None:
+    def __init__(
+        self, reconcile: Reconcile, *, workers: int, measure: Measure = lambda *_: None
+    ) -> None:
+        self._measure = measure
         self._reconcile = reconcile
         self._workers = workers
         self._queue: asyncio.Queue[str] = asyncio.Queue()
@@ -84,6 +93,7 @@ class Loop:
     def _put(self, key: str) -> None:
         if key not in self._queued:
             self._queued.add(key)
+            self._keys.setdefault(key, _Key()).woken_at = time.monotonic()
             self._queue.put_nowait(key)
 
     async def _work(self) -> None:
@@ -95,8 +105,11 @@ class Loop:
                 state.again = True
                 continue
             state.busy = True
+            began, well = time.monotonic(), False
+            waited_s = began - state.woken_at
             try:
                 after_s = await self._reconcile(key)
+                well = True
             except Exception as error:  # one broken job must not end the loop of all the others
                 delay_s = min(BACKOFF_FIRST_S * 2**state.failures, BACKOFF_LONGEST_S)
                 state.failures = min(state.failures + 1, 20)
@@ -107,6 +120,8 @@ class Loop:
                 )
                 self.wake_later(key, delay_s)
                 continue
+            finally:
+                self._measure(waited_s, time.monotonic() - began, well)
             state.busy, state.failures = False, 0
             if state.again or after_s == 0:
                 state.again = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
@@ -26,8 +27,10 @@ from encoder_operator.act import Actor, in_thread
 from encoder_operator.cache import Cache
 from encoder_operator.decide import is_done
 from encoder_operator.dispatch import Dispatcher
-from encoder_operator.kube import JOBS, PODS, POOLS, Kube
+from encoder_operator.health import Deaf, Echoes
+from encoder_operator.kube import JOBS, PODS, POOLS, Kind, Kube
 from encoder_operator.loop import Loop
+from encoder_operator.metrics import Metrics
 from encoder_operator.pods import PodSettings
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.poolkeeper import PoolKeeper
@@ -54,8 +57,14 @@ class Operator:
         queue: QueueSettings,
         transfer: TransferSettings,
         ambient: AmbientCredentials,
+        *,
+        echoes: Echoes,
+        metrics: Metrics,
     ) -> None:
         self._store = store
+        self._echoes = echoes
+        self._metrics = metrics
+        self.ready = False
         self._kube = kube
         self._settings = settings
         self._poll_s = queue.poll_interval_ms / 1000
@@ -70,6 +79,7 @@ class Operator:
                 image_pull_policy=settings.image_pull_policy,
                 service_account=settings.worker_service_account,
             ),
+            metrics=metrics,
             wanted=Wanted(
                 cpu=settings.cpu,
                 cpu_limit=settings.cpu_limit,
@@ -93,8 +103,8 @@ class Operator:
             cache=self._cache,
             actor=actor,
         )
-        self._loop = Loop(reconciler, workers=settings.reconcilers)
-        self._pools = PoolKeeper(store, kube, self._cache)
+        self._loop = Loop(reconciler, workers=settings.reconcilers, measure=self._measure)
+        self._pools = PoolKeeper(store, kube, self._cache, metrics, heartbeat_s=settings.canary_s)
         self._dispatcher = Dispatcher(
             store=store,
             kube=kube,
@@ -104,12 +114,23 @@ class Operator:
             poll_s=self._poll_s,
             max_running=settings.max_running,
             wake=self._loop.wake,
+            blocked=self._blocked,
+            metrics=metrics,
         )
+
+    def _blocked(self) -> set[str]:
+        return {name for name in self._cache.pools if self._pools.blocked(name)}
+
+    def _measure(self, waited_s: float, took_s: float, well: bool) -> None:
+        self._metrics.queue_latency_s.observe(waited_s)
+        self._metrics.reconcile_s.labels("done" if well else "failed").observe(took_s)
+        self._metrics.queue_depth.set(self._loop.depth)
 
     # --- What the watches say ------------------------------------------------------------------
 
     def job_changed(self, event: str | None, body: Mapping[str, Any]) -> None:
         job = parse_job(body)
+        self._echoes.hear(JOBS.plural, job.resource_version, listed=event is None)
         if event == "DELETED":
             self._cache.drop_job(job.name, job.uid)
         else:
@@ -117,9 +138,12 @@ class Operator:
         self._loop.wake(job.name)
 
     def pod_changed(self, event: str | None, body: Mapping[str, Any]) -> None:
+        version = body["metadata"].get("resourceVersion", "")
+        self._echoes.hear(PODS.plural, version, listed=event is None)
         pod = parse_pod(body)
         if pod is None:
             return
+        self._measure_start(self._cache.pods.get(pod.name), pod)
         if event == "DELETED":
             self._cache.drop_pod(pod.name, pod.uid)
         else:
@@ -127,6 +151,8 @@ class Operator:
         self._loop.wake(pod.resource)
 
     def pool_changed(self, event: str | None, body: Mapping[str, Any]) -> None:
+        version = body["metadata"].get("resourceVersion", "")
+        self._echoes.hear(POOLS.plural, version, listed=event is None)
         pool = parse_pool(body)
         before = self._cache.pools.get(pool.name)
         if event == "DELETED":
@@ -136,6 +162,19 @@ class Operator:
         self._pools.wake(pool.name)
         if before is None or before.generation != pool.generation:
             self._wake_pool(pool.name)
+
+    def _measure_start(self, before: PodSeen | None, pod: PodSeen) -> None:
+        """Once for each Pod that was seen before it ran."""
+        if before is None or before.uid != pod.uid or before.started_at or not pod.started_at:
+            return
+        if pod.created_at is None or pod.scheduled_at is None:
+            return
+        for stage, begin, end in (
+            ("schedule", pod.created_at, pod.scheduled_at),
+            ("start", pod.scheduled_at, pod.started_at),
+        ):
+            took_s = (end - begin).total_seconds()
+            self._metrics.pod_start_s.labels(pod.pool, stage).observe(max(0.0, took_s))
 
     def _wake_pool(self, name: str) -> None:
         """What its jobs are shown, and whether they start, follows from their pool."""
@@ -148,14 +187,31 @@ class Operator:
     async def run(self) -> None:
         """List first: nothing is decided before it is known what exists."""
         await self._until_it_works(self._resync)
+        self.ready = True
+        try:
+            await self._run_all()
+        except BaseExceptionGroup as group:
+            deaf = group.subgroup(Deaf)
+            if deaf is None:
+                raise
+            raise Deaf(str(deaf.exceptions[0])) from None
+
+    async def _run_all(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._loop.run())
             group.create_task(self._pools.run())
             group.create_task(self._dispatcher.run())
             group.create_task(self._every(self._settings.resync_s, self._resync))
             group.create_task(self._every(SWEEP_S, self._sweep))
+            group.create_task(self._listen())
             group.create_task(self._every(self._poll_s, self._wake_canceling))
             group.create_task(self._every(self._settings.progress_s, self._wake_active))
+
+    async def _listen(self) -> None:
+        """Raises Deaf: a process that exits is started anew, one that limps is not."""
+        while True:
+            await asyncio.sleep(self._settings.canary_s / 4)
+            self._echoes.check()
 
     async def _resync(self) -> None:
         cache = self._cache
@@ -163,6 +219,9 @@ class Operator:
         jobs = [parse_job(body) for body in await self._kube.list_all(JOBS)]
         pods = [parse_pod(body) for body in await self._kube.list_all(PODS, label=JOB_LABEL)]
         pools = [parse_pool(body) for body in await self._kube.list_all(POOLS)]
+        self._count_ghosts(JOBS, known_jobs, cache.jobs, {job.name for job in jobs})
+        self._count_ghosts(PODS, known_pods, cache.pods, {pod.name for pod in pods if pod})
+        self._count_ghosts(POOLS, known_pools, cache.pools, {pool.name for pool in pools})
         changed = cache.replace(
             jobs=renewed(jobs, before=known_jobs, now=cache.jobs),
             pods=renewed(
@@ -174,6 +233,14 @@ class Operator:
             self._pools.wake(pool)
         for name in changed.union(await self._active()):
             self._loop.wake(name)
+
+    def _count_ghosts(
+        self, kind: Kind, before: Mapping[str, S], now: Mapping[str, S], listed: set[str]
+    ) -> None:
+        gone = [n for n in before if n not in listed and now.get(n) is before[n]]
+        if gone:
+            log.warning("ghosts", extra={"kind": kind.plural, "count": len(gone)})
+            self._metrics.ghosts.labels(kind.plural).inc(len(gone))
 
     def _recorded_pools(self) -> list[str]:
         """Also those whose TranscodePool was deleted while nobody watched: they are to be held."""
@@ -209,7 +276,8 @@ class Operator:
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.sleep(seconds)
+            # Not all at once after a restart, and not in step with other operators.
+            await asyncio.sleep(seconds * random.uniform(0.9, 1.1))
             await self._until_it_works(work)
 
     async def _until_it_works(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -2,52 +2,110 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import UTC, datetime
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from encoder_core.names import GROUP, POOL_LABEL, VERSION
+from sqlalchemy.exc import DBAPIError
+
+from encoder_core.names import GROUP, VERSION
 from encoder_db import cluster, pools
 from encoder_db.store import Store
 from encoder_operator.act import in_thread
 from encoder_operator.cache import Cache
-from encoder_operator.kube import POOLS, Kube, KubeError
+from encoder_operator.events import Note, build_event, notes_of_pool
+from encoder_operator.kube import EVENTS, POOLS, Kube, KubeError
 from encoder_operator.loop import Loop
+from encoder_operator.metrics import Metrics
+from encoder_operator.poolstatus import (
+    Blocked,
+    build_pool_status,
+    find_blocked,
+    is_due,
+    without_store,
+)
 from encoder_operator.seen import PoolSeen, parse_pool
+
+log = logging.getLogger("encoder.operator.pools")
 
 STATUS_S: Final = 10.0  # how often numbers of a pool are written, and only when they changed
 
 
 class PoolKeeper:
-    def __init__(self, store: Store, kube: Kube, cache: Cache) -> None:
+    def __init__(
+        self,
+        store: Store,
+        kube: Kube,
+        cache: Cache,
+        metrics: Metrics,
+        *,
+        heartbeat_s: float = 60.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._store = store
         self._kube = kube
         self._cache = cache
+        self._metrics = metrics
+        self._heartbeat = timedelta(seconds=heartbeat_s)
+        self._again_s = min(STATUS_S, heartbeat_s)
+        self._now = now
+        self._written: dict[str, datetime] = {}
         self._loop = Loop(self.reconcile, workers=2)
 
     def wake(self, name: str) -> None:
         self._loop.wake(name)
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._loop.run())
+        await self._loop.run()
 
     async def reconcile(self, name: str) -> float | None:
         pool = self._cache.pools.get(name)
         if pool is None:
             await in_thread(lambda: self._store.run(lambda tx: cluster.hold_pool(tx, name)))
+            self._written.pop(name, None)
             return None
-        row = await in_thread(lambda: self._mirror(pool))
-        status = build_pool_status(pool, row, now=datetime.now(UTC))
-        if any(pool.status.get(key) != value for key, value in status.items()):
-            await self._publish(pool, status)
-        return STATUS_S
+        blocked = self.blocked(name)
+        try:
+            row, before = await in_thread(lambda: self._mirror(pool, blocked))
+        except DBAPIError as error:
+            log.warning("store_unavailable", extra={"pool": name, "error": str(error)[:500]})
+            self._metrics.throttled_s.labels("db").inc(STATUS_S)
+            await self._publish(pool, without_store(pool, now=self._now()), notes=[])
+            return self._again_s
+        self._measure(pool, row, blocked)
+        status = build_pool_status(
+            pool,
+            row,
+            blocked=blocked,
+            throttled=self._kube.budget.is_throttled,
+            now=self._now(),
+        )
+        notes = notes_of_pool(pool, status)
+        if before is not None and before.max_concurrency != pool.max_concurrency:
+            by = f" by {pool.changed_by}" if pool.changed_by else ""
+            said = f"maxConcurrency {before.max_concurrency} -> {pool.max_concurrency}{by}"
+            notes.append(Note("Normal", "Scaled", said, f"{pool.generation}"))
+        await self._publish(pool, status, notes)
+        return self._again_s
 
-    def _mirror(self, pool: PoolSeen) -> pools.PoolRow:
-        def work(tx: Any) -> pools.PoolRow:
-            row = pools.read_pool(tx, pool.name)
+    def blocked(self, name: str) -> Blocked | None:
+        """Why the cluster starts nothing in this pool at the moment."""
+        over_quota = self._cache.over_quota(name, self._now())
+        return find_blocked(self._cache.pods_in(name), over_quota=over_quota)
+
+    def _mirror(
+        self, pool: PoolSeen, blocked: Blocked | None
+    ) -> tuple[pools.PoolRow, pools.PoolRow | None]:
+        """The row as it is, and as it was if the TranscodePool has changed it."""
+
+        def work(tx: Any) -> tuple[pools.PoolRow, pools.PoolRow | None]:
+            row = before = pools.read_pool(tx, pool.name)
             per_owner = pool.spec.get("maxPerOwner")
             wanted = ("kubernetes", pool.max_concurrency, pool.stop_policy, per_owner)
+            why = None if blocked is None else blocked.message[:512]
+            if row is not None and row.blocked != why:
+                cluster.note_blocked(tx, pool.name, why)
             if (
                 row is None
                 or (row.engine, row.max_concurrency, row.stop_policy, row.max_per_owner) != wanted
@@ -61,11 +119,42 @@ class PoolKeeper:
                 )
                 row = pools.read_pool(tx, pool.name)
             assert row is not None
-            return row
+            return row, before
 
         return self._store.run(work)
 
-    async def _publish(self, pool: PoolSeen, status: dict[str, Any]) -> None:
+    def _measure(self, pool: PoolSeen, row: pools.PoolRow, blocked: Blocked | None) -> None:
+        metrics, name = self._metrics, pool.name
+        metrics.limit.labels(name).set(pool.max_concurrency)
+        metrics.active.labels(name).set(row.active)
+        metrics.pending.labels(name).set(row.pending)
+        metrics.queued.labels(name).set(row.queued)
+        oldest = row.oldest_queued_at
+        waited = max(timedelta(0), self._now() - oldest) if oldest else timedelta(0)
+        metrics.oldest_queued_s.labels(name).set(waited.total_seconds())
+        if blocked is not None:
+            metrics.throttled_s.labels(blocked.cause).inc(STATUS_S)
+
+    async def _publish(self, pool: PoolSeen, status: dict[str, Any], notes: list[Note]) -> None:
+        now = self._now()
+        for note in notes:
+            event = build_event(
+                note,
+                kind="TranscodePool",
+                name=pool.name,
+                uid=pool.uid,
+                namespace=self._kube.namespace,
+                now=now,
+            )
+            await self._kube.create_once(EVENTS, event)
+        if not is_due(pool, status, heartbeat=self._heartbeat, now=now):
+            return
+        last = self._written.get(pool.name)
+        same = [c["status"] for c in status["conditions"]] == [
+            c["status"] for c in pool.status.get("conditions") or []
+        ] and status.get("observedGeneration") == pool.status.get("observedGeneration")
+        if same and last is not None and (now - last).total_seconds() < STATUS_S:
+            return  # numbers that move with every job: the next look writes them
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "TranscodePool",
@@ -73,40 +162,10 @@ class PoolKeeper:
             "status": status,
         }
         try:
-            self._cache.pools[pool.name] = parse_pool(
-                await self._kube.apply_status(POOLS, pool.name, body)
-            )
+            updated = await self._kube.apply_status(POOLS, pool.name, body)
         except KubeError as error:
             if not error.not_found:
                 raise
-
-
-def build_pool_status(pool: PoolSeen, row: pools.PoolRow, *, now: datetime) -> dict[str, Any]:
-    """What `kubectl get tp` shows. Pure."""
-    before = {c["type"]: c for c in pool.status.get("conditions") or []}
-    held = pool.stop_policy != "None" or pool.max_concurrency == 0
-    why = "Stopped" if pool.stop_policy != "None" else "NoPlaces" if held else "Open"
-    wanted = [("Ready", "True", "Mirrored", ""), ("Held", "True" if held else "False", why, "")]
-    conditions = []
-    for type_, status, reason, message in wanted:
-        known = before.get(type_, {})
-        same = known.get("status") == status
-        conditions.append(
-            {
-                "type": type_,
-                "status": status,
-                "reason": reason,
-                "message": message,
-                "observedGeneration": pool.generation,
-                "lastTransitionTime": known["lastTransitionTime"]
-                if same
-                else now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-        )
-    return {
-        "observedGeneration": pool.generation,
-        "active": row.active,
-        "queued": row.queued,
-        "selector": f"{POOL_LABEL}={pool.name}",
-        "conditions": conditions,
-    }
+            return
+        self._written[pool.name] = now
+        self._cache.pools[pool.name] = parse_pool(updated)

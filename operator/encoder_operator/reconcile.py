@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
+
+from sqlalchemy.exc import DBAPIError
 
 from encoder_core.documents import JobDocument
 from encoder_core.names import GROUP, VERSION
@@ -14,9 +16,10 @@ from encoder_db import cluster
 from encoder_db.store import Store
 from encoder_operator.act import Actor, Refused, in_thread
 from encoder_operator.cache import Cache
-from encoder_operator.decide import Adopt, CancelJob, decide, why_not_started
+from encoder_operator.decide import Adopt, CancelJob, StartPod, decide, is_done, why_not_started
+from encoder_operator.events import build_event, notes_of_job
 from encoder_operator.exits import Stuck, classify_waiting
-from encoder_operator.kube import JOBS, Kube, KubeError
+from encoder_operator.kube import EVENTS, JOBS, Kube, KubeError
 from encoder_operator.observe import View, observe
 from encoder_operator.seen import JobSeen, PodSeen, parse_job
 from encoder_operator.status import (
@@ -26,6 +29,7 @@ from encoder_operator.status import (
     conditions_of_refused,
     is_changed,
     reason_of,
+    status_without_store,
 )
 
 log = logging.getLogger("encoder.operator")
@@ -40,9 +44,13 @@ class Reconciler:
 
     async def __call__(self, name: str) -> float | None:
         """The seconds after which to look again, if any; 0 is at once. Raises to be retried."""
-        view = await in_thread(
-            lambda: observe(self.store, self.cache, name, defaults=self.actor.defaults)
-        )
+        try:
+            view = await in_thread(
+                lambda: observe(self.store, self.cache, name, defaults=self.actor.defaults)
+            )
+        except DBAPIError:
+            await self._say_store_is_away(name)
+            raise
         decision = decide(view.observed)
         missed = view.observed.job is None and any(
             isinstance(step, CancelJob) for step in decision.steps
@@ -52,6 +60,8 @@ class Reconciler:
         refused = None
         for step in decision.steps:
             refused = await self.actor.act(step, view.observed) or refused
+        if any(isinstance(step, StartPod) for step in decision.steps):
+            return 0  # what is shown first has the Pod in it
         adopted = refused is None and any(isinstance(step, Adopt) for step in decision.steps)
         if decision.wake_after_s == 0 or adopted:
             return 0  # the next round is due at once, and its status would overwrite this one
@@ -72,6 +82,14 @@ class Reconciler:
         self.cache.jobs[name] = parse_job(body)
         return True
 
+    async def _say_store_is_away(self, name: str) -> None:
+        """Only to who waits for something: a job that ended well is told of no outage."""
+        job = self.cache.jobs.get(name)
+        if job is None or job.deleting or is_done(job):
+            return
+        now = datetime.now(UTC)
+        await self._apply(job, status_without_store(job, now=now), None, now=now)
+
     async def _publish(self, view: View) -> None:
         job, document, seen = view.observed.job, view.document, view.observed
         if job is None or job.deleting or document is None:
@@ -84,14 +102,16 @@ class Reconciler:
             stuck = why_not_started(pod, seen.policy, job)
         await self._note_waiting(document, stuck)
         conditions = build_conditions(document, pod, stuck)
-        await self._apply(job, build_status(job, document, conditions, pod=pod, now=seen.now))
+        status = build_status(job, document, conditions, pod=pod, now=seen.now)
+        await self._apply(job, status, document, now=seen.now)
 
     async def _publish_refused(self, view: View, refused: Refused) -> None:
         job = view.observed.job
         if job is None or job.deleting:
             return
         conditions = conditions_of_refused(refused.reason, refused.message, final=refused.final)
-        await self._apply(job, build_refused_status(job, conditions, now=view.observed.now))
+        now = view.observed.now
+        await self._apply(job, build_refused_status(job, conditions, now=now), None, now=now)
 
     async def _note_waiting(self, document: JobDocument, stuck: Stuck | None) -> None:
         """The API says the same as the condition: noted when it changed, and only then."""
@@ -108,9 +128,22 @@ class Reconciler:
             )
         )
 
-    async def _apply(self, job: JobSeen, status: dict[str, Any]) -> None:
+    async def _apply(
+        self, job: JobSeen, status: dict[str, Any], document: JobDocument | None, *, now: datetime
+    ) -> None:
+        """Events first: what is told twice is one, and what the status says is never told again."""
         if not is_changed(job, status):
             return
+        for note in notes_of_job(job, status, document):
+            event = build_event(
+                note,
+                kind="TranscodeJob",
+                name=job.name,
+                uid=job.uid,
+                namespace=self.kube.namespace,
+                now=now,
+            )
+            await self.kube.create_once(EVENTS, event)
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "TranscodeJob",

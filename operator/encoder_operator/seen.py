@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -57,6 +57,10 @@ class PodSeen:
     delete_at: datetime | None = None
     """When its grace is over, once it is being deleted."""
     created_at: datetime | None = None
+    scheduled_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    """When its container ran, as the kubelet says."""
 
     @property
     def ended(self) -> bool:
@@ -105,11 +109,14 @@ class PoolSeen:
     """One TranscodePool."""
 
     name: str
+    uid: str = ""
     generation: int
     max_concurrency: int
     stop_policy: Literal["None", "Hold", "Drain"]
     spec: Mapping[str, Any]
     status: Mapping[str, Any]
+    changed_by: str | None = None
+    """Who wrote to its spec last, as far as the API server knows: `kubectl` and the like."""
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -151,6 +158,13 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
         deleting=metadata.get("deletionTimestamp") is not None,
         delete_at=parse_time(metadata.get("deletionTimestamp")),
         created_at=parse_time(metadata.get("creationTimestamp")),
+        scheduled_at=(
+            parse_time(scheduled.get("lastTransitionTime"))
+            if scheduled.get("status") == "True"
+            else None
+        ),
+        started_at=parse_time((state.get("running") or ended).get("startedAt")),
+        finished_at=parse_time(ended.get("finishedAt")),
     )
 
 
@@ -201,9 +215,18 @@ def parse_pool(body: Mapping[str, Any]) -> PoolSeen:
     metadata, spec = body["metadata"], body.get("spec") or {}
     return PoolSeen(
         name=metadata["name"],
+        uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 1),
         max_concurrency=spec.get("maxConcurrency", 1),
         stop_policy=spec.get("stopPolicy", "None"),
         spec=spec,
         status=body.get("status") or {},
+        changed_by=_last_writer(metadata.get("managedFields") or []),
     )
+
+
+def _last_writer(fields: Sequence[Mapping[str, Any]]) -> str | None:
+    """Of the spec: entries of the subresource status are our own."""
+    written = [entry for entry in fields if entry.get("subresource") != "status"]
+    last = max(written, key=lambda entry: str(entry.get("time", "")), default=None)
+    return None if last is None else str(last.get("manager"))

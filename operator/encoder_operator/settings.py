@@ -98,6 +98,15 @@ class OperatorSettings(BaseSettings):
     write_burst: int = Field(100, ge=1)
     """Writes at once after a pause, such as when a full pool is opened."""
 
+    in_flight: int = Field(32, ge=1)
+    """Calls to the API server at once; a slow one is not helped by a thousand."""
+
+    canary_s: float = Field(60.0, gt=0)
+    """The process ends, to start anew, when watches owe the echo of a write for three of these."""
+
+    health_port: int = Field(8081, ge=0, le=65535)
+    """Of `/healthz`, `/readyz` and `/metrics`, on all addresses; 0 takes a free one."""
+
     reconcilers: int = Field(8, ge=1, le=64)
     """Jobs that are looked at at once."""
 

@@ -156,9 +156,9 @@ def build_status(
         "attempt": document.attempt,
         "attempts": [_attempt(a, job.name) for a in document.attempts[-ATTEMPTS_SHOWN:]],
         "progress": progress_text(document),
-        "startTime": _stamp(document.started_at),
-        "completionTime": _stamp(document.finished_at),
-        "retryTime": _stamp(document.due_at) if document.attempt else None,
+        "startTime": stamp(document.started_at),
+        "completionTime": stamp(document.finished_at),
+        "retryTime": stamp(document.due_at) if document.attempt else None,
         "podName": pod.name if pod else None,
         "nodeName": pod.node if pod else None,
         "outputs": [_output(output) for output in document.outputs],
@@ -174,6 +174,22 @@ def build_refused_status(
         "observedGeneration": job.generation,
         "conditions": [_with_time(c, job.conditions.get(c.type), job, now) for c in conditions],
     }
+
+
+def status_without_store(job: JobSeen, *, now: datetime) -> dict[str, Any]:
+    """What was last known of it, and that the database does not answer."""
+    said = "The database does not answer; what runs goes on, and is recorded later"
+    told = [Condition("ResultRecorded", "False", "StoreUnavailable", said)]
+    if job.conditions.get("Admitted", {}).get("status") != "True":
+        waits = "The database does not answer: nothing starts"
+        told.append(Condition("Admitted", "False", "StoreUnavailable", waits))
+        told.append(Condition("Succeeded", "Unknown", "StoreUnavailable", waits))
+    conditions = {
+        **job.conditions,
+        **{c.type: _with_time(c, job.conditions.get(c.type), job, now) for c in told},
+    }
+    status = {key: job.status[key] for key in _OURS if key in job.status}
+    return {**status, "conditions": list(conditions.values())}
 
 
 def progress_text(document: JobDocument) -> str:
@@ -216,8 +232,8 @@ def _attempt(attempt: AttemptDocument, resource: str) -> dict[str, Any]:
         "nodeName": attempt.node,
         "exitCode": attempt.exit_code,
         "budget": attempt.budget,
-        "startTime": _stamp(attempt.started_at),
-        "finishTime": _stamp(attempt.finished_at),
+        "startTime": stamp(attempt.started_at),
+        "finishTime": stamp(attempt.finished_at),
         "failure": attempt.failure.code if attempt.failure else None,
         "message": attempt.failure.message if attempt.failure else None,
     }
@@ -235,9 +251,9 @@ def _with_time(
         "message": condition.message[:1024],
         "observedGeneration": job.generation,
         # The moment of the last change of status, as the API conventions want it.
-        "lastTransitionTime": before["lastTransitionTime"] if unchanged and before else _stamp(now),
+        "lastTransitionTime": before["lastTransitionTime"] if unchanged and before else stamp(now),
     }
 
 
-def _stamp(time: datetime | None) -> str | None:
+def stamp(time: datetime | None) -> str | None:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ") if time else None

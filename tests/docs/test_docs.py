@@ -10,6 +10,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from encoder_core.failures import FAILURES
+from encoder_operator.exits import WAIT_RULES
 from encoder_operator.status import reason_of
 from tests.docs.render import (
     BLOCK,
@@ -113,12 +114,28 @@ def test_every_reason_that_the_guide_explains_is_one_that_is_written() -> None:
     text = (DOCS / "kubernetes.md").read_text()
     first_cells = re.findall(r"^\| ([^|]*`[^|]*) \|", text, re.MULTILINE)
     words = {word for cell in first_cells for word in re.findall(r"`([A-Za-z_]+)`", cell)}
-    status = (ROOT / "operator" / "encoder_operator" / "status.py").read_text()
-    written = set(re.findall(r'"([A-Z][A-Za-z]+)"', status))
+    written = set(re.findall(r'"([A-Z][A-Za-z]+)"', code_that_writes_reasons()))
     known = written | {reason_of(code) for code in FAILURES} | set(FAILURES)
-    of_kubectl = {"SUCCEEDED", "Running", "queued", "transcodejobs", "transcodepools"}
+    of_kubectl = {"SUCCEEDED", "Running", "queued", "transcodejobs", "transcodepools", "events"}
     assert words - of_kubectl - {"pods", "secrets", "credentialsSecretRef"} <= known
     assert len(words & known) > 15
+
+
+def test_every_reason_for_which_a_job_waits_is_in_the_guide() -> None:
+    text = (DOCS / "kubernetes.md").read_text().partition("## Why does my job not run?")[2]
+    waits = (ROOT / "api" / "encoder_db" / "waiting.py").read_text()
+    reasons = set(re.findall(r'reason="(\w+)"', waits))
+    reasons |= {reason_of(rule.code) for rule in WAIT_RULES}
+    reasons |= {"StoreUnavailable", "PodNotStarted", "CredentialsMissing", "NotOurs", "SpecInvalid"}
+    assert len(reasons) > 12
+    assert {reason for reason in reasons if f"`{reason}`" not in text} == set()
+
+
+def code_that_writes_reasons() -> str:
+    operator = ROOT / "operator" / "encoder_operator"
+    modules = [operator / f"{name}.py" for name in ("status", "poolstatus", "events", "act")]
+    modules.append(ROOT / "api" / "encoder_db" / "waiting.py")
+    return "\n".join(module.read_text() for module in modules)
 
 
 # --- All pages -----------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ VERBS: Final = {
     "list_all": ("list", ""),
     "get": ("get", ""),
     "create": ("create", ""),
-    "patch": ("patch", ""),
+    "create_once": ("create", ""),
     "apply_status": ("patch", "/status"),
     "delete": ("delete", ""),
 }

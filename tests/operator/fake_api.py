@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 from kubernetes.aio import client
 
 from encoder_operator.budget import WriteBudget
-from encoder_operator.kube import Kind, Kube
+from encoder_operator.health import Echoes
+from encoder_operator.kube import POOLS, Kind, Kube
+from encoder_operator.metrics import Metrics
 
 
 @dataclass(slots=True)
@@ -42,11 +44,25 @@ class FakeApi:
         """By method and the resource's plural."""
         self.while_listing: Callable[[str], None] = lambda plural: None
         """Called once a list has been read, before it is answered."""
+        self.writes: list[str] = []
+        """Method and kind of each that changed something, in order."""
         self._uids = itertools.count(1)
+        self._versions = itertools.count(1)
 
-    def kube(self) -> Kube:
-        budget = WriteBudget(1000.0, burst=1000, now=lambda: 0.0)
-        return Kube(cast(client.ApiClient, self), namespace="work", budget=budget)
+    def kube(self, *, echoes: Echoes | None = None, metrics: Metrics | None = None) -> Kube:
+        return Kube(
+            cast(client.ApiClient, self),
+            namespace="work",
+            budget=WriteBudget(1000.0, burst=1000, now=lambda: 0.0),
+            echoes=echoes or Echoes((), patience_s=1.0, now=lambda: 0.0),
+            metrics=metrics or Metrics(),
+            in_flight=8,
+        )
+
+    def all(self, kind: Kind) -> list[dict[str, Any]]:
+        """What exists of a kind."""
+        start = kind.path("work") + "/"
+        return [body for path, body in self.objects.items() if path.startswith(start)]
 
     def put(self, kind: Kind, name: str, **parts: Any) -> dict[str, Any]:
         """An object that exists."""
@@ -54,6 +70,12 @@ class FakeApi:
         body = {"metadata": metadata, **parts}
         self.objects[kind.path("work", name)] = body
         return body
+
+    def put_spec(self, pool: str, spec: dict[str, Any]) -> None:
+        """As kubectl changes a pool."""
+        body = self.objects[POOLS.path("work", pool)]
+        body["spec"] = spec
+        body["metadata"]["generation"] = body["metadata"].get("generation", 1) + 1
 
     async def call_api(
         self, method: str, url: str, *, header_params: Any, body: Any, _request_timeout: float
@@ -64,12 +86,33 @@ class FakeApi:
             return self.refuse[method, plural]
         if path.endswith(f"/{plural}"):
             return self._of_all(method, path, plural, body)
+        if method == "PATCH":
+            return self._apply_status(path, plural, body)
         found = self.objects.get(path)
         if found is None:
             return refusal(404, "NotFound")
         if method == "DELETE":
-            del self.objects[path]
+            self.writes.append(f"DELETE {plural}")
+            self._delete(path, found)
         return Answer(200, found)
+
+    def _apply_status(self, path: str, plural: str, body: Any) -> Answer:
+        found = self.objects.get(path.removesuffix("/status"))
+        if found is None:
+            return refusal(404, "NotFound")
+        self.writes.append(f"PATCH {plural}/status")
+        if found.get("status") != body["status"]:
+            found["status"] = body["status"]
+            found["metadata"]["resourceVersion"] = str(next(self._versions))
+        return Answer(200, found)
+
+    def _delete(self, path: str, found: dict[str, Any]) -> None:
+        """With what it owns, as the garbage collector does."""
+        self.objects.pop(path, None)
+        for at, other in list(self.objects.items()):
+            owners = other["metadata"].get("ownerReferences") or []
+            if any(owner["uid"] == found["metadata"]["uid"] for owner in owners):
+                self._delete(at, other)
 
     def _of_all(self, method: str, path: str, plural: str, body: Any) -> Answer:
         if method == "GET":
@@ -79,7 +122,12 @@ class FakeApi:
         at = f"{path}/{body['metadata']['name']}"
         if at in self.objects:
             return refusal(409, "AlreadyExists")
-        metadata = {**body["metadata"], "uid": f"uid-{next(self._uids)}"}
+        self.writes.append(f"POST {plural}")
+        metadata = {
+            **body["metadata"],
+            "uid": f"uid-{next(self._uids)}",
+            "resourceVersion": str(next(self._versions)),
+        }
         self.objects[at] = {**body, "metadata": metadata}
         return Answer(201, self.objects[at])
 

@@ -18,6 +18,7 @@ from encoder_db.store import Store
 from encoder_operator.cache import Cache
 from encoder_operator.dispatch import Dispatcher
 from encoder_operator.kube import JOBS
+from encoder_operator.metrics import Metrics
 from tests.db import builders as make
 from tests.operator.fake_api import FakeApi, refusal
 
@@ -40,6 +41,8 @@ class Desk:
             poll_s=1.0,
             max_running=100,
             wake=self.woken.append,
+            blocked=set,
+            metrics=Metrics(),
         )
 
     def create(self) -> JobRow:

@@ -225,3 +225,75 @@ def test_every_end_is_classified_by_a_code_of_the_catalogue(**changes: Any) -> N
     assert ended.code is None or ended.code in FAILURES
     if ended.code is None:
         assert ended.exit_code is not None
+
+
+# --- Any status at all ---------------------------------------------------------------------------
+
+CONTAINER_STATES = st.fixed_dictionaries(
+    {},
+    optional={
+        "waiting": st.fixed_dictionaries(
+            {}, optional={"reason": st.text(max_size=20), "message": st.text(max_size=20)}
+        ),
+        "running": st.just({}),
+        "terminated": st.fixed_dictionaries(
+            {"exitCode": st.integers(0, 255)},
+            optional={
+                "reason": st.sampled_from(["OOMKilled", "Error", "Completed", "StartError", "New"]),
+                "message": st.none() | st.text(max_size=40),
+            },
+        ),
+    },
+)
+CONTAINERS = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["worker", "sidecar", "init"])},
+        optional={"state": CONTAINER_STATES},
+    ),
+    max_size=3,
+)
+CONDITIONS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(["PodScheduled", "DisruptionTarget", "Ready", "New"]),
+            "status": st.sampled_from(["True", "False", "Unknown"]),
+        },
+        optional={
+            "reason": st.sampled_from(
+                ["Unschedulable", "DeletionByTaintManager", "EvictionByEvictionAPI", "New"]
+            ),
+            "message": st.text(max_size=30),
+        },
+    ),
+    max_size=3,
+)
+STATUSES = st.fixed_dictionaries(
+    {},
+    optional={
+        "phase": st.sampled_from([phase.value for phase in PodPhase]),
+        "reason": st.sampled_from(["Evicted", "DeadlineExceeded", "OutOfcpu", "NodeLost", "New"]),
+        "message": st.none() | st.text(max_size=40),
+        "conditions": CONDITIONS,
+        "containerStatuses": CONTAINERS,
+        "initContainerStatuses": CONTAINERS,
+    },
+)
+
+
+@given(status=STATUSES, deleting=st.booleans())
+def test_any_status_of_a_pod_is_understood_and_always_the_same(
+    status: dict[str, Any], deleting: bool
+) -> None:
+    metadata = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleting else {}
+    pod, again = pod_with(status, **metadata), pod_with(status, **metadata)
+    ended = classify_end(pod)
+    assert ended == classify_end(again)
+    assert ended.code is None or ended.code in FAILURES
+    if ended.code is None:
+        assert ended.exit_code is not None  # somebody's word there is
+    stuck = classify_waiting(pod, POLICY)
+    assert stuck == classify_waiting(again, POLICY)
+    if stuck is not None:
+        assert FAILURES[stuck.code].hint
+        assert not pod.ended
+        assert not pod.running

@@ -19,6 +19,7 @@ from encoder_db.store import Store
 from encoder_operator.act import Actor
 from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, PODS
+from encoder_operator.metrics import Metrics
 from encoder_operator.operator import renewed
 from encoder_operator.pods import PodSettings
 from encoder_operator.policy import PoolPolicy
@@ -63,6 +64,7 @@ def _reconciler(store: Store, api: FakeApi, cache: Cache) -> Reconciler:
         ambient=AmbientCredentials(),
         wanted=Wanted(),
         defaults=PoolPolicy(),
+        metrics=Metrics(),
     )
     return Reconciler(store=store, kube=api.kube(), cache=cache, actor=actor)
 
@@ -100,7 +102,7 @@ def test_a_job_whose_resource_is_not_in_the_cache_but(
 def test_a_pool_whose_resource_is_gone_holds_its_jobs(store: Store) -> None:
     make.kubernetes_pool(store, "hd")
     api = FakeApi()
-    keeper = PoolKeeper(store, api.kube(), Cache())
+    keeper = PoolKeeper(store, api.kube(), Cache(), Metrics())
     asyncio.run(keeper.reconcile("hd"))
     with store.read() as tx:
         pool = read_pool(tx, "hd")

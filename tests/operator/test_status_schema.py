@@ -14,7 +14,7 @@ from encoder_core.failures import failure
 from encoder_core.specs import Priority
 from encoder_core.states import AttemptStatus, JobStatus
 from encoder_db.pools import PoolRow
-from encoder_operator.poolkeeper import build_pool_status
+from encoder_operator.poolstatus import build_pool_status
 from encoder_operator.seen import PoolSeen
 from encoder_operator.status import build_conditions, build_status
 from tests.operator.builders import JOB, NOW, a_job, a_pod

@@ -1,0 +1,169 @@
+"""The status of a TranscodePool: numbers, and conditions that say why nothing starts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from encoder_core.names import POOL_LABEL
+from encoder_db.pools import PoolRow
+from encoder_operator.seen import PodSeen, PoolSeen
+from encoder_operator.status import Condition, stamp
+
+BAD_IMAGES: Final = 3
+"""So many Pods at once that cannot pull: then it is the image, not a node."""
+PULLING: Final = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Why the cluster starts nothing in a pool: what follows would only wait with the others."""
+
+    condition: str
+    """CapacityBlocked or ImageUnavailable."""
+    reason: str
+    message: str
+    cause: str
+    """node, quota or image."""
+
+
+def find_blocked(pods: Iterable[PodSeen], *, over_quota: str | None) -> Blocked | None:
+    """`pods` are those of one pool; `over_quota` is what the API server said of late."""
+    waiting = [pod for pod in pods if not pod.ended and not pod.running and not pod.deleting]
+    if over_quota is not None:
+        return Blocked("CapacityBlocked", "QuotaExceeded", over_quota, "quota")
+    for pod in waiting:
+        if pod.unschedulable:
+            said = f"{pod.name} waits for a node: {pod.unschedulable}"
+            return Blocked("CapacityBlocked", "PodUnschedulable", said, "node")
+    pulling = [pod for pod in waiting if pod.waiting in PULLING]
+    if len(pulling) >= BAD_IMAGES:
+        said = f"{len(pulling)} Pods cannot pull the worker image: {pulling[0].waiting_message}"
+        return Blocked("ImageUnavailable", pulling[0].waiting or "ErrImagePull", said, "image")
+    return None
+
+
+def conditions_of(
+    pool: PoolSeen, row: PoolRow, blocked: Blocked | None, *, throttled: bool
+) -> list[Condition]:
+    held = _held(pool)
+    over = row.active > pool.max_concurrency
+    return [
+        _ready(pool, held, blocked),
+        held,
+        Condition(
+            "OverLimit",
+            "True" if over else "False",
+            "Lowered" if over else "WithinLimit",
+            f"{row.active} of {pool.max_concurrency} run; they may run to their end"
+            if over
+            else "",
+        ),
+        _blocked("CapacityBlocked", "RoomLeft", blocked),
+        _blocked("ImageUnavailable", "ImagePulled", blocked),
+        Condition("StoreReachable", "True", "Answers"),
+        Condition(
+            "Throttled",
+            "True" if throttled else "False",
+            "TooManyRequests" if throttled else "NotThrottled",
+            "The API server asked for fewer writes" if throttled else "",
+        ),
+    ]
+
+
+def _held(pool: PoolSeen) -> Condition:
+    if pool.stop_policy != "None":
+        said = f"stopPolicy is {pool.stop_policy}: nothing starts"
+        return Condition("Held", "True", pool.stop_policy, said)
+    if pool.max_concurrency == 0:
+        return Condition("Held", "True", "ScaledToZero", "maxConcurrency is 0: nothing starts")
+    return Condition("Held", "False", "Open", f"Up to {pool.max_concurrency} jobs run at once")
+
+
+def _ready(pool: PoolSeen, held: Condition, blocked: Blocked | None) -> Condition:
+    if held.status == "True":
+        return Condition("Ready", "False", held.reason, held.message)
+    if blocked is not None:
+        return Condition("Ready", "False", blocked.reason, blocked.message)
+    return Condition("Ready", "True", "Open", f"Pool {pool.name} takes jobs")
+
+
+def _blocked(type_: str, otherwise: str, blocked: Blocked | None) -> Condition:
+    if blocked is None or blocked.condition != type_:
+        return Condition(type_, "False", otherwise)
+    return Condition(type_, "True", blocked.reason, blocked.message)
+
+
+def build_pool_status(
+    pool: PoolSeen,
+    row: PoolRow,
+    *,
+    blocked: Blocked | None = None,
+    throttled: bool = False,
+    now: datetime,
+) -> dict[str, Any]:
+    """What `kubectl get tp` shows; the whole of it, for server-side apply."""
+    status = {
+        "observedGeneration": pool.generation,
+        "active": row.active,
+        "pending": row.pending,
+        "queued": row.queued,
+        "oldestQueuedTime": stamp(row.oldest_queued_at),
+        "heartbeatTime": stamp(now),
+        "selector": f"{POOL_LABEL}={pool.name}",
+        "conditions": _dated(pool, conditions_of(pool, row, blocked, throttled=throttled), now),
+    }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def without_store(pool: PoolSeen, *, now: datetime) -> dict[str, Any]:
+    """What was last known, and that the database does not answer."""
+    told = [
+        Condition(
+            "Ready", "False", "StoreUnavailable", "The database does not answer: nothing starts"
+        ),
+        Condition(
+            "StoreReachable",
+            "False",
+            "StoreUnavailable",
+            "What runs goes on, and is recorded later",
+        ),
+    ]
+    known = {c["type"]: c for c in pool.status.get("conditions") or []}
+    known |= {c["type"]: c for c in _dated(pool, told, now)}
+    return {**pool.status, "heartbeatTime": stamp(now), "conditions": list(known.values())}
+
+
+def is_due(pool: PoolSeen, status: dict[str, Any], *, heartbeat: timedelta, now: datetime) -> bool:
+    """
+    Whether to write: when something changed, else now and then for the heartbeat's sake.
+
+    A time that is written with every look would fill etcd's history, and say nothing.
+    """
+
+    def but_heart(of: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in of.items() if key != "heartbeatTime"}
+
+    if but_heart(dict(pool.status)) != but_heart(status):
+        return True
+    last = pool.status.get("heartbeatTime")
+    return last is None or now - datetime.fromisoformat(last) >= heartbeat
+
+
+def _dated(pool: PoolSeen, conditions: list[Condition], now: datetime) -> list[dict[str, Any]]:
+    before = {c["type"]: c for c in pool.status.get("conditions") or []}
+    return [
+        {
+            "type": c.type,
+            "status": c.status,
+            "reason": c.reason,
+            "message": c.message[:1024],
+            "observedGeneration": pool.generation,
+            "lastTransitionTime": before[c.type]["lastTransitionTime"]
+            if before.get(c.type, {}).get("status") == c.status
+            else stamp(now),
+        }
+        for c in conditions
+    ]

@@ -1,0 +1,315 @@
+"""
+A job's whole life, counted: what is written to the API server, and that nothing is written twice.
+
+Written as the API server sees it, because that is what a cluster has too little of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from encoder_core.names import resource_name
+from encoder_core.reports import Started
+from encoder_core.states import JobStatus
+from encoder_db.jobs import cancel_job
+from encoder_db.store import Store
+from encoder_operator.kube import EVENTS, JOBS, PODS
+from tests.db import builders as make
+from tests.operator.desk import RUNNING, SUCCEEDED, Desk
+from tests.operator.fake_api import refusal
+
+J = JobStatus
+BY_HAND: dict[str, Any] = {
+    "source": {"kind": "https", "url": "https://media.example/in.mov"},
+    "outputs": [{"destination": {"kind": "s3", "bucket": "clips", "path": "out.mp4"}}],
+}
+STATUS = "PATCH transcodejobs/status"
+EVENT = "POST events"
+WRITES = [
+    *("POST transcodejobs", "POST secrets", "POST pods", EVENT, STATUS),  # admitted, its Pod made
+    *(EVENT, STATUS),  # runs
+    *(EVENT, STATUS),  # completed
+    "DELETE transcodejobs",
+]
+
+
+@pytest.fixture
+def desk(store: Store) -> Desk:
+    return Desk(store)
+
+
+def test_the_writes_of_a_job_that_goes_well(desk: Desk) -> None:
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    assert desk.say(job, Started())
+    desk.settle(name)
+    desk.say(job, make.uploaded())
+    desk.say(job, make.succeeded())
+    desk.move_pod(name, SUCCEEDED)
+    desk.settle(name)
+    assert make.status(desk.store, job) is J.COMPLETED
+    make.let_pass(desk.store, 3601)
+    desk.settle(name)
+    assert desk.api.all(JOBS) == desk.api.all(PODS) == []
+    assert desk.api.writes == WRITES
+    assert len(WRITES) <= 12
+
+
+def test_nothing_is_written_when_nothing_has_changed(desk: Desk) -> None:
+    job, name = desk.admitted()
+    for stage in ("made", "started", "at work"):
+        if stage == "started":
+            desk.move_pod(name, RUNNING)
+        if stage == "at work":
+            desk.say(job, Started())
+        desk.settle(name)
+        before = list(desk.api.writes)
+        desk.settle(name)
+        desk.settle(name)
+        assert desk.api.writes == before
+    desk.keep_pool()
+    before = list(desk.api.writes)
+    desk.keep_pool()
+    assert desk.api.writes == before
+
+
+def test_events_are_told_once_each(desk: Desk) -> None:
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    desk.say(job, Started())
+    desk.settle(name)
+    desk.settle(name)
+    desk.say(job, make.uploaded())
+    desk.say(job, make.succeeded())
+    desk.move_pod(name, SUCCEEDED)
+    desk.settle(name)
+    assert desk.events() == ["PodCreated", "Started", "Succeeded"]
+
+
+def test_an_event_that_was_told_before_a_crash_is_not_told_again(desk: Desk) -> None:
+    _, name = desk.admitted()
+    del desk.api.objects[JOBS.path("work", name)]["status"]  # the crash: it was not written
+    desk.settle(name)
+    assert desk.events() == ["PodCreated"]
+
+
+def test_a_job_is_not_held_up_by_events_that_are_refused(desk: Desk) -> None:
+    desk.api.refuse["POST", EVENTS.plural] = refusal(403, "Forbidden")
+    job, name = desk.admitted()
+    assert desk.condition(name, "Admitted")[0] == "True"
+    assert make.status(desk.store, job) is J.STARTING
+
+
+# --- Why it does not run -----------------------------------------------------------------------
+
+
+def said_by_both(desk: Desk, name: str, ref: Any) -> str:
+    """The condition's message, which is what the API says too."""
+    document = make.read(desk.store, ref)
+    assert document.waiting is not None
+    _, reason, message = desk.condition(name, "Admitted")
+    if document.status is J.STARTING:
+        _, reason, message = desk.condition(name, "PodReady")
+    assert (document.waiting.reason, document.waiting.message) == (reason, message)
+    return message
+
+
+def adopted(desk: Desk, name: str = "by-hand") -> int:
+    desk.apply(name, BY_HAND)
+    desk.settle(name)
+    number: int = desk.api.objects[JOBS.path("work", name)]["status"]["jobID"]
+    return number
+
+
+def test_a_full_pool_is_the_reason_in_the_condition_and_in_the_api(desk: Desk) -> None:
+    desk.admitted()
+    job = adopted(desk)
+    assert said_by_both(desk, "by-hand", job) == "Pool k8s is full: 1 of 1 places taken."
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        pytest.param({"maxConcurrency": 0}, "Pool k8s is scaled to 0: nothing starts.", id="at 0"),
+        pytest.param(
+            {"maxConcurrency": 1, "stopPolicy": "Hold"},
+            "Pool k8s is held: nothing starts in it.",
+            id="held",
+        ),
+    ],
+)
+def test_a_pool_that_is(desk: Desk, spec: dict[str, Any], words: str) -> None:
+    job = adopted(desk)
+    desk.api.put_spec(desk.pool, spec)
+    desk.keep_pool()
+    desk.settle("by-hand")
+    assert said_by_both(desk, "by-hand", job) == words
+    assert desk.dispatch() == 0
+
+
+def test_a_node_without_room_is_the_reason_in_both(desk: Desk) -> None:
+    job, name = desk.admitted()
+    said = "0/3 nodes are available: 3 Insufficient cpu."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    desk.move_pod(name, {"phase": "Pending", "conditions": [{**scheduled, "message": said}]})
+    desk.settle(name)
+    assert said_by_both(desk, name, job) == said
+    desk.move_pod(name, RUNNING)
+    desk.settle(name)
+    assert make.read(desk.store, job).waiting is None
+
+
+def test_what_follows_a_pod_that_no_node_takes_stays_in_the_queue(store: Store) -> None:
+    desk = Desk(store, places=5)
+    _, name = desk.admitted()
+    said = "0/3 nodes are available: 3 Insufficient cpu."
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    desk.move_pod(name, {"phase": "Pending", "conditions": [{**scheduled, "message": said}]})
+    another = desk.submit()
+    desk.keep_pool()
+    assert desk.dispatch() == 0
+    document = make.read(store, another)
+    assert document.waiting is not None
+    assert document.waiting.reason == "PoolBlocked"
+    assert said in document.waiting.message
+
+
+def test_a_quota_that_is_used_up_costs_nothing_and_holds_the_pool(store: Store) -> None:
+    desk = Desk(store, places=5)
+    said = "exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"
+    desk.api.refuse["POST", PODS.plural] = refusal(403, "Forbidden", said)
+    job = desk.submit()
+    desk.dispatch()
+    desk.settle(resource_name(job.uuid))
+    document = make.read(store, job)
+    assert document.status is J.QUEUED
+    assert [attempt.budget for attempt in document.attempts] == ["capacity"]
+    desk.submit()
+    assert desk.dispatch() == 0
+
+
+# --- Cancel, lower, drain ------------------------------------------------------------------------
+
+
+def test_a_patch_of_the_desired_state_cancels_and_keeps_the_resource(desk: Desk) -> None:
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    desk.say(job, Started())
+    desk.api.objects[JOBS.path("work", name)]["spec"]["desiredState"] = "Cancel"
+    desk.settle(name)
+    desk.settle(name)
+    assert desk.api.all(PODS) == []
+    assert make.status(desk.store, job) is J.CANCELED
+    assert desk.condition(name, "Succeeded")[:2] == ("False", "Canceled")
+    assert desk.events()[-1] == "Canceled"
+
+
+def test_a_cancel_by_the_api_stops_the_pod(desk: Desk) -> None:
+    job, name = desk.admitted()
+    cancel_job(desk.store, job.id, owner=None)
+    desk.settle(name)
+    desk.settle(name)
+    assert desk.api.all(PODS) == []
+    assert make.status(desk.store, job) is J.CANCELED
+
+
+def test_lowering_a_pool_ends_nothing_and_is_told(store: Store) -> None:
+    desk = Desk(store, places=2)
+    (first, _), (second, _) = desk.admitted(), desk.admitted()
+    desk.api.put_spec(desk.pool, {"maxConcurrency": 1})
+    desk.keep_pool()
+    assert len(desk.api.all(PODS)) == 2
+    assert {make.status(store, job) for job in (first, second)} == {J.STARTING}
+    assert sorted(desk.events())[:3] == ["OverLimit", "PodCreated", "PodCreated"]
+    assert "Scaled" in desk.events()
+    desk.submit()
+    assert desk.dispatch() == 0
+
+
+def test_drain_sends_back_what_does_not_run_and_leaves_what_does(store: Store) -> None:
+    desk = Desk(store, places=2)
+    (runs, at), (waits, name) = desk.admitted(), desk.admitted()
+    desk.move_pod(at, RUNNING)
+    desk.say(runs, Started())
+    desk.api.put_spec(desk.pool, {"maxConcurrency": 2, "stopPolicy": "Drain"})
+    desk.keep_pool()
+    for each in (at, name):
+        desk.settle(each)
+    assert make.status(store, runs) is J.RUNNING
+    assert make.status(store, waits) is J.QUEUED
+    assert len(desk.api.all(PODS)) == 1
+
+
+# --- Two at once ---------------------------------------------------------------------------------
+
+
+def test_two_operators_at_once_make_one_pod_and_end_the_job_once(desk: Desk) -> None:
+    other = desk.another()
+    job = desk.submit()
+    name = resource_name(job.uuid)
+    assert [desk.dispatch(), other.dispatch()] == [1, 0]
+    for _ in range(2):
+        other.settle(name)
+        desk.settle(name)
+    assert len(desk.api.all(PODS)) == 1
+    desk.move_pod(name, RUNNING)
+    desk.say(job, Started())
+    desk.say(job, make.uploaded())
+    desk.say(job, make.succeeded())
+    desk.move_pod(name, SUCCEEDED)
+    for _ in range(2):
+        desk.settle(name)
+        other.settle(name)
+    assert make.status(desk.store, job) is J.COMPLETED
+    assert make.attempt_statuses(desk.store, job) == ["succeeded"]
+    assert [type_ for _, type_ in make.events(desk.store, job)].count("job.completed") == 1
+    assert desk.events() == ["PodCreated", "Succeeded"]
+
+
+# --- Abuse ---------------------------------------------------------------------------------------
+
+
+def test_a_forged_job_uid_runs_nothing_and_cancels_nothing(desk: Desk) -> None:
+    job = desk.submit()
+    desk.api.put(JOBS, "mine", spec={"jobUID": str(job.uuid), **BY_HAND}, metadata={
+        "creationTimestamp": "2020-01-01T00:00:00Z"})  # fmt: skip
+    desk.settle("mine")
+    assert desk.condition("mine", "Succeeded")[:2] == ("False", "NotOurs")
+    assert desk.api.all(PODS) == []
+    del desk.api.objects[JOBS.path("work", "mine")]
+    desk.settle("mine")
+    assert make.status(desk.store, job) is J.QUEUED
+
+
+def test_a_second_resource_for_a_job_that_runs_is_not_its_job(desk: Desk) -> None:
+    job, name = desk.admitted()
+    spec = {"jobUID": str(job.uuid), "desiredState": "Cancel", **BY_HAND}
+    desk.api.put(JOBS, "mine", spec=spec)
+    desk.settle("mine")
+    desk.settle(name)
+    assert desk.condition("mine", "Succeeded")[:2] == ("False", "NotOurs")
+    assert make.status(desk.store, job) is J.STARTING
+
+
+def test_what_a_resource_says_is_not_what_a_job_of_the_api_runs(desk: Desk) -> None:
+    job = desk.submit()
+    desk.dispatch()
+    name = resource_name(job.uuid)
+    spec = desk.api.objects[JOBS.path("work", name)]["spec"]
+    spec["source"] = {"kind": "https", "url": "https://evil.example/x"}
+    spec["credentialsSecretRef"] = {"name": "encoder-creds-of-another"}
+    desk.settle(name)
+    pod = desk.pod(name)
+    assert "encoder-creds-of-another" not in str(pod)
+    assert desk.order_of(job)["source"]["kind"] == "file"
+
+
+def test_a_secret_of_somebody_else_is_not_mounted(desk: Desk) -> None:
+    desk.apply("by-hand", {**BY_HAND, "credentialsSecretRef": {"name": "encoder-env"}})
+    desk.settle("by-hand")
+    desk.dispatch()
+    desk.settle("by-hand")
+    assert desk.api.all(PODS) == []
+    assert desk.condition("by-hand", "Succeeded")[:2] == ("False", "RequestImpossible")

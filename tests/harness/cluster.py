@@ -104,6 +104,17 @@ class Cluster:
         """An object by its path on the API server. Raises OSError when there is none."""
         return self._api.client.get(path)
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+    ) -> tuple[int, Any]:
+        """Status and answer of any call, as an administrator."""
+        return self._api.client.send(method, path, body, content_type=content_type)
+
     def kubeconfig_for(self, user: str, group: str = "encoder-tests") -> Path:
         """A kubeconfig of somebody who may do what RBAC grants them."""
         return self._api.certificates.kubeconfig(self.url, user, group)

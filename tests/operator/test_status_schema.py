@@ -103,3 +103,20 @@ def test_a_pools_status() -> None:
     )
     written = build_pool_status(pool, row, now=datetime(2026, 1, 1, tzinfo=UTC))
     assert unknown_fields(written, schema_of("transcodepools")) == []
+
+
+def undescribed(schema: dict[str, Any], path: str = "") -> list[str]:
+    found = []
+    for key, field in schema.get("properties", {}).items():
+        if not field.get("description"):
+            found.append(f"{path}.{key}")
+        found += undescribed(field, f"{path}.{key}")
+    return found + (undescribed(schema["items"], f"{path}[]") if "items" in schema else [])
+
+
+@pytest.mark.parametrize("plural", ["transcodejobs", "transcodepools"])
+def test_kubectl_explain_has_something_to_say_of_every_field(plural: str) -> None:
+    crd = yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    given_by_kubernetes = [".apiVersion", ".kind", ".metadata"]
+    assert undescribed(schema) == given_by_kubernetes

@@ -1,0 +1,293 @@
+"""
+Each rule of the schemas, by a resource that it lets pass and one that it refuses.
+
+The API server is a real one, so that what is tested is what it makes of our CEL. A rule without a
+case fails the last test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.test_crds import DESTINATION, JOB, OUTPUT, POOL, SOURCE
+from tests.harness.cluster import Cluster
+
+Spec = dict[str, Any]
+CRDS = Path(__file__).parents[2] / "crds"
+BASE = "/apis/encoder.dev/v1alpha1/namespaces/default"
+UID = "01890a5d-ac96-774b-bcce-b302099a8057"
+S3 = {"kind": "s3", "bucket": "clips", "path": "in.mov"}
+FTP = {"kind": "ftp", "host": "ftp.example", "path": "in.mov"}
+FTP_URL = {"kind": "ftp", "url": "ftp://ftp.example/in.mov"}
+SIGNED = "https://x.example/a?X-Amz-Signature=abc"
+HIDDEN = "https://x.example/a?X-Amz-Signature=***"
+
+
+def from_(source: Spec) -> Spec:
+    return {**JOB, "source": source}
+
+
+def to(destination: Spec) -> Spec:
+    return {**JOB, "outputs": [{**OUTPUT, "destination": destination}]}
+
+
+def make_(output: Spec) -> Spec:
+    return {**JOB, "outputs": [{**OUTPUT, **output}]}
+
+
+def with_(**fields: Any) -> Spec:
+    return {**JOB, **fields}
+
+
+def sized(name: str, request: str, limit: str) -> Spec:
+    return {"requests": {name: request}, "limits": {name: limit}}
+
+
+PLACES: list[tuple[str, Spec, Spec]] = [
+    ("s3 needs bucket and path", S3, {"kind": "s3", "bucket": "clips"}),
+    ("bucket, region, endpoint and force_path_style are for s3", SOURCE,
+     {**SOURCE, "region": "eu-west-1"}),
+    ("http and https need a url that begins with http:// or https://", SOURCE,
+     {"kind": "https", "url": "ftp://ftp.example/a"}),
+    ("ftp needs either url, or host and path", FTP, {"kind": "ftp", "host": "ftp.example"}),
+    ("ftp takes a url that begins with ftp:// or ftps://, and then no host, port or path", FTP_URL,
+     {**FTP_URL, "port": 21}),
+    ("host, port and tls are for ftp", {**FTP, "tls": True}, {**SOURCE, "tls": True}),
+    ("path is for s3 and ftp", FTP, {**SOURCE, "path": "in.mov"}),
+    ("url is for http, https and ftp", FTP_URL, {**S3, "url": "https://x.example/a"}),
+    ("must not contain '..'", {**S3, "path": "a/..b"}, {**S3, "path": "a/../b"}),
+    ("a signed URL is a secret", {**SOURCE, "url": HIDDEN}, {**SOURCE, "url": SIGNED}),
+]  # fmt: skip
+CREATED: list[tuple[str, Spec, Spec]] = [
+    *((message, from_(good), from_(bad)) for message, good, bad in PLACES),
+    *((message, to(good), to(bad)) for message, good, bad in PLACES),
+    ("sizeBytes is for inline",
+     with_(jobUID=UID, source={"kind": "inline", "sizeBytes": 9}),
+     from_({**SOURCE, "sizeBytes": 9})),
+    ("give crf or videoBitrate, not both", make_({"crf": 20}),
+     make_({"crf": 20, "videoBitrate": "2M"})),
+    ("give crf or videoBitrate, not both",
+     make_({"container": "hls", "renditions": [{"crf": 20}]}),
+     make_({"container": "hls", "renditions": [{"crf": 20, "videoBitrate": "2M"}]})),
+    ("renditions are for hls and dash", make_({"container": "dash", "renditions": [{}]}),
+     make_({"renditions": [{}]})),
+    ("packaging is for hls and dash",
+     make_({"container": "hls", "packaging": {"segmentSeconds": 6}}),
+     make_({"packaging": {"segmentSeconds": 6}})),
+    ("thumbnails are for jpg and png", make_({"container": "jpg", "thumbnails": {"count": 3}}),
+     make_({"thumbnails": {"count": 3}})),
+    ("give exactly one of count, intervalSeconds and at",
+     make_({"container": "png", "thumbnails": {"at": [1]}}),
+     make_({"container": "png", "thumbnails": {"at": [1], "count": 3}})),
+    ("acl, contentType, cacheControl, storageClass, serverSideEncryption and metadata are for s3",
+     to({**DESTINATION, "acl": "public-read"}), to({**SOURCE, "acl": "public-read"})),
+    ("kmsKeyId needs serverSideEncryption aws:kms",
+     to({**DESTINATION, "serverSideEncryption": "aws:kms", "kmsKeyId": "alias/a"}),
+     to({**DESTINATION, "kmsKeyId": "alias/a"})),
+    ("method is for http and https", to({**SOURCE, "method": "PUT"}),
+     to({**DESTINATION, "method": "PUT"})),
+    ("a signed URL is a secret", with_(notificationUrl=HIDDEN), with_(notificationUrl=SIGNED)),
+    ("a key has at most 64 characters", with_(metadata={"k" * 64: "v"}),
+     with_(metadata={"k" * 65: "v"})),
+    ("a job applied by hand needs outputs and a source that is not inline",
+     with_(jobUID=UID, outputs=[]), with_(outputs=[])),
+    ("a job of the API has its credentials in the record and takes no credentialsSecretRef",
+     with_(credentialsSecretRef={"name": "encoder-creds-a"}),
+     with_(jobUID=UID, credentialsSecretRef={"name": "encoder-creds-a"})),
+    *((f"the request for {name} must not be above its limit",
+       with_(resources=sized(name, low, high)), with_(resources=sized(name, high, low)))
+      for name, low, high in (("cpu", "500m", "1"), ("memory", "1Gi", "2Gi"),
+                              ("ephemeral-storage", "1Gi", "2Gi"))),
+]  # fmt: skip
+CHANGED: list[tuple[str, Spec, Spec, Spec]] = [
+    ("the jobUID cannot be changed", with_(jobUID=UID), with_(jobUID=UID, desiredState="Cancel"),
+     JOB),
+    ("nothing can be added to a job or taken away from it", JOB, with_(desiredState="Cancel"),
+     with_(notificationUrl="https://x.example/")),
+    ("the externalId cannot be changed", with_(externalId="a"),
+     with_(externalId="a", desiredState="Cancel"), with_(externalId="b")),
+    ("the deadlines cannot be changed", with_(startDeadlineSeconds=5),
+     with_(startDeadlineSeconds=5, desiredState="Cancel"), with_(startDeadlineSeconds=6)),
+    ("the source cannot be changed", JOB, with_(desiredState="Cancel"), from_(S3)),
+    ("the outputs cannot be changed", JOB, with_(desiredState="Cancel"), make_({"height": 480})),
+    ("the notificationUrl cannot be changed", with_(notificationUrl="https://x.example/"),
+     with_(notificationUrl="https://x.example/", desiredState="Cancel"),
+     with_(notificationUrl="https://y.example/")),
+    ("the metadata cannot be changed", with_(metadata={"a": "1"}),
+     with_(metadata={"a": "1"}, desiredState="Cancel"), with_(metadata={"a": "2"})),
+    ("a job cannot move to another pool", with_(poolRef={"name": "hd"}),
+     with_(poolRef={"name": "hd"}, desiredState="Cancel"), with_(poolRef={"name": "sd"})),
+    ("the priority cannot be changed", with_(priority="high"),
+     with_(priority="high", desiredState="Cancel"), with_(priority="low")),
+    ("the startAt cannot be changed", with_(startAt="2030-01-01T00:00:00Z"),
+     with_(startAt="2030-01-01T00:00:00Z", desiredState="Cancel"),
+     with_(startAt="2030-01-02T00:00:00Z")),
+    ("the credentialsSecretRef cannot be changed",
+     with_(credentialsSecretRef={"name": "encoder-creds-a"}),
+     with_(credentialsSecretRef={"name": "encoder-creds-a"}, desiredState="Cancel"),
+     with_(credentialsSecretRef={"name": "encoder-creds-b"})),
+    ("the resources cannot be changed", with_(resources={"requests": {"cpu": "1"}}),
+     with_(resources={"requests": {"cpu": "1"}}, desiredState="Cancel"),
+     with_(resources={"requests": {"cpu": "2"}})),
+    ("a canceled job stays canceled", with_(desiredState="Cancel"), with_(desiredState="Cancel"),
+     with_(desiredState="Run")),
+]  # fmt: skip
+POOLS: list[tuple[str, Spec, Spec]] = [
+    ("labels of encoder.dev and app.kubernetes.io are set by the operator",
+     {**POOL, "podTemplate": {"labels": {"team": "film"}}},
+     {**POOL, "podTemplate": {"labels": {"encoder.dev/job": "x"}}}),
+    *((f"the request for {name} must not be above its limit",
+       {**POOL, "podTemplate": {"resources": sized(name, low, high)}},
+       {**POOL, "podTemplate": {"resources": sized(name, high, low)}})
+      for name, low, high in (("cpu", "500m", "1"), ("memory", "1Gi", "2Gi"),
+                              ("ephemeral-storage", "1Gi", "2Gi"))),
+]  # fmt: skip
+NAMES: list[tuple[str, str, str, str]] = [
+    ("TranscodeJob", "the name must be a DNS label of at most 57 characters", "a" * 57, "a" * 58),
+    ("TranscodeJob", "names that begin with tj- belong to jobs of the API", "mine", "tj-mine"),
+    ("TranscodePool", "the name must be a DNS label", "hd", "h.d"),
+]
+
+
+def body(kind: str, spec: Spec, name: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": "encoder.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def name_of(spec: Spec) -> str:
+    return f"tj-{spec['jobUID']}" if "jobUID" in spec else "tried"
+
+
+def create(api: Cluster, kind: str, spec: Spec, name: str) -> tuple[int, str]:
+    path = f"{BASE}/{kind.lower()}s?dryRun=All&fieldValidation=Strict"
+    status, answer = api.send("POST", path, body(kind, spec, name))
+    return status, answer.get("message", "")
+
+
+def ids(cases: list[Any]) -> list[str]:
+    return [f"{number}-{case[0][:40]}" for number, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("message", "good", "bad"), CREATED, ids=ids(CREATED))
+def test_a_job_is_accepted_and_its_neighbour_refused(
+    api: Cluster, message: str, good: Spec, bad: Spec
+) -> None:
+    assert create(api, "TranscodeJob", good, name_of(good)) == (201, "")
+    status, said = create(api, "TranscodeJob", bad, name_of(bad))
+    assert status == 422, said
+    assert message in said
+
+
+@pytest.mark.parametrize(("message", "before", "good", "bad"), CHANGED, ids=ids(CHANGED))
+def test_a_change_is_accepted_and_its_neighbour_refused(
+    api: Cluster, message: str, before: Spec, good: Spec, bad: Spec
+) -> None:
+    name = name_of(before)
+    status, made = api.send("POST", f"{BASE}/transcodejobs", body("TranscodeJob", before, name))
+    assert status == 201, made
+    try:
+        answers = []
+        for spec in (good, bad):
+            changed = {**body("TranscodeJob", spec, name), "metadata": made["metadata"]}
+            answers.append(api.send("PUT", f"{BASE}/transcodejobs/{name}?dryRun=All", changed))
+    finally:
+        api.send("DELETE", f"{BASE}/transcodejobs/{name}")
+    (accepted, _), (refused, said) = answers
+    assert (accepted, refused) == (200, 422), answers
+    assert message in said["message"]
+
+
+@pytest.mark.parametrize(("message", "good", "bad"), POOLS, ids=ids(POOLS))
+def test_a_pool_is_accepted_and_its_neighbour_refused(
+    api: Cluster, message: str, good: Spec, bad: Spec
+) -> None:
+    assert create(api, "TranscodePool", good, "hd") == (201, "")
+    status, said = create(api, "TranscodePool", bad, "hd")
+    assert status == 422, said
+    assert message in said
+
+
+@pytest.mark.parametrize(("kind", "message", "good", "bad"), NAMES)
+def test_a_name_is_accepted_and_its_neighbour_refused(
+    api: Cluster, kind: str, message: str, good: str, bad: str
+) -> None:
+    spec = JOB if kind == "TranscodeJob" else POOL
+    assert create(api, kind, spec, good) == (201, "")
+    status, said = create(api, kind, spec, bad)
+    assert status == 422, said
+    assert message in said
+
+
+def rules_of(plural: str) -> set[str]:
+    def walk(schema: Any) -> list[str]:
+        if isinstance(schema, list):
+            return [message for item in schema for message in walk(item)]
+        if not isinstance(schema, dict):
+            return []
+        own = [rule["message"] for rule in schema.get("x-kubernetes-validations", [])]
+        return own + [message for value in schema.values() for message in walk(value)]
+
+    return set(walk(yaml.safe_load((CRDS / f"{plural}.yaml").read_text())))
+
+
+def test_every_rule_has_a_case() -> None:
+    tried = {message for message, *_ in CREATED} | {message for message, *_ in CHANGED}
+    tried |= {message for message, *_ in POOLS} | {message for _, message, *_ in NAMES}
+    rules = rules_of("transcodejobs") | rules_of("transcodepools")
+    assert {rule for rule in rules if not any(rule.startswith(t) for t in tried)} == set()
+    assert len(rules) > 40
+
+
+# --- What people see -----------------------------------------------------------------------------
+
+
+def test_a_status_shows_in_the_columns_and_can_be_waited_for(api: Cluster) -> None:
+    api.send("POST", f"{BASE}/transcodejobs", body("TranscodeJob", JOB, "waited-for"))
+    at = "2026-01-01T00:00:00Z"
+    done = {"type": "Succeeded", "status": "True", "reason": "Completed", "message": "1 of 1",
+            "lastTransitionTime": at}  # fmt: skip
+    status = {"conditions": [done], "attempt": 2, "progress": "100%", "podName": "p",
+              "nodeName": "n", "startTime": at, "completionTime": at}  # fmt: skip
+    code, said = api.send(
+        "PATCH",
+        f"{BASE}/transcodejobs/waited-for/status",
+        {"status": status},
+        content_type="application/merge-patch+json",
+    )
+    assert code == 200, said
+    api.kubectl("wait", "tj/waited-for", "--for=condition=Succeeded", "--timeout=10s")
+    header, row = api.kubectl("get", "tj", "waited-for", "-o", "wide").splitlines()
+    assert header.split() == [
+        *("NAME", "SUCCEEDED", "REASON", "POOL", "PROGRESS", "ATTEMPT", "AGE"),
+        *("POD", "NODE", "STARTED", "COMPLETED"),
+    ]
+    assert row.split()[:6] == ["waited-for", "True", "Completed", "default", "100%", "2"]
+    assert row.split()[7:9] == ["p", "n"]
+    api.send("DELETE", f"{BASE}/transcodejobs/waited-for")
+
+
+def test_the_columns_of_a_pool(api: Cluster) -> None:
+    api.send("POST", f"{BASE}/transcodepools", body("TranscodePool", POOL, "columns"))
+    header = api.kubectl("get", "tp", "columns").splitlines()[0].split()
+    api.send("DELETE", f"{BASE}/transcodepools/columns")
+    assert header == [
+        *("NAME", "MAX", "ACTIVE", "PENDING", "QUEUED", "OLDEST", "STOP", "READY", "AGE")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("tj.spec.outputs.crf", "Constant quality"),
+        ("tj.status.attempts.budget", "allowance"),
+        ("tj.spec.desiredState", "kubectl patch tj"),
+        ("tp.spec.stopPolicy", "Drain also sends"),
+        ("tp.spec.podTemplate.tolerations", "spot or GPU"),
+    ],
+)
+def test_kubectl_explains(api: Cluster, field: str, says: str) -> None:
+    assert says in " ".join(api.kubectl("explain", field).split())

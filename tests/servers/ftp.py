@@ -36,7 +36,7 @@ class FtpFaults:
     refuse_logins: int = 0
     """Answer this many logins with 421, as a server that is full does."""
     final_reply: Literal["sent", "silent", "hang_up"] = "sent"
-    """What follows a finished upload: 226, nothing (a firewall forgot the control connection), or
+    """What follows a finished transfer: 226, nothing (a firewall forgot the control connection), or
     the end of the control connection."""
     refuse_rename: bool = False
     names_address: str | None = None
@@ -166,7 +166,6 @@ class _FaultyData:
     """Mixed into a data channel of the library, which is untyped: hence the Any."""
 
     cmd_channel: Any
-    receive: bool
     transfer_finished: bool
     tot_bytes_sent: int
     tot_bytes_received: int
@@ -198,12 +197,12 @@ class _FaultyData:
 
     def close(self) -> None:
         faults = self.cmd_channel.known.faults
-        stored = self.receive and self.transfer_finished
-        if stored and faults.final_reply != "sent":
+        done = self.transfer_finished
+        if done and faults.final_reply != "sent":
             self._resp = ()
         parent: Any = super()
         parent.close()
-        if stored and faults.final_reply == "hang_up" and self._closed:
+        if done and faults.final_reply == "hang_up" and self._closed:
             self.cmd_channel.close()
 
     def _cut(self) -> None:

@@ -61,6 +61,8 @@ class Fault:
     """Declare a Content-Length this much larger (or smaller) than the body."""
     no_length: bool = False
     """Send chunked, without Content-Length."""
+    encoding: str | None = None
+    """Claim this Content-Encoding."""
     no_etag: bool = False
     changed: bool = False
     """Serve other bytes of the same length under another ETag: the file was replaced."""
@@ -230,6 +232,8 @@ class _Handler(QuietHandler):
         headers = {"Content-Type": file.content_type}
         if not fault.ignore_range:
             headers["Accept-Ranges"] = "bytes"
+        if fault.encoding is not None:
+            headers["Content-Encoding"] = fault.encoding
         if not fault.no_etag:
             headers["ETag"] = file.etag
         if asked is None:

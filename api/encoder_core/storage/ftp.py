@@ -24,6 +24,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 FTP_PORT: Final = 21
 IMPLICIT_TLS_PORT: Final = 990  # where TLS begins before the first word
 GOOD_BYE_S: Final = 5.0
+KEEP_ALIVE_S: Final = 60
 
 
 class CheckedFtp(ftplib.FTP_TLS):
@@ -46,6 +47,10 @@ class CheckedFtp(ftplib.FTP_TLS):
     def dial(self, host: str, port: int, *, implicit_tls: bool) -> None:
         self.host, self.port = host, port
         connection = self._dial(host, port)
+        # It is silent while a file is under way, and firewalls forget who is silent.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_S)
         if implicit_tls:
             connection = self.context.wrap_socket(connection, server_hostname=host)
         self.sock = connection
@@ -282,14 +287,31 @@ class FtpDestinationConnector:
         part = beside(path, f".{name[:150]}.{secrets.token_hex(6)}.part")
         with self._session.connected() as client:
             _make_folders(client, folder)
-            try:
+            with self._forgotten_when_it_fails(client, part):
                 self._store(client, upload, part)
-                self._session.access.before_publish()
-                _rename(client, part, path)
-            except BaseException:
-                with suppress(*ftplib.all_errors):
-                    client.delete(part)
-                raise
+                if _is_confirmed(client):
+                    self._publish(client, upload, part, path, confirmed=True)
+                    return
+        # The closing word of a long transfer is often lost, with its connection: look again.
+        with (
+            self._session.connected() as client,
+            self._forgotten_when_it_fails(client, part),
+        ):
+            self._publish(client, upload, part, path, confirmed=False)
+
+    @contextmanager
+    def _forgotten_when_it_fails(self, client: CheckedFtp, part: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            try:
+                client.delete(part)
+            except ftplib.error_perm:
+                raise  # it is not there
+            except ftplib.all_errors:
+                with suppress(JobError), self._session.connected() as other:
+                    other.delete(part)
+            raise
 
     def _store(self, client: CheckedFtp, upload: Upload, part: str) -> None:
         data = client.transfercmd(f"STOR {part}")
@@ -303,17 +325,27 @@ class FtpDestinationConnector:
                     data.unwrap()
         finally:
             data.close()
-        confirmed = True
-        try:
-            client.voidresp()
-        except (ftplib.error_temp, ftplib.error_perm):
-            raise
-        except ftplib.all_errors:
-            confirmed = False
-        size = _ask_size(client, part) if confirmed else None
-        if not confirmed or (size is not None and size != upload.size_bytes):
+
+    def _publish(
+        self, client: CheckedFtp, upload: Upload, part: str, path: str, *, confirmed: bool
+    ) -> None:
+        size = _ask_size(client, part)
+        if size != upload.size_bytes and not (confirmed and size is None):
             host = self._session.place.host
             raise Side.DESTINATION.fail("unreachable", f"{host} did not confirm the whole file.")
+        self._session.access.before_publish()
+        _rename(client, part, path)
+
+
+def _is_confirmed(client: CheckedFtp) -> bool:
+    """Whether the server says that it has all. Raises ftplib's error when it says otherwise."""
+    try:
+        client.voidresp()
+    except (ftplib.error_temp, ftplib.error_perm):
+        raise
+    except ftplib.all_errors:
+        return False
+    return True
 
 
 def _rename(client: CheckedFtp, part: str, path: str) -> None:

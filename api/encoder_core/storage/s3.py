@@ -28,7 +28,7 @@ from encoder_core.egress_http import CONTENT_RANGE, CheckedHttp, host_of
 from encoder_core.errors import JobError
 from encoder_core.specs import S3Destination, S3Location, S3Source
 from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
-from encoder_core.storage.failing import Side, failure_of_status, with_retries
+from encoder_core.storage.failing import Side, failure_of_status, parse_wait, with_retries
 from encoder_core.storage.files import beside
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ DEFAULT_REGION: Final = "us-east-1"
 
 _CHANGED: Final = frozenset({"PreconditionFailed", "412"})
 _FULL: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"})
+# Answered with 400, though it was the way that failed and not the request.
+_TRANSIENT: Final = frozenset(
+    {"BadDigest", "IncompleteBody", "RequestTimeout", "SlowDown", "XAmzContentSHA256Mismatch"}
+)
 _NO_RANGE: Final = frozenset({"InvalidRange", "416"})
 _GONE_UPLOAD: Final = "NoSuchUpload"
 
@@ -181,10 +185,12 @@ class _Bucket:
             return self.side.fail("full", f"{self.host} answered {code}: there is no room.")
         if status < 300:
             status = 500  # an error inside a 200, as completing a multipart may have
-        if code == "SlowDown":
-            status = 503
         retry_after = metadata.get("HTTPHeaders", {}).get("retry-after")
         reason = "" if code.isdigit() else code
+        if code in _TRANSIENT:
+            message = f"{self.host} answered {status} ({code}) for the {self.side.value}."
+            wait_s = parse_wait(retry_after)
+            return self.side.fail("unreachable", message, retry_after_s=wait_s)
         failure = failure_of_status(
             self.side, self.host, status, reason=reason, retry_after=retry_after
         )
@@ -257,16 +263,18 @@ class S3SourceConnector:
             raise
 
     def _stat(self, answer: GetObjectOutputTypeDef, first: int) -> SourceStat:
-        length, etag = answer["ContentLength"], answer.get("ETag")
+        length: int | None = answer.get("ContentLength")  # S3 always says it; others may not
+        etag = answer.get("ETag", "W/")
+        validator = None if etag.startswith("W/") else etag
         match = CONTENT_RANGE.match(answer.get("ContentRange", ""))
         if match is None and first == 0:
-            return SourceStat(length, etag, ranges=False)
+            return SourceStat(length, validator, ranges=False)
         host = self._bucket.host
         if match is None or int(match[1]) != first or match[3] == "*":
             raise Side.SOURCE.fail("rejected", f"{host} answered another part than asked for.")
-        if int(match[2]) + 1 - first != length:
+        if length not in (None, int(match[2]) + 1 - first):
             raise Side.SOURCE.fail("rejected", f"{host} contradicts itself about a part's length.")
-        return SourceStat(int(match[3]), etag, ranges=True)
+        return SourceStat(int(match[3]), validator, ranges=True)
 
     def _chunks(self, body: StreamingBody) -> Iterator[bytes]:
         try:

@@ -97,6 +97,17 @@ def retention(
 
 
 @app.command()
+def fsck(
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Checks every row of the record against its rules. Ends with 1 when one stays broken."""
+    from encoder_cli.fsck import run_fsck
+
+    raise typer.Exit(0 if run_fsck(repair=repair, as_json=as_json) else 1)
+
+
+@app.command()
 def demo(
     source: Annotated[
         str | None, typer.Option(help="A file or an http, https or ftp URL. Default: a made clip.")

@@ -31,14 +31,14 @@ def fail_job(tx: Connection, job: JobRow, because: Failure) -> JobRow:
 
     The credentials stay for a day, so that a retry by request needs no new ones.
     """
-    _close_outputs(tx, job.id, OutputStatus.FAILED, because)
+    close_outputs(tx, job.id, OutputStatus.FAILED, because)
     expire_credentials(tx, job.id)
     return _end(tx, job, JobStatus.FAILED, because)
 
 
 def end_canceled(tx: Connection, job: JobRow) -> JobRow:
     """Nothing of it runs any more. What had been uploaded stays so."""
-    _close_outputs(tx, job.id, OutputStatus.CANCELED, None)
+    close_outputs(tx, job.id, OutputStatus.CANCELED, None)
     destroy_credentials(tx, job.id)
     return _end(tx, job, JobStatus.CANCELED, failure("canceled"))
 
@@ -86,9 +86,10 @@ def _end(tx: Connection, job: JobRow, status: JobStatus, because: Failure | None
     return ended
 
 
-def _close_outputs(
+def close_outputs(
     tx: Connection, job_id: int, status: OutputStatus, because: Failure | None
 ) -> None:
+    """What is not uploaded ends with its job; what failed by itself keeps its own reason."""
     values: dict[str, Any] = {"status": status, "updated_at": db_now()}
     if because is not None:
         own = job_outputs.c.error.is_not(None)

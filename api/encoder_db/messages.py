@@ -27,7 +27,7 @@ def queue_key(pool: str, priority: Priority, owner: str) -> str:
     return f"{pool}/p{CLASSES.index(priority)}/{owner}"
 
 
-def has_owner(queue: str) -> ColumnElement[bool]:
+def has_owner(queue: str | ColumnElement[str]) -> ColumnElement[bool]:
     return exists().where(queue_owners.c.queue == queue)
 
 

@@ -21,7 +21,7 @@ from encoder_db.tables import (
     webhook_deliveries,
 )
 
-_CHILDREN: Final = (
+CHILDREN: Final = (
     queue_jobs,
     job_outputs,
     job_attempts,
@@ -51,7 +51,7 @@ def purge_jobs(tx: Connection, job_ids: Sequence[int]) -> None:
         .where(webhook_deliveries.c.job_id.in_(job_ids), webhook_deliveries.c.body.is_(None))
         .values(body=body)
     )
-    for table in _CHILDREN:
+    for table in CHILDREN:
         tx.execute(delete(table).where(table.c.job_id.in_(job_ids)))
     tx.execute(delete(jobs).where(jobs.c.id.in_(job_ids)))
 

@@ -158,7 +158,7 @@ def _drop_messages(store: Store) -> int:
     return sum(store.run(lambda tx, mid=mid: work(tx, mid)) for mid in ids)  # type: ignore[misc]  # mypy infers no type for a lambda's default
 
 
-def _unpark(store: Store) -> int:
+def parked_jobs(tx: Connection) -> list[int]:
     """Jobs whose deliveries all wait for one that is not there any more."""
     stuck = (
         select(webhook_deliveries.c.job_id)
@@ -167,13 +167,17 @@ def _unpark(store: Store) -> int:
         .having(func.min(webhook_deliveries.c.next_attempt_at) >= PARKED_UNTIL)
         .limit(PAGE)
     )
+    return list(tx.execute(stuck).scalars())
+
+
+def unpark(tx: Connection, job_id: int) -> None:
+    lock_job(tx, job_id)
+    release_next(tx, job_id)
+
+
+def _unpark(store: Store) -> int:
     with store.read() as tx:
-        ids = list(tx.execute(stuck).scalars())
-
-    def work(tx: Connection, job_id: int) -> None:
-        lock_job(tx, job_id)
-        release_next(tx, job_id)
-
+        ids = parked_jobs(tx)
     for job_id in ids:
-        store.run(lambda tx, job_id=job_id: work(tx, job_id))  # type: ignore[misc]  # as above
+        store.run(lambda tx, job_id=job_id: unpark(tx, job_id))  # type: ignore[misc]  # as above
     return len(ids)

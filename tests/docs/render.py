@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings
 from encoder_core.failures import FAILURES, Budget, Fault
 from encoder_core.media.warnings import WARNINGS
 from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, AttemptStatus, JobStatus, OutputStatus
+from encoder_db.invariants import CHECKS, LEFT_BEHIND
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -173,6 +174,12 @@ def render_transitions() -> str:
     return "\n".join(lines)
 
 
+def render_rules() -> str:
+    rows = [f"| `{check.name}` | {check.rule} | {check.repair} |" for check in CHECKS]
+    rows += [f"| `{name}` | {rule} | {repair} |" for name, rule, repair in LEFT_BEHIND]
+    return "\n".join(["| rule | what must hold | what its repair does |", "|---|---|---|", *rows])
+
+
 def comments_of(cls: type[Enum]) -> dict[str, str]:
     """What stands behind `#:` beside each value."""
     found = re.findall(r"^\s+(\w+) = .*?#:\s*(.+)$", inspect.getsource(cls), re.MULTILINE)
@@ -190,6 +197,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "output statuses": lambda: render_enum(OutputStatus),
     "attempt statuses": lambda: render_enum(AttemptStatus),
     "job transitions": render_transitions,
+    "rules of the record": render_rules,
 }
 BLOCK = re.compile(r"(<!-- begin: ([a-z ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 

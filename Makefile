@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run demo up test check fix lock bench bench-api clean
+.PHONY: help setup setup-run demo up test check fix lock bench bench-api bench-worker clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: setup ## Measure, and compare with what the documentation says; ARGS goes
 
 bench-api: setup ## Measure the API and the queue: POST, claim, latency
 	@$(PYTHON) -m benchmarks submit queue $(ARGS)
+
+bench-worker: setup ## Measure the worker beside bare ffmpeg; the table of docs/performance.md
+	@$(PYTHON) -m benchmarks worker $(ARGS)
 
 clean: ## Remove .venv and every cache of the tree (not the test servers' cache outside of it)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist var

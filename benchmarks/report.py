@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+OF_ROUNDS = (statistics.median, min, max)
 TOLD = ("encoder", "sqlalchemy", "pymysql", "starlette", "uvicorn", "pydantic")
 
 
@@ -41,7 +43,7 @@ class Figure:
 
 @dataclass(slots=True)
 class Series:
-    """Values by name in the order in which they were first measured."""
+    """Values by name: those with a goal in its order, the others as they were first measured."""
 
     goals: dict[str, str] = field(default_factory=dict)
     _values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
@@ -50,9 +52,12 @@ class Series:
         self._values.setdefault((name, unit), []).append(value)
 
     def figures(self) -> list[Figure]:
+        """What has a goal and no value was not measured, and is told as that."""
+        measured = {name: (unit, tuple(values)) for (name, unit), values in self._values.items()}
         return [
-            Figure(name, tuple(values), unit, self.goals.get(name, ""))
-            for (name, unit), values in self._values.items()
+            Figure(name, values, unit, self.goals.get(name, ""))
+            for name in (*self.goals, *(name for name in measured if name not in self.goals))
+            for unit, values in [measured.get(name, ("", ()))]
         ]
 
 
@@ -70,18 +75,30 @@ def format_figures(figures: Iterable[Figure]) -> Iterator[str]:
     rows = [
         (
             figure.name,
-            *(_short(of(figure.values)) for of in (statistics.median, min, max)),
+            *(_short(of(figure.values)) if figure.values else "-" for of in OF_ROUNDS),
             figure.unit,
             str(len(figure.values)),
             figure.goal,
+            judge(figure),
         )
         for figure in figures
     ]
-    head = ("", "median", "min", "max", "", "rounds", "goal")
+    head = ("", "median", "min", "max", "", "rounds", "goal", "")
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         name, *cells = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         yield f"  {name.strip():<{widths[0]}}  {'  '.join(cells)}".rstrip()
+
+
+def judge(figure: Figure) -> str:
+    """Whether the median is where the goal wants it."""
+    if not figure.values:
+        return "not measured"
+    goal = re.match(r"([≤≥]) ([\d.]+)", figure.goal)
+    if goal is None:
+        return ""
+    median, bar = statistics.median(figure.values), float(goal[2])
+    return "reached" if (median <= bar if goal[1] == "≤" else median >= bar) else "missed"
 
 
 def say(text: str) -> None:

@@ -1,227 +1,297 @@
 """
-One job with four renditions: the whole worker against ffmpeg alone, doing the same.
+The whole worker beside bare ffmpeg doing the same: what it adds, what it saves, what it waits for.
 
-The bare run has the very arguments that the worker gives its ffmpeg: one decode for all renditions.
-The separate runs are one ffmpeg for each rendition. All three read and write files, take turns in
-each round, and are compared by their CPU, which a busy machine disturbs least.
+The bare run has the very arguments that the worker gives its ffmpeg. Both take turns in each round,
+and are compared by their CPU, which a busy machine disturbs least. What the clock says counts only
+when others took little of the machine meanwhile. The names P1 to P14 are those of the goals in
+docs/performance.md.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import shutil
-import subprocess
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from benchmarks.report import Figure, Options, Series, children_cpu_s, foreign_load, say
-from encoder_core.media.command import build_encode_command, build_probe_command
-from encoder_core.media.plan import plan_output
-from encoder_core.media.planned import OutputPlan
-from encoder_core.media.probe import parse_probe
-from encoder_core.specs import OutputSpec
-from encoder_worker.cpu import count_threads
-from tests.servers.cache import built
-from tests.worker.driver import Worker, make_order, to_file
+from benchmarks.attempts import Cost, Fields, Watcher, plan_outputs, run_bare, work, work_on_file
+from benchmarks.clips import film_cut, film_repeated, make_clip
+from benchmarks.cores import as_on_many_cores
+from benchmarks.report import Figure, Options, Series, foreign_load, say
+from benchmarks.store import Rate, Store
+from encoder_worker.cpu import usable_threads
+from tests.servers.s3 import s3_server
+from tests.worker.driver import to_file
 
 ROUNDS = 3
-LENGTH_S, QUICK_LENGTH_S = 12, 2  # 12 s are some 30 CPU-s: what a job costs once weighs little
-LOOK_S = 0.005  # how often the worker is looked at, to see its ffmpeg begin and end
-CLOCK_HZ = os.sysconf("SC_CLK_TCK")
+QUIET_CORES = (
+    0.15  # above it the side with more threads takes more of the machine, and seems faster
+)
 
-LADDER = [
-    {"width": 1920, "height": 1080, "videoBitrate": "5000k"},
-    {"width": 1280, "height": 720, "videoBitrate": "2800k"},
-    {"width": 854, "height": 480, "videoBitrate": "1400k"},
-    {"width": 640, "height": 360, "videoBitrate": "800k"},
+SIZES = [(1920, 1080, "5000k"), (1280, 720, "2800k"), (854, 480, "1400k"), (640, 360, "800k")]
+
+
+def make_ladder(preset: str) -> list[Fields]:
+    shared = {"container": "mp4", "videoCodec": "h264", "preset": preset, "audioCodec": "aac",
+              "audioBitrate": "128k"}  # fmt: skip
+    return [{**shared, "width": w, "height": h, "videoBitrate": rate} for w, h, rate in SIZES]
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    name: str
+    size: str
+    """Of the source."""
+    seconds: int
+    outputs: list[Fields]
+    separate_goal: str
+    whole: bool = False
+    """Long enough for what a job costs once to be weighed against it: 30 CPU-s and more."""
+
+
+# 12 s are some 30 CPU-s; the others show what one decode saves, for which less is enough.
+LADDERS = [
+    Ladder("1080p, veryfast", "1920x1080", 12, make_ladder("veryfast"), "≤ 0.85", whole=True),
+    Ladder("2160p, veryfast", "3840x2160", 3, make_ladder("veryfast"), "≤ 0.60"),
+    Ladder("1080p, medium", "1920x1080", 3, make_ladder("medium"), "≤ 0.95"),
 ]
-SHARED = {"videoCodec": "h264", "preset": "veryfast", "audioCodec": "aac", "audioBitrate": "128k"}
+QUICK_SECONDS = 2
 
-WHOLE = "worker ÷ bare ffmpeg, CPU"
-SEPARATE = "worker ÷ one ffmpeg for each, CPU"
-START = "worker's start to ffmpeg's, CPU"
-END = "ffmpeg's end to the worker's"
+ENCODED: Fields = {"container": "mp4", "videoCodec": "h264", "preset": "veryfast",
+                   "videoBitrate": "1500k", "audioCodec": "aac"}  # fmt: skip
+COPIED: Fields = {"container": "mp4", "videoCodec": "copy", "audioCodec": "copy"}
+SOUND: Fields = {"container": "m4a", "videoCodec": "none", "audioCodec": "copy"}
+
+
+def separate_name(ladder: Ladder) -> str:
+    return f"P2 worker ÷ one ffmpeg for each, CPU ({ladder.name})"
+
+
+P1 = "P1 worker ÷ bare ffmpeg, CPU"
+P3 = "P3 worker ÷ bare ffmpeg, wall"
+P3_SEPARATE = "P3 worker ÷ one ffmpeg for each, wall"
+P4 = "P4 wall ÷ (download + encode + upload)"
+P5 = "P5 wall ÷ the longest of the three"
+P6 = {kind: f"P6 start to ffmpeg's, CPU ({kind})" for kind in ("file", "http", "s3")}
+P7 = "P7 ffmpeg's end to the worker's"
+P8 = "P8 48 cores seen ÷ 2 cores seen, CPU"
+P9 = "P9 the same, memory"
+P10 = {kind: f"P10 worker alone, resident ({kind})" for kind in P6}
+P13 = "P13 a copied rendition ÷ encoding it, CPU"
+P14 = "P14 bytes read ÷ size of the source"
+P14_REQUESTS = "P14 requests until ffmpeg begins"
+
+GOALS = {
+    P1: "≤ 1.05",
+    **{separate_name(ladder): ladder.separate_goal for ladder in LADDERS},
+    P3: "≤ 1.08",
+    P3_SEPARATE: "≤ 1.00",
+    P4: "≤ 0.55",
+    P5: "≤ 1.25",
+    P6["file"]: "",
+    P6["http"]: "≤ 0.7",
+    P6["s3"]: "≤ 1.2",
+    P7: "≤ 0.5",
+    P8: "≤ 1.05",
+    P9: "≤ 1.10",
+    P10["file"]: "≤ 60",
+    P10["http"]: "≤ 60",
+    P10["s3"]: "",
+    P13: "≤ 0.02",
+    P14: "≤ 1.05",
+    P14_REQUESTS: "≤ 4",
+}
 
 
 def run(options: Options, folder: Path) -> Iterable[Figure]:
-    series = Series(goals={WHOLE: "≤ 1.05", SEPARATE: "≤ 0.85", START: "≤ 0.35", END: "≤ 0.5"})
-    source = make_clip(QUICK_LENGTH_S if options.quick else LENGTH_S)
-    plans = plan_ladder(source)
-    for number in range(options.rounds_or(ROUNDS)):
-        say(f"  round {number + 1}")
-        round_ = Round(folder / f"round-{number}", source, plans)
-        measures: list[Callable[[], None]] = [round_.worker, round_.bare, round_.separate]
-        with foreign_load() as load:
-            for measure in measures if number % 2 == 0 else reversed(measures):
-                measure()
-        round_.tell(series)
-        series.add("taken by others meanwhile", load.foreign_cores, unit="cores")
-        shutil.rmtree(round_.folder)
+    series = Series(goals=GOALS)
+    ladders = LADDERS[:1] if options.quick else LADDERS
+    parts: list[Callable[[Round], None]] = [
+        *(partial(measure_ladder, ladder=ladder) for ladder in ladders),
+        *(measure_waits, measure_starts, measure_cores, measure_copy, measure_reads),
+    ]
+    for part in parts:
+        for number in range(options.rounds_or(ROUNDS)):
+            place = folder / "round"
+            place.mkdir()
+            part(Round(series, place, quick=options.quick, backwards=number % 2 == 1))
+            shutil.rmtree(place)
     return series.figures()
 
 
-@dataclass(slots=True)
-class Cost:
-    cpu_s: float
-    wall_s: float
-
-
+@dataclass(frozen=True, slots=True)
 class Round:
-    """The same work in three ways."""
+    """One round of one part: where its figures and its files go."""
 
-    def __init__(self, folder: Path, source: Path, plans: Sequence[OutputPlan]) -> None:
-        self.folder = folder
-        self._source = source
-        self._plans = plans
-        self._costs: dict[str, Cost] = {}
-        folder.mkdir()
+    series: Series
+    folder: Path
+    quick: bool
+    backwards: bool
 
-    def worker(self) -> None:
-        folder = self._new("worker")
-        order = make_order(
-            folder,
-            {"kind": "file", "path": "source.mp4"},
-            *(to_file(f"{at}.mp4", **SHARED, **fields) for at, fields in enumerate(LADDER)),
-        )
-        shutil.copyfile(self._source, folder / "files" / "source.mp4")
-        began, cpu_s = time.perf_counter(), children_cpu_s()
-        with Worker(order) as worker:
-            self._seen = Watcher(worker.process.pid)
-            self._seen.start()
-            code, reports = worker.finish()
-            log = worker.log if code else ""
-        self._costs["worker"] = Cost(children_cpu_s() - cpu_s, time.perf_counter() - began)
-        self._seen.join()
-        if code != 0:
-            raise RuntimeError(f"the worker ended with {code}: {reports[-1]}\n{log}")
+    def take_turns(self, what: str, measures: Sequence[Callable[[], None]]) -> bool:
+        """Whether it was quiet enough for what the clock says."""
+        say(f"  {what}")
+        with foreign_load() as load:
+            for measure in reversed(measures) if self.backwards else measures:
+                measure()
+        self.series.add("taken by others meanwhile", load.foreign_cores, unit="cores")
+        return load.foreign_cores <= QUIET_CORES
 
-    def bare(self) -> None:
-        self._measure("bare", [self._plans])
-
-    def separate(self) -> None:
-        self._measure("separate", [[plan] for plan in self._plans])
-
-    def _measure(self, name: str, runs: Sequence[Sequence[OutputPlan]]) -> None:
-        folder = self._new(name)
-        began, cpu_s = time.perf_counter(), children_cpu_s()
-        for plans in runs:
-            arguments = build_encode_command(
-                plans, source=str(self._source), folder=str(folder), threads=count_threads()
-            )
-            subprocess.run(
-                ["ffmpeg", *arguments],
-                check=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        self._costs[name] = Cost(children_cpu_s() - cpu_s, time.perf_counter() - began)
-
-    def tell(self, series: Series) -> None:
-        worker, bare, separate = (self._costs[name] for name in ("worker", "bare", "separate"))
-        series.add(WHOLE, worker.cpu_s / bare.cpu_s)
-        series.add(SEPARATE, worker.cpu_s / separate.cpu_s)
-        series.add("worker - bare ffmpeg, CPU", worker.cpu_s - bare.cpu_s, unit="s")
-        series.add("bare ffmpeg, CPU", bare.cpu_s, unit="s")
-        series.add("worker ÷ bare ffmpeg, wall", worker.wall_s / bare.wall_s)
-        series.add(START, self._seen.cpu_before_s, unit="s")
-        series.add(END, self._seen.wall_after_s, unit="s")
-
-    def _new(self, name: str) -> Path:
+    def new(self, name: str) -> Path:
         folder = self.folder / name
         folder.mkdir()
         return folder
 
 
-class Watcher(threading.Thread):
-    """Sees in /proc when a worker's ffmpeg begins and ends, and what had been used by then."""
+def measure_ladder(at: Round, *, ladder: Ladder) -> None:
+    """P1, P2, P3, P7: all renditions by the worker, by one ffmpeg, by one for each."""
+    source = make_clip(ladder.size, QUICK_SECONDS if at.quick else ladder.seconds)
+    plans = plan_outputs(source, ladder.outputs)
+    costs: dict[str, Cost] = {}
+    seen: list[Watcher] = []
 
-    def __init__(self, pid: int) -> None:
-        super().__init__(name="watcher")
-        self._pid = pid
-        self.cpu_before_s = float("nan")
-        self.wall_after_s = float("nan")
+    def whole() -> None:
+        costs["worker"], watcher = work_on_file(at.new("worker"), source, ladder.outputs)
+        seen.append(watcher)
 
-    def run(self) -> None:
-        ended_at = time.perf_counter()
-        ffmpeg: int | None = None
-        # Once the worker has been waited for there is nothing to read: that is the end too.
-        with contextlib.suppress(OSError, ValueError):
-            while _state(self._pid) != "Z":
-                if ffmpeg is None:
-                    used_s = _cpu_s(self._pid)
-                    ffmpeg = _child_named("ffmpeg", self._pid)
-                    if ffmpeg is not None:
-                        # With what the sandbox took in the same process before it became ffmpeg.
-                        self.cpu_before_s = used_s + _cpu_s(ffmpeg)
-                if ffmpeg is not None and _is_alive(ffmpeg):
-                    ended_at = time.perf_counter()
-                time.sleep(LOOK_S)
-        if ffmpeg is not None:
-            self.wall_after_s = time.perf_counter() - ended_at
+    def bare() -> None:
+        costs["bare"] = run_bare(at.new("bare"), source, [plans])
 
+    def separate() -> None:
+        costs["separate"] = run_bare(at.new("separate"), source, [[plan] for plan in plans])
 
-def _stat(pid: int) -> tuple[str, list[str]]:
-    """A process's name, and what follows it in its stat."""
-    before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
-    return before.partition("(")[2], after.split()
+    quiet = at.take_turns(ladder.name, [whole, bare, separate])
+    worker, add = costs["worker"], at.series.add
+    add(separate_name(ladder), worker.cpu_s / costs["separate"].cpu_s)
+    if not ladder.whole:
+        return
+    add(P1, worker.cpu_s / costs["bare"].cpu_s)
+    add("worker - bare ffmpeg, CPU", worker.cpu_s - costs["bare"].cpu_s, unit="s")
+    add("bare ffmpeg, CPU", costs["bare"].cpu_s, unit="s")
+    if quiet:
+        add(P3, worker.wall_s / costs["bare"].wall_s)
+        add(P3_SEPARATE, worker.wall_s / costs["separate"].wall_s)
+        add(P7, seen[0].wall_after_s, unit="s")
 
 
-def _state(pid: int) -> str:
-    return _stat(pid)[1][0]
+def measure_waits(at: Round) -> None:
+    """
+    P4, P5: a store whose lines are as slow as the encode.
+
+    The bare encode of the same round says how slow that is, so the machine's speed does not matter.
+    """
+    source = make_clip("1280x720", QUICK_SECONDS) if at.quick else film_cut(40)
+    outputs = [{**ENCODED, "width": width} for width in (1280, 640)]
+    bare = at.new("bare")
+    encode = run_bare(bare, source, [plan_outputs(source, outputs)])
+    upload_bytes = sum(path.stat().st_size for path in bare.iterdir())
+    legs_s = encode.wall_s
+    rates = Rate(source.stat().st_size / legs_s), Rate(upload_bytes / legs_s)
+    took: list[float] = []
+
+    def whole() -> None:
+        with Store(source, down=rates[0], up=rates[1]) as store:
+            places = [
+                {**fields, "destination": {"kind": "http", "url": f"{store.url}/{number}.mp4"}}
+                for number, fields in enumerate(outputs)
+            ]
+            url = f"{store.url}/source.mp4"
+            cost, _ = work(at.new("worker"), {"kind": "http", "url": url}, places)
+            took.append(cost.wall_s)
+
+    if at.take_turns("a slow store", [whole]):
+        at.series.add(P4, took[0] / (3 * legs_s))
+        at.series.add(P5, took[0] / legs_s)
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        return _state(pid) != "Z"
-    except OSError:
-        return False
+def measure_starts(at: Round) -> None:
+    """P6, P10: what a worker needs until its ffmpeg begins, for each kind of place."""
+    clip = make_clip("1280x720", QUICK_SECONDS)
+    seen: dict[str, Watcher] = {}
+
+    def from_file() -> None:
+        _, seen["file"] = work_on_file(at.new("file"), clip, [SOUND])
+
+    def over_http() -> None:
+        with Store(clip) as store:
+            place = {"kind": "http", "url": f"{store.url}/in.mp4"}
+            output = {**SOUND, "destination": {"kind": "http", "url": f"{store.url}/out.m4a"}}
+            _, seen["http"] = work(at.new("http"), place, [output])
+
+    def over_s3() -> None:
+        with s3_server(at.new("gateway")) as server:
+            bucket = server.make_bucket()
+            bucket.put("in.mp4", clip.read_bytes())
+            place = {"kind": "s3", **bucket.fields("in.mp4")}
+            output = {**SOUND, "destination": {"kind": "s3", **bucket.fields("out.m4a")}}
+            _, seen["s3"] = work(at.new("s3"), place, [output])
+
+    at.take_turns("starts", [from_file, over_http, over_s3])
+    for kind, watcher in seen.items():
+        at.series.add(P6[kind], watcher.cpu_before_s, unit="s")
+        at.series.add(P10[kind], watcher.resident_mb, unit="MB")
 
 
-def _cpu_s(pid: int) -> float:
-    """Of the process and of its children that have ended."""
-    return sum(int(ticks) for ticks in _stat(pid)[1][11:15]) / CLOCK_HZ
+def measure_cores(at: Round) -> None:
+    """P8, P9: a node of 48 cores on which the Pod may use two."""
+    environment = as_on_many_cores(48)
+    if environment is None:
+        say("  48 cores: not measured, there is no C compiler to make ffmpeg see them")
+        return
+    source = make_clip("1920x1080", QUICK_SECONDS if at.quick else 3)
+    plans = plan_outputs(source, make_ladder("veryfast"))
+    costs: dict[str, Cost] = {}
+
+    def measure(name: str, threads: int, seen: Mapping[str, str]) -> None:
+        folder = at.new(name)
+        costs[name] = run_bare(folder, source, [plans], threads=threads, environment=seen)
+
+    limited = usable_threads(limit=2.0, affinity=48)
+    at.take_turns("48 cores", [
+        partial(measure, "two", 2, {}),
+        partial(measure, "limited", limited, environment),
+        partial(measure, "unbounded", 48, environment),
+    ])  # fmt: skip
+    two = costs["two"]
+    for name, cpu, memory in [
+        ("limited", P8, P9),
+        ("unbounded", "(48 threads ÷ 2, CPU)", "(48 threads ÷ 2, memory)"),
+    ]:
+        at.series.add(cpu, costs[name].cpu_s / two.cpu_s)
+        at.series.add(memory, costs[name].most_resident_mb / two.most_resident_mb)
 
 
-def _child_named(name: str, pid: int) -> int | None:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            with contextlib.suppress(OSError):
-                if _stat(int(child))[0] == name:
-                    return int(child)
-    return None
+def measure_copy(at: Round) -> None:
+    """P13: a rendition that the source already is. Long, or starting the worker is all there is."""
+    source = make_clip("1280x720", QUICK_SECONDS) if at.quick else film_cut(90)
+    costs: dict[str, Cost] = {}
+
+    def measure(name: str, fields: Fields) -> None:
+        costs[name], _ = work_on_file(at.new(name), source, [fields])
+
+    encoded = {**ENCODED, "preset": "medium"}
+    at.take_turns("copying", [
+        partial(measure, "copied", COPIED), partial(measure, "encoded", encoded),
+    ])  # fmt: skip
+    at.series.add(P13, costs["copied"].cpu_s / costs["encoded"].cpu_s)
 
 
-def plan_ladder(source: Path) -> list[OutputPlan]:
-    """The plans that the worker will make of the same outputs."""
-    found = subprocess.run(
-        ["ffprobe", *build_probe_command(str(source))], check=True, capture_output=True
-    )
-    document: dict[str, Any] = json.loads(found.stdout)
-    probe = parse_probe(document)
-    return [
-        plan_output(index, OutputSpec.model_validate(to_file("out.mp4", **SHARED, **fields)), probe)
-        for index, fields in enumerate(LADDER)
-    ]
+def measure_reads(at: Round) -> None:
+    """P14: how much of a large source with an index is read, and how it begins."""
+    source = make_clip("1280x720", QUICK_SECONDS) if at.quick else film_repeated(3)
+    requests: list[int] = []
 
+    def whole() -> None:
+        with Store(source) as store:
+            place = {"kind": "http", "url": f"{store.url}/source.mp4"}
+            outputs = [to_file("sound.m4a", **SOUND)]
 
-def make_clip(seconds: int) -> Path:
-    """A 1080p film of our own: moving, with grain, so that decoding it is as dear as a film's."""
-    name = f"1080p30_{seconds}s.mp4"
-    recipe = (
-        f"-f lavfi -i testsrc2=size=1920x1080:rate=30:duration={seconds},noise=alls=12:allf=t "
-        f"-f lavfi -i sine=frequency=440:sample_rate=48000:duration={seconds} -ac 2 "
-        "-c:v libx264 -preset veryfast -b:v 8M -pix_fmt yuv420p -c:a aac -movflags +faststart"
-    )
+            def count() -> None:
+                requests.append(store.requests)
 
-    def build(folder: Path) -> None:
-        command = ["ffmpeg", "-v", "error", *recipe.split(), str(folder / name)]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            work(at.new("worker"), place, outputs, on_encode=count)
+            at.series.add(P14, store.down.taken / source.stat().st_size)
 
-    return built("bench-clip", recipe, build) / name
+    at.take_turns("reading", [whole])
+    at.series.add(P14_REQUESTS, float(requests[0]), unit="")

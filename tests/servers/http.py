@@ -51,6 +51,7 @@ class Fault:
     hold_at: float | None = None
     """Send this fraction of the body, then wait for `until`, then the rest."""
     until: threading.Event | None = None
+    """An upload is taken, and stored and answered no earlier."""
     bytes_per_s: int | None = None
     """Send no faster."""
     ignore_range: bool = False
@@ -312,7 +313,7 @@ class _Handler(QuietHandler):
         else:
             body = self.rfile.read(int(length))
         self._record(body)
-        if self._misbehaves(fault):
+        if self._misbehaves(fault) or (fault.until is not None and not self._wait(fault.until)):
             return
         is_new = self.where not in self.state.files
         etag = f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'

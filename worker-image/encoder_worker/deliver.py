@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
+from encoder_core.media.containers import CONTAINERS
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
+from encoder_core.parallel import each
 from encoder_core.reports import OutputFile, OutputResult
-from encoder_core.specs import OutputSpec
+from encoder_core.specs import Container, OutputSpec
 from encoder_core.storage import open_destination
 from encoder_core.storage.base import Access, Upload
 from encoder_worker.manifest import Encoded, EncodedFile, hash_file, hash_spec
 from encoder_worker.verify import Made
+
+LISTS: Final = frozenset(
+    {CONTAINERS[Container.HLS].content_type, CONTAINERS[Container.DASH].content_type, "text/vtt"}
+)
+"""Files that name other files: a player which sees one asks for those."""
 
 
 def describe(made: Made, spec: OutputSpec) -> Encoded:
@@ -63,9 +71,8 @@ def deliver(encoded: Encoded, spec: OutputSpec, access: Access) -> OutputResult:
     Raises JobError `destination_…`. When it returns, the destination has confirmed every file.
     """
     connector = open_destination(spec.destination, access)
-    files = []
-    # From the end: what lists other files is first there, and published when they are.
-    for file in reversed(encoded.files):
+
+    def put(file: EncodedFile) -> OutputFile:
         upload = Upload(
             path=Path(file.path),
             size_bytes=file.size_bytes,
@@ -73,14 +80,19 @@ def deliver(encoded: Encoded, spec: OutputSpec, access: Access) -> OutputResult:
             content_type=file.content_type,
             name=file.name,
         )
-        delivered = connector.put(upload)
-        files.append(
-            OutputFile(
-                url=delivered.url,
-                size_bytes=file.size_bytes,
-                sha256=file.sha256,
-                content_type=file.content_type,
-            )
+        return OutputFile(
+            url=connector.put(upload).url,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            content_type=file.content_type,
         )
-    files.reverse()
+
+    # What lists other files is published when they are, and what lists lists last.
+    lists = [file for file in encoded.files if file.content_type in LISTS]
+    others = [file for file in encoded.files if file.content_type not in LISTS]
+    done = each(put, others, at_once=connector.at_once)
+    delivered = {file.path: result for file, result in zip(others, done, strict=True)}
+    for file in reversed(lists):
+        delivered[file.path] = put(file)
+    files = [delivered[file.path] for file in encoded.files]
     return encoded.measured.model_copy(update={"files": files})

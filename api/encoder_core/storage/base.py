@@ -104,6 +104,9 @@ class Delivered:
 class DestinationConnector(Protocol):
     """Delivers files to one destination. Raises JobError with `destination_…`."""
 
+    at_once: int
+    """How many files of a set it takes at the same time."""
+
     def put(self, upload: Upload) -> Delivered:
         """
         Deliver one file, whole or not at all, and return when the destination confirmed it.

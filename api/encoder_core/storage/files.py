@@ -99,6 +99,8 @@ class InlineSourceConnector(_LocalSource):
 
 
 class FileDestinationConnector:
+    at_once = 1
+
     def __init__(self, destination: FileDestination, access: Access) -> None:
         self._root = access.files_root
         self._path = destination.path

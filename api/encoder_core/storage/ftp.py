@@ -272,6 +272,8 @@ class FtpSourceConnector:
 
 
 class FtpDestinationConnector:
+    at_once = 1  # each file is a login, and servers count those
+
     def __init__(self, destination: FtpDestination, access: Access) -> None:
         self._session = _Session(Side.DESTINATION, destination, access)
 

@@ -210,6 +210,8 @@ def _length(response: BaseHTTPResponse) -> int | None:
 
 
 class HttpDestinationConnector:
+    at_once = 4
+
     def __init__(self, destination: HttpDestination, access: Access) -> None:
         self._client = _Client(Side.DESTINATION, destination.url, destination.headers, access)
         self._method = destination.method

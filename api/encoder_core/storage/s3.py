@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -26,6 +25,7 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from encoder_core.egress_http import CONTENT_RANGE, CheckedHttp, host_of
 from encoder_core.errors import JobError
+from encoder_core.parallel import each
 from encoder_core.specs import S3Destination, S3Location, S3Source
 from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
 from encoder_core.storage.failing import Side, failure_of_status, parse_wait, with_retries
@@ -285,6 +285,8 @@ class S3SourceConnector:
 
 
 class S3DestinationConnector:
+    at_once = 4
+
     def __init__(self, destination: S3Destination, access: Access) -> None:
         self._path = destination.path.lstrip("/")
         self._bucket = _Bucket(Side.DESTINATION, destination, access)
@@ -339,15 +341,11 @@ class S3DestinationConnector:
     def _send_parts(self, upload: Upload, place: dict[str, Any]) -> list[dict[str, Any]]:
         size = max(PART_BYTES, -(-upload.size_bytes // MAX_PARTS))
         offsets = range(0, upload.size_bytes, size)
-        pool = ThreadPoolExecutor(PARTS_IN_FLIGHT, thread_name_prefix="s3-part")
-        try:
-            futures = [
-                pool.submit(self._send_part, upload.path, offset, size, number, place)
-                for number, offset in enumerate(offsets, start=1)
-            ]
-            return [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+        def send(number: int) -> dict[str, Any]:
+            return self._send_part(upload.path, offsets[number - 1], size, number, place)
+
+        return each(send, range(1, len(offsets) + 1), at_once=PARTS_IN_FLIGHT)
 
     def _send_part(
         self, path: Path, offset: int, size: int, number: int, place: dict[str, Any]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,11 +64,12 @@ class Worker:
         self._before_order = before_order
 
     def __enter__(self) -> Self:
+        self._said = tempfile.TemporaryFile()  # a pipe that nobody reads would fill, and stop it
         self.process = subprocess.Popen(
             [sys.executable, "-m", "encoder_worker", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             env={**os.environ, "PATH": self._path},
         )
         self._timer = threading.Timer(GIVE_UP_S, self.process.kill)
@@ -85,7 +87,8 @@ class Worker:
         self._timer.cancel()
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+        self._said.close()
+        for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None and not pipe.closed:
                 pipe.close()
 
@@ -126,8 +129,10 @@ class Worker:
 
     @property
     def log(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read().decode()
+        """What it has said on standard error so far."""
+        size = os.fstat(self._said.fileno()).st_size
+        # Without moving the place at which the worker, which shares it, goes on writing.
+        return os.pread(self._said.fileno(), size, 0).decode()
 
 
 def run_worker(

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from encoder_core.errors import JobError
 from encoder_worker.fetch import Fetch
-from encoder_worker.gateway import Gateway
 from encoder_worker.sandbox import Box
+
+if TYPE_CHECKING:
+    from encoder_worker.gateway import Gateway
 
 
 def _never() -> bool:
@@ -101,4 +104,6 @@ def arriving(fetch: Fetch, path: Path, *, can_serve: bool) -> Iterator[Source]:
         if fetch.complete:
             yield Source(path)
             return
+        from encoder_worker.gateway import Gateway  # an HTTP server, which a file never needs
+
         yield ArrivingSource(path, fetch, exits.enter_context(Gateway(fetch, path)))

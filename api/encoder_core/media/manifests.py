@@ -14,7 +14,6 @@ from itertools import groupby
 from math import ceil
 from typing import Final
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 from encoder_core.media.cmaf import Segment, Track
 
@@ -239,4 +238,6 @@ def _duration(length: Fraction) -> str:
 
 
 def _xml(attributes: dict[str, str]) -> str:
+    from xml.sax.saxutils import quoteattr  # brings an HTTP client along; few jobs write an MPD
+
     return "".join(f" {name}={quoteattr(value)}" for name, value in attributes.items())

@@ -23,6 +23,7 @@ MAX_OUTPUTS: Final = 32  # one ffmpeg process makes all of them; more would not 
 MAX_INLINE_BYTES: Final = 16 * 1024 * 1024  # inline is for clips and tests; larger files have a URL
 MAX_INLINE_CHARACTERS: Final = (MAX_INLINE_BYTES + 2) // 3 * 4
 _INLINE_TOO_LARGE = f"must decode to at most {MAX_INLINE_BYTES} bytes; give larger files by URL"
+MAX_AUDIO_TRACKS: Final = 16
 MAX_METADATA: Final = 32
 MAX_OBJECT_METADATA_BYTES: Final = 2048  # S3's own limit
 MAX_PATH_BYTES: Final = 1024  # S3's own limit for a key
@@ -188,6 +189,18 @@ ContentType = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}$")
 ]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+LANGUAGE_PATTERN: Final = r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}"
+Language = Annotated[str, StringConstraints(max_length=35, pattern=rf"^{LANGUAGE_PATTERN}$")]
+"""A language as files and browsers name it: de, deu, ger, pt-BR."""
+AudioTrack = Annotated[
+    str, StringConstraints(max_length=35, pattern=rf"^([1-9][0-9]?|{LANGUAGE_PATTERN})$")
+]
+"""A language, the number of a track from 1, or `all`."""
+FileTag = Literal["title", "artist", "album", "date", "genre", "comment", "copyright"]
+"""What every container but ts keeps, under one name or another."""
+FileTagValue = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
 Dimension = Annotated[int, Field(ge=16, le=16384)]
 
 
@@ -374,6 +387,8 @@ class AudioSettings(Model):
     audio_bitrate: Bitrate | None = None
     audio_channels: Annotated[int, Field(ge=1, le=8)] | None = None
     audio_sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] | None = None
+    language: Language | None = None
+    """Of the sound, where the source has several. Default: the one that its author marked."""
 
 
 class Rendition(VideoSettings):
@@ -427,6 +442,14 @@ class OutputSpec(VideoSettings, AudioSettings):
     """What one leaves out it takes from the output's own fields."""
     packaging: Packaging | None = None
     thumbnails: Thumbnails | None = None
+    audio_tracks: (
+        Annotated[list[AudioTrack], Field(min_length=1, max_length=MAX_AUDIO_TRACKS)] | None
+    ) = None
+    """Several sounds in one file, in this order: languages, numbers from 1, or all."""
+    rotate: Literal[90, 180, 270] | None = None
+    """Degrees clockwise, after what the source itself says of its rotation."""
+    metadata: Annotated[dict[FileTag, FileTagValue], Field(max_length=16)] | None = None
+    """Written into the file. The source's own is never: it may say where a film was taken."""
     destination: Destination
 
     @model_validator(mode="after")

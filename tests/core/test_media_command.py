@@ -17,7 +17,10 @@ HEAD = (
     " WHITELIST -max_pixels 142606336 -threads 2"
 )
 X264 = "-g 50 -keyint_min 50 -sc_threshold 0 -threads 2 -fps_mode vfr"
-AAC = "-c:a aac -b:a 128000 -ac 2 -ar 48000"
+AAC = "-c:a:0 aac -b:a:0 128000 -ac:a:0 2 -ar:a:0 48000"
+MP3 = "-c:a:0 libmp3lame -b:a:0 160000 -ac:a:0 2 -ar:a:0 48000"
+FLAC = "-c:a:0 flac -ac:a:0 2 -ar:a:0 48000"
+NO_TAGS = "-map_metadata -1"
 MUX = "-max_muxing_queue_size 4096"
 
 
@@ -38,7 +41,8 @@ def command(*outputs: dict[str, Any], probe: Probe = FILM) -> str:
             " -filter_complex [0:0]null[v0]"
             ";[v0]scale=1280:720:flags=bicubic,setsar=1,format=yuv420p[o0]"
             " -map [o0] -map 0:1 -c:v libx264 -b:v 2500000 -maxrate 3750000 -bufsize 7500000"
-            f" -preset medium {X264} {AAC} {MUX} -movflags +faststart -f mp4 file:/s/out/0.mp4",
+            f" -preset medium {X264} {AAC}"
+            f" {MUX} -movflags +faststart {NO_TAGS} -f mp4 file:/s/out/0.mp4",
             id="the original's example",
         ),
         pytest.param(
@@ -49,11 +53,11 @@ def command(*outputs: dict[str, Any], probe: Probe = FILM) -> str:
             ";[v0]scale=640:360:flags=bicubic,setsar=1,format=yuv420p[o0]"
             ";[v3]scale=426:240:flags=bicubic,setsar=1,format=yuv420p[o3]"
             f" -map [o0] -map 0:1 -c:v libx264 -crf 23 -preset medium {X264} {AAC}"
-            f" {MUX} -movflags +faststart -f mp4 file:/s/out/0.mp4"
-            f" -map 0:1 -c:a libmp3lame -b:a 160000 -ac 2 -ar 48000 {MUX} -f mp3 file:/s/out/1.mp3"
-            f" -map 0:0 -c:v copy {MUX} -f matroska file:/s/out/2.mkv"
+            f" {MUX} -movflags +faststart {NO_TAGS} -f mp4 file:/s/out/0.mp4"
+            f" -map 0:1 {MP3} {MUX} {NO_TAGS} -f mp3 file:/s/out/1.mp3"
+            f" -map 0:0 -c:v copy {MUX} {NO_TAGS} -f matroska file:/s/out/2.mkv"
             f" -map [o3] -map 0:1 -c:v libx264 -crf 23 -preset medium {X264} {AAC}"
-            f" {MUX} -movflags +faststart -f mp4 file:/s/out/3.mp4",
+            f" {MUX} -movflags +faststart {NO_TAGS} -f mp4 file:/s/out/3.mp4",
             id="one decode for all outputs",
         ),
         pytest.param(
@@ -61,14 +65,14 @@ def command(*outputs: dict[str, Any], probe: Probe = FILM) -> str:
             f"{HEAD} -ss 1.5 -t 2 -i file:/s/source"
             " -filter_complex [0:0]null[v0];[v0]setsar=1,format=yuv420p[o0]"
             f" -map [o0] -c:v libx264 -crf 23 -preset medium {X264}"
-            f" {MUX} -movflags +faststart -f mp4 file:/s/out/0.mp4",
+            f" {MUX} -movflags +faststart {NO_TAGS} -f mp4 file:/s/out/0.mp4",
             id="a clip of all outputs is sought in the source",
         ),
         pytest.param(
             [{"container": "mp3", "clip": {"start": 1}}, {"container": "flac"}],
-            f"{HEAD} -i file:/s/source -map 0:1 -filter:a atrim=start=1,asetpts=PTS-1/TB"
-            f" -c:a libmp3lame -b:a 160000 -ac 2 -ar 48000 {MUX} -f mp3 file:/s/out/0.mp3"
-            f" -map 0:1 -c:a flac -ac 2 -ar 48000 {MUX} -f flac file:/s/out/1.flac",
+            f"{HEAD} -i file:/s/source -map 0:1 -filter:a:0 atrim=start=1,asetpts=PTS-1/TB"
+            f" {MP3} {MUX} {NO_TAGS} -f mp3 file:/s/out/0.mp3"
+            f" -map 0:1 {FLAC} {MUX} {NO_TAGS} -f flac file:/s/out/1.flac",
             id="a clip of one output is cut from the decode",
         ),
         pytest.param(

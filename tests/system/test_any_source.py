@@ -154,8 +154,9 @@ def test_a_source(case: Case, tmp_path: Path) -> None:
     assert part_of(found.get("audio"), case.audio) == case.audio
     if case.audio:
         assert float(found["audio"]["start_time"]) == pytest.approx(case.sound_at, abs=0.05)
-    warnings = sorted(warning["code"] for warning in last["warnings"])
-    assert warnings == sorted(case.warnings)
+    warnings = {warning["code"] for warning in last["warnings"]}
+    # What is copied of a good source is the subject of tests/core/test_media_options.py.
+    assert warnings - {"audio_copied", "video_copied"} == set(case.warnings)
     # A late or long sound track, and the last frame of the codec, go beyond by so much.
     assert float(made["format"].get("duration", 0)) == pytest.approx(case.seconds, abs=0.5)
 

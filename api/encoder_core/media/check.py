@@ -27,6 +27,7 @@ from encoder_core.media.ladder import (
     list_renditions,
 )
 from encoder_core.media.notes import Notes
+from encoder_core.media.options import check_options
 from encoder_core.media.stills import MAX_SHEET, sprite_grid
 from encoder_core.specs import JobSpec, OutputSpec, VideoSettings, parse_bitrate
 
@@ -64,6 +65,7 @@ def check_output(spec: OutputSpec, notes: Notes) -> None:
     else:
         _check_video(spec, spec.container.value, kind, notes)
     _check_audio(spec, kind, notes)
+    check_options(spec, kind, notes)
     _check_sprite(spec, notes)
     if (
         kind.kind in (Kind.VIDEO, Kind.PACKAGE)

@@ -1,12 +1,14 @@
 """
 Turn plans into argument lists: one ffmpeg for all outputs of a job, decoding the source once.
 
-Nothing of the request reaches an argument but numbers and names out of our own tables, and every
-file is one that we named, behind `file:`, so that no name can be taken for an option or a protocol.
+Nothing of the request reaches an argument but numbers, names out of our own tables and the words of
+its metadata, each behind its `name=`. Every file is one that we named, behind `file:`, so that no
+name can be taken for an option or a protocol.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Final
@@ -14,7 +16,7 @@ from typing import Final
 from encoder_core.media.codecs import VideoEncoder
 from encoder_core.media.containers import SOURCE_DEMUXERS, Kind
 from encoder_core.media.planned import AudioPlan, OutputPlan, PackagePlan, VideoPlan
-from encoder_core.specs import Container
+from encoder_core.specs import LANGUAGE_PATTERN, Container
 
 MAX_PIXELS: Final = 16384 * 8704  # above 16K; a 62 kB file can claim more and take 433 MB a frame
 MUXING_QUEUE: Final = 4096  # packets that wait for a late stream; the default of 128 is too few
@@ -150,6 +152,7 @@ def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
         if plan.length_s is not None:
             # At the end of its input fps repeats the last frame up to the end of the source.
             steps.append(f"trim=duration={plan.length_s:g}")
+    steps += _TURNS.get(video.rotate, [])
     if video.scale is not None or video.from_rgb:
         width, height = video.scale or ("iw", "ih")
         # Without a word ffmpeg would take the colours of 1982's television, and not say so.
@@ -180,6 +183,9 @@ def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
         )
     steps.append(f"format={video.encoder.pixel_format}")
     return ",".join(steps)
+
+
+_TURNS: Final = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transpose=cclock"]}
 
 
 def _trim(plan: OutputPlan) -> str:
@@ -216,20 +222,24 @@ def _output_arguments(plan: OutputPlan, folder: str, threads: int, *, cut: bool)
     if plan.video is not None:
         label = f"[o{plan.index}]" if plan.video.encoder else f"0:{plan.video.stream}"
         arguments += ["-map", label]
-    if plan.audio is not None:
-        arguments += ["-map", f"0:{plan.audio.stream}"]
+    for sound in plan.sounds:
+        arguments += ["-map", f"0:{sound.stream}"]
     if plan.video is not None:
         arguments += _video_arguments(plan, plan.video, threads, cut=cut)
-    if plan.audio is not None:
-        arguments += _audio_arguments(plan, plan.audio, cut=cut)
-    copies = (plan.video and not plan.video.encoder) or (plan.audio and not plan.audio.encoder)
-    if cut and copies:
+    for number, sound in enumerate(plan.sounds):
+        arguments += _audio_arguments(plan, sound, f"a:{number}", cut=cut)
+    if len(plan.sounds) > 1:
+        for number in range(len(plan.sounds)):
+            arguments += [f"-disposition:a:{number}", "0" if number else "default"]
+    streams = [plan.video, *plan.sounds]
+    if cut and any(stream is not None and stream.encoder is None for stream in streams):
         arguments += _clip_arguments(plan.start_s, plan.length_s)
     path = PurePath(folder) / plan.file_name
     return [
         *arguments,
         *("-max_muxing_queue_size", str(MUXING_QUEUE)),
         *plan.kind.options,
+        *_metadata_arguments(plan),
         *_set_arguments(plan),
         *("-f", plan.kind.muxer, f"file:{path}"),
     ]
@@ -254,7 +264,7 @@ def _package_arguments(
         options = _video_arguments(plan, rendition.video, threads, cut=cut)
         arguments += _for_stream(options, f"v:{number}")
     if plan.audio is not None:
-        arguments += _audio_arguments(plan, plan.audio, cut=cut)
+        arguments += _audio_arguments(plan, plan.audio, "a:0", cut=cut)
         if cut and plan.audio.encoder is None:
             arguments += _clip_arguments(plan.start_s, plan.length_s)
     microseconds = int(package.segment_s * 1_000_000)
@@ -281,6 +291,24 @@ def _for_stream(options: Sequence[str], stream: str) -> list[str]:
         for name, value in zip(names, values, strict=True)
         for argument in (f"{name.removesuffix(':v')}:{stream}", value)
     ]
+
+
+def _metadata_arguments(plan: OutputPlan) -> list[str]:
+    """
+    The request's own words, each an argument of its own that ffmpeg takes as it is after the `=`.
+
+    The source's are left out, but for languages: phones write where a film was taken.
+    """
+    if plan.kind.kind not in (Kind.VIDEO, Kind.AUDIO):
+        return []
+    spoken = [
+        word
+        for number, sound in enumerate(plan.sounds)
+        if sound.language and re.fullmatch(LANGUAGE_PATTERN, sound.language)
+        for word in (f"-metadata:s:a:{number}", f"language={sound.language}")
+    ]
+    written = [word for name, value in plan.metadata for word in ("-metadata", f"{name}={value}")]
+    return ["-map_metadata", "-1", *written, *spoken]
 
 
 def _set_arguments(plan: OutputPlan) -> list[str]:
@@ -388,15 +416,16 @@ def _own_threads(encoder: VideoEncoder, threads: int, before: str) -> list[str]:
     return []
 
 
-def _audio_arguments(plan: OutputPlan, audio: AudioPlan, *, cut: bool) -> list[str]:
+def _audio_arguments(plan: OutputPlan, audio: AudioPlan, which: str, *, cut: bool) -> list[str]:
+    """`which` is ffmpeg's name of the output's stream, such as `a:0`."""
     if audio.encoder is None:
-        return ["-c:a", "copy"]
+        return [f"-c:{which}", "copy"]
     filters = []
     if cut and (plan.start_s or plan.length_s is not None):
         filters = [f"a{_trim(plan)}", f"asetpts=PTS-{plan.start_s:g}/TB"]
     return [
-        *(["-filter:a", ",".join(filters)] if filters else []),
-        *("-c:a", audio.encoder.name),
-        *(["-b:a", str(audio.bitrate)] if audio.bitrate is not None else []),
-        *("-ac", str(audio.channels), "-ar", str(audio.sample_rate)),
+        *([f"-filter:{which}", ",".join(filters)] if filters else []),
+        *(f"-c:{which}", audio.encoder.name),
+        *([f"-b:{which}", str(audio.bitrate)] if audio.bitrate is not None else []),
+        *(f"-ac:{which}", str(audio.channels), f"-ar:{which}", str(audio.sample_rate)),
     ]

@@ -87,6 +87,8 @@ class PlannedOutput(Model):
     video: PlannedVideo | None = None
     renditions: list[PlannedVideo] | None = None
     audio: PlannedAudio | None = None
+    other_audio: list[PlannedAudio] = []
+    """More sounds of the same file."""
     packaging: PlannedPackaging | None = None
     pictures_at: list[float] | None = None
     """Seconds of the source's timeline."""
@@ -242,6 +244,7 @@ def _describe(plan: OutputPlan, source: Probe) -> PlannedOutput:
         if package
         else None,
         audio=_describe_audio(plan.audio) if plan.audio else None,
+        other_audio=[_describe_audio(sound) for sound in plan.other_audio],
         packaging=PlannedPackaging(
             manifests=list(package.manifests), segment_seconds=round(float(package.segment_s), 3)
         )

@@ -94,7 +94,7 @@ def _plan_renditions(
     if probe.video_streams > 1:
         notes.warn("video_stream_chosen", f"Of {probe.video_streams} video streams one is used.")
     asked = [
-        (encode_video(settings, kind, source, own), settings, own)
+        (encode_video(settings, kind, source, own, rotate=spec.rotate or 0), settings, own)
         for settings, own in list_renditions(spec, notes)
     ]
     kept = [(plan, own) for plan, _, own in asked if not plan.limited]

@@ -7,6 +7,7 @@ from typing import Final
 
 from encoder_core.media.codecs import COPY, NONE, VideoEncoder, find_video_encoder
 from encoder_core.media.containers import ContainerKind, Kind
+from encoder_core.media.copying import may_copy_video
 from encoder_core.media.geometry import plan_size, warn_of_limit
 from encoder_core.media.notes import Notes
 from encoder_core.media.planned import VideoPlan
@@ -39,9 +40,19 @@ def plan_video(
         notes.warn("still_source", "The source is one picture; the output shows it for one frame.")
     if spec.video_codec == COPY:
         return _copy_video(spec, kind, source, notes)
-    plan = encode_video(spec, kind, source, notes, default_width=_default_width(spec, kind))
+    plan = encode_video(
+        spec,
+        kind,
+        source,
+        notes,
+        rotate=spec.rotate or 0,
+        default_width=_default_width(spec, kind),
+    )
     if plan.limited:
         warn_of_limit(notes)
+    if may_copy_video(spec, kind, probe, source, plan):
+        notes.warn("video_copied", "The picture is what was asked for already: it is copied.")
+        return _copied(source)
     return plan
 
 
@@ -51,12 +62,14 @@ def encode_video(
     source: VideoStream,
     notes: Notes,
     *,
+    rotate: int = 0,
     default_width: int | None = None,
 ) -> VideoPlan:
     """One picture that is made anew, and no larger than the source unless that was asked for."""
     encoder = find_video_encoder(spec.video_codec or kind.default_video or "")
     assert encoder is not None, "checked by check_output"
-    geometry = plan_size(spec, encoder, source, notes, default_width=default_width)
+    seen = replace(source, rotation=(source.rotation + rotate) % 360)
+    geometry = plan_size(spec, encoder, seen, notes, default_width=default_width)
     frame_rate = plan_rate(spec, kind, source, notes)
     fps = frame_rate or source.average_fps or source.nominal_fps
     _warn_of_pixels(encoder, source, notes)
@@ -78,6 +91,7 @@ def encode_video(
         limited=geometry.limited,
         frame_rate=frame_rate,
         fps=fps,
+        rotate=rotate,
         deinterlace=source.interlaced,
         tone_map=source.hdr,
         from_rgb=source.rgb and kind.kind is Kind.VIDEO,
@@ -113,6 +127,10 @@ def _copy_video(
         )
     if spec.clip is not None:
         notes.warn("clip_at_keyframe", "A copied stream can only be cut at a keyframe.", "clip")
+    return _copied(source)
+
+
+def _copied(source: VideoStream) -> VideoPlan:
     return VideoPlan(
         stream=source.index,
         encoder=None,

@@ -16,7 +16,7 @@ from encoder_core.media.notes import Notes, stop_at_problems
 from encoder_core.media.picture import plan_video, with_video_length
 from encoder_core.media.planned import OutputPlan, PackagePlan, VideoPlan
 from encoder_core.media.probe import Probe
-from encoder_core.media.sound import plan_audio, with_audio_length
+from encoder_core.media.sound import plan_sounds, with_audio_length
 from encoder_core.media.stills import plan_choice, plan_pictures, plan_sprite
 from encoder_core.media.timing import longest, plan_clip
 from encoder_core.specs import OutputSpec
@@ -42,13 +42,13 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         package = plan_package(spec, kind, probe, notes)
     else:
         video = plan_video(spec, kind, probe, notes)
-    audio = plan_audio(spec, kind, probe, notes)
+    sounds = plan_sounds(spec, kind, probe, notes)
     pictures = plan_pictures(spec, kind, probe, start, duration, notes)
     seen = video is not None or bool(package and package.renditions)
     sprite = None
     if video is not None:
         sprite = plan_sprite(spec, (video.width, video.height), len(pictures), notes)
-    if kind.kind in (Kind.VIDEO, Kind.PACKAGE) and not notes.problems and not seen and not audio:
+    if kind.kind in (Kind.VIDEO, Kind.PACKAGE) and not notes.problems and not seen and not sounds:
         notes.refuse("container", "no_streams", "nothing that was asked for is in the source")
     stop_at_problems(notes)
     if probe.subtitle_streams and kind.kind in (Kind.VIDEO, Kind.PACKAGE):
@@ -66,14 +66,15 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         ]
         package = with_videos(package, videos)
         video = max(videos, key=lambda one: one.width * one.height)
-    if audio is not None:
-        audio = with_audio_length(audio, start, length, probe)
+    sounds = tuple(with_audio_length(sound, start, length, probe) for sound in sounds)
+    audio = sounds[0] if sounds else None
     return OutputPlan(
         index=index,
         container=spec.container,
         kind=kind,
         video=video,
         audio=audio,
+        other_audio=sounds[1:],
         package=package,
         start_s=start,
         length_s=length,
@@ -84,5 +85,6 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         choice=plan_choice(spec, video, probe, pictures) if video is not None else None,
         stem=stem_of(spec.destination),
         is_set=spec.thumbnails is not None,
+        metadata=tuple((spec.metadata or {}).items()),
         warnings=tuple(notes.warnings),
     )

@@ -32,6 +32,8 @@ class VideoPlan:
     """A constant rate to make. None: the frames of the source as they come."""
     fps: Fraction | None = None
     """What the rate will be, for the keyframe distance and the check."""
+    rotate: int = 0
+    """Degrees clockwise to turn it by, before anything else."""
     deinterlace: bool = False
     tone_map: bool = False
     from_rgb: bool = False
@@ -55,6 +57,8 @@ class AudioPlan:
     family: str
     channels: int
     sample_rate: int
+    language: str | None = None
+    """As the source's tag has it, which is foreign text."""
     bitrate: int | None = None
     duration_s: float | None = None
 
@@ -109,6 +113,8 @@ class OutputPlan:
     video: VideoPlan | None
     """Of a package, its largest rendition."""
     audio: AudioPlan | None
+    other_audio: tuple[AudioPlan, ...] = ()
+    """More sounds beside the first, which players take by default."""
     package: PackagePlan | None = None
     start_s: float = 0.0
     length_s: float | None = None
@@ -125,12 +131,18 @@ class OutputPlan:
     """What the names of the files of a set or package begin with."""
     is_set: bool = False
     """Whether it is a set of numbered pictures rather than one file."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """What is written into the file, by name."""
     warnings: tuple[Warned, ...] = ()
 
     @property
     def tile_list(self) -> str:
         """Where the encoder lists the pictures that went on a sheet."""
         return f"{self.index}-tiles.txt"
+
+    @property
+    def sounds(self) -> tuple[AudioPlan, ...]:
+        return () if self.audio is None else (self.audio, *self.other_audio)
 
     @property
     def file_name(self) -> str:

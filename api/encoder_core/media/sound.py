@@ -1,4 +1,4 @@
-"""Decide the sound of an output: which stream, how many channels, at which rate. Pure."""
+"""Decide the sounds of an output: how many channels, at which rate, copied or not. Pure."""
 
 from __future__ import annotations
 
@@ -6,30 +6,36 @@ from dataclasses import replace
 
 from encoder_core.media.codecs import COPY, NONE, AudioEncoder, find_audio_encoder
 from encoder_core.media.containers import ContainerKind, Kind
+from encoder_core.media.copying import may_copy_audio
 from encoder_core.media.notes import Notes
 from encoder_core.media.planned import AudioPlan
 from encoder_core.media.probe import AudioStream, Probe
 from encoder_core.media.timing import cut
+from encoder_core.media.tracks import choose_tracks
 from encoder_core.specs import OutputSpec, parse_bitrate
 
 
-def plan_audio(
+def plan_sounds(
     spec: OutputSpec, kind: ContainerKind, probe: Probe, notes: Notes
-) -> AudioPlan | None:
+) -> tuple[AudioPlan, ...]:
+    """The sounds of an output, the default one first."""
     if not kind.audio or spec.audio_codec == NONE:
-        return None
-    source = probe.main_audio
-    if source is None:
+        return ()
+    if not probe.audio:
         if kind.kind is Kind.AUDIO:
             notes.refuse("container", "no_audio", "the source has no sound")
         else:
             notes.warn("no_audio", "The source has no sound; neither has the output.")
-        return None
-    if len(probe.audio) > 1:
-        language = f" ({source.language})" if source.language else ""
-        notes.warn(
-            "audio_stream_chosen", f"Of {len(probe.audio)} audio streams one is used{language}."
-        )
+        return ()
+    return tuple(
+        _plan_sound(spec, kind, probe, stream, notes)
+        for stream in choose_tracks(spec, probe, notes)
+    )
+
+
+def _plan_sound(
+    spec: OutputSpec, kind: ContainerKind, probe: Probe, source: AudioStream, notes: Notes
+) -> AudioPlan:
     if spec.audio_codec == COPY:
         return _copy_audio(spec, kind, source, notes)
     encoder = find_audio_encoder(spec.audio_codec or kind.default_audio or "")
@@ -41,14 +47,19 @@ def plan_audio(
         bitrate = None
     elif bitrate is None and encoder.bitrate_per_channel is not None:
         bitrate = encoder.bitrate_per_channel * channels
-    return AudioPlan(
+    plan = AudioPlan(
         stream=source.index,
         encoder=encoder,
         family=encoder.family,
         channels=channels,
         sample_rate=_plan_sample_rate(spec, encoder, source),
+        language=source.language,
         bitrate=bitrate,
     )
+    if may_copy_audio(spec, kind, probe, source, plan):
+        notes.warn("audio_copied", "The sound is what was asked for already: it is copied.")
+        return _copied(source)
+    return plan
 
 
 def _copy_audio(
@@ -60,12 +71,17 @@ def _copy_audio(
             "codec_not_in_container",
             f"the source is {source.codec}, which {spec.container.value} cannot hold; name a codec",
         )
+    return _copied(source)
+
+
+def _copied(source: AudioStream) -> AudioPlan:
     return AudioPlan(
         stream=source.index,
         encoder=None,
         family=source.codec,
         channels=source.channels,
         sample_rate=source.sample_rate,
+        language=source.language,
     )
 
 

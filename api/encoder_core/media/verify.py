@@ -50,10 +50,10 @@ def compare(plan: OutputPlan, measured: Probe) -> list[Finding]:
         findings += _compare_video(plan, plan.video, measured.video)
     elif measured.video is not None:
         findings.append(Finding("output_invalid", "There is a picture that was not planned."))
-    if plan.audio is not None:
-        main = measured.audio[0] if measured.audio else None
-        findings += _compare_audio(plan, plan.audio, main, measured)
-    elif measured.audio:
+    for number, sound in enumerate(plan.sounds):
+        found = measured.audio[number] if number < len(measured.audio) else None
+        findings += _compare_audio(plan, sound, found, measured)
+    if len(measured.audio) > len(plan.sounds):
         findings.append(Finding("output_invalid", "There is sound that was not planned."))
     if plan.kind.kind is not Kind.PICTURE:
         findings += _compare_duration(plan, measured)
@@ -142,5 +142,7 @@ def _forgiven(seconds: float) -> float:
 
 
 def _start_slack(plan: OutputPlan) -> float:
-    copies = (plan.video and not plan.video.encoder) or (plan.audio and not plan.audio.encoder)
+    copies = any(
+        stream is not None and stream.encoder is None for stream in (plan.video, *plan.sounds)
+    )
     return COPY_START_S if copies and (plan.start_s or plan.length_s is not None) else 0.0

@@ -1,0 +1,242 @@
+"""The options beyond the original's: what they plan, what they refuse, what reaches ffmpeg."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from encoder_core.media.command import build_encode_command
+from encoder_core.media.languages import is_same_language
+from encoder_core.media.plan import plan_output
+from encoder_core.media.probe import Probe
+from tests.core.test_media_plan import (
+    AUDIO,
+    FILM,
+    VIDEO,
+    plan,
+    problems_at_the_door,
+    spec,
+)
+
+CLEAN = replace(
+    FILM,
+    video=replace(VIDEO, pixel_format="yuv420p", bit_rate=4_000_000),
+    audio=(replace(AUDIO, bit_rate=128_000),),
+)
+TONGUES = replace(
+    FILM,
+    audio=(
+        replace(AUDIO, index=1, language="ger"),
+        replace(AUDIO, index=2, language="eng", default=True),
+        replace(AUDIO, index=3, language="fre"),
+        replace(AUDIO, index=4),
+    ),
+)
+
+
+def clean(*, audio: dict[str, Any] | None = None, **video: Any) -> Probe:
+    assert CLEAN.video is not None
+    [sound] = CLEAN.audio
+    return replace(
+        CLEAN, video=replace(CLEAN.video, **video), audio=(replace(sound, **(audio or {})),)
+    )
+
+
+def command(probe: Probe = FILM, **fields: Any) -> list[str]:
+    plans = [plan_output(0, spec(**fields), probe)]
+    return build_encode_command(plans, source="/s/source", folder="/s/out", threads=2)
+
+
+def warnings(probe: Probe = FILM, **fields: Any) -> list[str]:
+    return [warning.code for warning in plan(probe, **fields).warnings]
+
+
+def refused(**fields: Any) -> list[tuple[str, str]]:
+    """Pointers and codes, the output's own number left out."""
+    problems = problems_at_the_door(**fields)
+    return [(problem.pointer.removeprefix("/outputs/1"), problem.code) for problem in problems]
+
+
+class TestCopying:
+    @pytest.mark.parametrize(
+        ("fields", "probe", "copied"),
+        [
+            pytest.param({}, CLEAN, True, id="nothing is to change"),
+            pytest.param({"videoCodec": "libx264"}, CLEAN, True, id="the codec that it has"),
+            pytest.param({"height": 1080}, CLEAN, True, id="the size that it has"),
+            pytest.param({"width": 4000}, CLEAN, True, id="a size that it never gets"),
+            pytest.param({"frameRate": 25}, CLEAN, True, id="the rate that it has"),
+            pytest.param({"container": "mkv"}, CLEAN, True, id="another container"),
+            pytest.param({"videoCodec": "hevc"}, CLEAN, False, id="another codec"),
+            pytest.param({"height": 720}, CLEAN, False, id="another size"),
+            pytest.param({"frameRate": 24}, CLEAN, False, id="another rate"),
+            pytest.param({"crf": 23}, CLEAN, False, id="a quality"),
+            pytest.param({"videoBitrate": "4M"}, CLEAN, False, id="a bit rate"),
+            pytest.param({"preset": "fast"}, CLEAN, False, id="a way to encode"),
+            pytest.param({"gopSeconds": 1}, CLEAN, False, id="other keyframes"),
+            pytest.param({"clip": {"start": 1}}, CLEAN, False, id="a part of it"),
+            pytest.param({"rotate": 90}, CLEAN, False, id="turned"),
+            pytest.param({}, clean(rotation=90), False, id="turned by a flag"),
+            pytest.param({}, clean(interlaced=True), False, id="interlaced"),
+            pytest.param({}, clean(pixel_format="yuv444p"), False, id="colours players refuse"),
+            pytest.param({}, clean(pixel_format=None), False, id="colours that nobody knows"),
+            pytest.param({}, clean(bit_rate=50_000_000), False, id="a camera's bit rate"),
+            pytest.param({}, replace(CLEAN, clock_jumps=1), False, id="a clock that jumps"),
+            pytest.param({}, FILM, False, id="a bit rate that nobody knows"),
+            pytest.param(
+                {}, replace(clean(bit_rate=None), size_bytes=30_000_000), True,
+                id="a file that is small enough as a whole",
+            ),
+        ],
+    )  # fmt: skip
+    def test_the_picture(self, fields: dict[str, Any], probe: Probe, copied: bool) -> None:
+        made = plan(probe, **fields)
+        assert made.video is not None
+        assert (made.video.encoder is None) == copied
+        assert ("video_copied" in [warning.code for warning in made.warnings]) == copied
+
+    @pytest.mark.parametrize(
+        ("fields", "probe", "copied"),
+        [
+            pytest.param({"height": 720}, CLEAN, True, id="whatever the picture becomes"),
+            pytest.param({"container": "m4a"}, CLEAN, True, id="sound alone"),
+            pytest.param({"audioChannels": 2}, CLEAN, True, id="the channels that it has"),
+            pytest.param({"audioBitrate": "128k"}, CLEAN, False, id="a bit rate"),
+            pytest.param({"audioSampleRate": 44_100}, CLEAN, False, id="another rate"),
+            pytest.param({"container": "mp3"}, CLEAN, False, id="another codec"),
+            pytest.param({"clip": {"duration": 1}}, CLEAN, False, id="a part of it"),
+            pytest.param({}, clean(audio={"channels": 6}), False, id="a mix of it"),
+            pytest.param({}, clean(audio={"bit_rate": 512_000}), False, id="a master"),
+            pytest.param(
+                {"container": "flac"}, clean(audio={"codec": "flac"}), True, id="lossless"
+            ),
+        ],
+    )
+    def test_the_sound(self, fields: dict[str, Any], probe: Probe, copied: bool) -> None:
+        made = plan(probe, **fields)
+        assert made.audio is not None
+        assert (made.audio.encoder is None) == copied
+        assert ("audio_copied" in [warning.code for warning in made.warnings]) == copied
+
+
+class TestTracks:
+    @pytest.mark.parametrize(
+        ("fields", "streams", "said"),
+        [
+            pytest.param({}, [2], ["audio_stream_chosen"], id="the default one"),
+            pytest.param({"language": "de"}, [1], [], id="by language, however it is written"),
+            pytest.param(
+                {"language": "it"}, [2], ["track_not_found", "audio_stream_chosen"],
+                id="a language that is missing",
+            ),
+            pytest.param({"audioTracks": ["all"]}, [1, 2, 3, 4], [], id="all"),
+            pytest.param({"audioTracks": ["fr", "de"]}, [3, 1], [], id="languages in their order"),
+            pytest.param({"audioTracks": ["4", "all"]}, [4, 1, 2, 3], [], id="a number first"),
+            pytest.param(
+                {"audioTracks": ["9", "eng"]}, [2], ["track_not_found"], id="one that is missing"
+            ),
+            pytest.param(
+                {"audioTracks": ["9"]}, [2], ["track_not_found"], id="nothing of it is there"
+            ),
+        ],
+    )  # fmt: skip
+    def test_chosen(self, fields: dict[str, Any], streams: list[int], said: list[str]) -> None:
+        made = plan(TONGUES, **fields)
+        assert [sound.stream for sound in made.sounds] == streams
+        assert [warning.code for warning in made.warnings] == said
+
+    def test_the_first_is_what_players_take(self) -> None:
+        text = " ".join(command(TONGUES, audioTracks=["fr", "de"]))
+        assert "-map 0:3 -map 0:1" in text
+        assert "-c:a:0 aac" in text
+        assert "-c:a:1 aac" in text
+        assert "-disposition:a:0 default -disposition:a:1 0" in text
+
+    @pytest.mark.parametrize(
+        ("one", "other", "same"),
+        [
+            ("de", "ger", True), ("deu", "ger", True), ("pt", "pt-BR", True), ("EN", "eng", True),
+            ("pt-PT", "pt-BR", False), ("de", "nl", False), ("de", "???", False), ("de", "", False),
+        ],
+    )  # fmt: skip
+    def test_languages(self, one: str, other: str, same: bool) -> None:
+        assert is_same_language(one, other) == same
+
+
+class TestRotation:
+    @pytest.mark.parametrize(
+        ("probe", "degrees", "size", "filters"),
+        [
+            pytest.param(FILM, 90, (1080, 1920), "transpose=clock,setsar", id="a quarter"),
+            pytest.param(FILM, 180, (1920, 1080), "hflip,vflip,setsar", id="upside down"),
+            pytest.param(FILM, 270, (1080, 1920), "transpose=cclock,setsar", id="the other way"),
+            pytest.param(
+                clean(rotation=90), 90, (1920, 1080), "transpose=clock,setsar",
+                id="on top of what the source says",
+            ),
+        ],
+    )  # fmt: skip
+    def test_turned(self, probe: Probe, degrees: int, size: tuple[int, int], filters: str) -> None:
+        made = plan(probe, rotate=degrees)
+        assert made.video is not None
+        assert (made.video.width, made.video.height) == size
+        assert filters in " ".join(command(probe, rotate=degrees))
+
+    def test_it_is_turned_before_it_is_scaled(self) -> None:
+        assert "transpose=clock,scale=360:640" in " ".join(command(rotate=90, height=640))
+
+
+class TestMetadata:
+    def test_words_are_one_argument_whatever_they_are(self) -> None:
+        hostile = "-i /etc/passwd; [0:v]movie=x, 'a' = b"
+        arguments = command(metadata={"title": hostile})
+        assert arguments[arguments.index(f"title={hostile}") - 1] == "-metadata"
+
+    def test_what_is_spoken_is_kept(self) -> None:
+        arguments = command(TONGUES, audioTracks=["all"])
+        assert arguments[arguments.index("language=fre") - 1] == "-metadata:s:a:2"
+        assert [word for word in arguments if word.startswith("language=")] == [
+            "language=ger", "language=eng", "language=fre",
+        ]  # fmt: skip
+
+    def test_a_language_that_is_none_is_left_out(self) -> None:
+        assert "language=-i" not in command(clean(audio={"language": "-i", "codec": "mp3"}))
+
+    def test_the_sources_own_are_left_out(self) -> None:
+        arguments = command()
+        assert arguments[arguments.index("-map_metadata") + 1] == "-1"
+
+    @pytest.mark.parametrize("value", ["", "two\nlines", "nul\0", "x" * 513])
+    def test_words_that_are_none(self, value: str) -> None:
+        with pytest.raises(ValueError, match="metadata"):
+            spec(metadata={"title": value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        pytest.param({"rotate": 90, "videoCodec": "copy"}, ["/rotate"], id="turn a copy"),
+        pytest.param({"rotate": 90, "videoCodec": "none"}, ["/rotate"], id="turn nothing"),
+        pytest.param({"rotate": 90, "container": "mp3"}, ["/rotate"], id="turn a song"),
+        pytest.param(
+            {"language": "de", "audioCodec": "none"}, ["/language"], id="a language of silence"
+        ),
+        pytest.param({"language": "de", "container": "gif"}, ["/language"], id="a GIF that talks"),
+        pytest.param(
+            {"audioTracks": ["all"], "container": "mp3"}, ["/audioTracks"], id="songs in one MP3"
+        ),
+        pytest.param(
+            {"audioTracks": ["de"], "language": "de"}, ["/language"], id="said in two ways"
+        ),
+        pytest.param(
+            {"metadata": {"title": "x"}, "container": "ts"}, ["/metadata"], id="tags in a stream"
+        ),
+        pytest.param(
+            {"metadata": {"title": "x"}, "container": "jpg"}, ["/metadata"], id="tags in a picture"
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_field(fields: dict[str, Any], want: list[str]) -> None:
+    assert refused(**fields) == [(pointer, "not_applicable") for pointer in want]

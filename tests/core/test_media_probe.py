@@ -105,6 +105,21 @@ class TestAClockThatGoesBack:
         assert measure_packets(lines, may_restart=True) == {0: Span(0.0, 1.0, 4)}
 
 
+@pytest.mark.parametrize(
+    ("stored", "frames"),
+    [
+        pytest.param("250", 250, id="all are shown"),
+        pytest.param("251", 251, id="a duration that was rounded"),
+        pytest.param("280", 250, id="30 lie before the first one to show"),
+        pytest.param("200", 200, id="fewer than the rate says"),
+    ],
+)
+def test_frames_are_those_that_are_shown(stored: str, frames: int) -> None:
+    video = parse({**VIDEO, "nb_frames": stored, "duration": "10.0"}).video
+    assert video is not None
+    assert video.frames == frames
+
+
 def test_a_stream_without_a_packet_is_no_stream() -> None:
     assert parse({**VIDEO, "nb_frames": "0"}).video is None
     measured = apply_measurements(parse(VIDEO, AUDIO), {1: Span(0.0, 1.0, 10)})

@@ -122,6 +122,11 @@ def _turned(target: Path) -> None:
     rotate(sample("plain.mp4"), target)
 
 
+def _trimmed(target: Path) -> None:
+    """As editors and phones trim: all pictures from the keyframe on, and a list of what to show."""
+    _make(f"-ss 0.4 -i {sample('plain.mp4')} -c copy", target)
+
+
 def _cut_short(target: Path) -> None:
     """A download that was cut: the index is whole, the pictures are not."""
     _cut(sample("plain.mp4"), "-movflags +faststart", 0.6, target)
@@ -149,6 +154,7 @@ def _no_frames(target: Path) -> None:
 
 MADE: Final[dict[str, Callable[[Path], None]]] = {
     "rotated.mp4": _turned,
+    "trimmed.mp4": _trimmed,
     "words.mkv": _text_subtitles,
     "pictures.mkv": _bitmap_subtitles,
     "cover.m4a": _cover,

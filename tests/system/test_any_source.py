@@ -38,6 +38,11 @@ CASES = [
         id="turned by a flag: upright in its pixels",
     ),
     pytest.param(
+        Case(source="trimmed.mp4", video={**FILM, "nb_read_frames": "15"}, audio=STEREO,
+             seconds=0.6),
+        id="pictures before the ones to show: not shown",
+    ),
+    pytest.param(
         Case(source="vfr.mp4", warnings=("frame_rate_made_constant", "no_audio"), seconds=0.92,
              video={**FILM, "nb_read_frames": "46", "r_frame_rate": "50/1",
                     "avg_frame_rate": "50/1"}),

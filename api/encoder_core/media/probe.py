@@ -178,9 +178,24 @@ def _parse_video(stream: Mapping[str, Any]) -> VideoStream:
         primaries=stream.get("color_primaries"),
         interlaced=stream.get("field_order") in ("tt", "bb", "tb", "bt"),
         duration_s=_positive(stream.get("duration")),
-        frames=_whole(stream.get("nb_read_packets")) or _whole(stream.get("nb_frames")),
+        frames=_whole(stream.get("nb_read_packets")) or _shown_frames(stream),
         bit_rate=_whole(stream.get("bit_rate")),
     )
+
+
+def _shown_frames(stream: Mapping[str, Any]) -> int | None:
+    """
+    The header's number of frames, less those that an edit list of MP4 leaves out.
+
+    The number counts what is stored, the duration what is shown: a file that was cut without
+    encoding it anew begins with a keyframe long before its first picture.
+    """
+    stored = _whole(stream.get("nb_frames"))
+    fps, shown_s = _ratio(stream.get("avg_frame_rate"), "/"), _positive(stream.get("duration"))
+    if stored is None or fps is None or shown_s is None:
+        return stored
+    shown = round(shown_s * float(fps))
+    return shown if stored > shown + 1 else stored
 
 
 def _parse_audio(stream: Mapping[str, Any]) -> AudioStream:

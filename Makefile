@@ -5,7 +5,8 @@ PYTHON := .venv/bin/python
 PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-run demo up test check fix lock bench bench-api bench-worker clean
+.PHONY: help setup setup-run demo up test test-kill test-kill-full check fix lock bench bench-api
+.PHONY: bench-worker clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +25,12 @@ up: setup-run ## Start the service on this machine and keep it running
 
 test: setup ## Run all tests of the fast and the system ring; ARGS="-k word" narrows
 	@$(PYTHON) -m pytest -m "fast or system" -n $(PROCESSES) --dist loadfile $(ARGS)
+
+test-kill: setup ## Kill processes and mysqld at a sample of their steps; print what was lost
+	@$(PYTHON) -m pytest tests/kill $(ARGS)
+
+test-kill-full: setup ## The same at every step, with larger crowds
+	@KILL_RUN=full $(PYTHON) -m pytest tests/kill $(ARGS)
 
 check: setup-run ## Lint, format, types and the architecture, without changing anything
 	$(PYTHON) -m ruff check .

@@ -15,7 +15,7 @@ PASSWORD = "only-for-tests"
 
 # Every account starts here: the tests connect over TCP as one user that may create databases.
 INIT_SQL = f"""\
-CREATE USER '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';
+CREATE USER IF NOT EXISTS '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';
 GRANT ALL ON *.* TO '{USER}'@'%' WITH GRANT OPTION;
 """
 

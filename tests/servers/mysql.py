@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,13 +43,25 @@ UNUSED = ("usr/bin", "usr/share/doc", "usr/share/man", "usr/share/perl", "usr/sh
 @contextmanager
 def mysql_server(folder: Path, *, host: str = "127.0.0.1") -> Iterator[DatabaseServer]:
     """Run a server with its data in `folder` (new or empty) as long as the block."""
-    root = unpacked()
-    shutil.copytree(root / "data", folder / "data")
+    prepare(folder)
+    port = free_port()
+    argv = command(folder, host=host, port=port, options=THROW_AWAY_OPTIONS)
+    with ServerProcess(argv, log=folder / "mysqld.log") as process:
+        process.wait_until(lambda: bool(version_of(host, port)))
+        yield DatabaseServer(host=host, port=port, version=f"MySQL {version_of(host, port)}")
+
+
+def prepare(folder: Path) -> None:
+    """Put an initialised data folder into this one."""
+    shutil.copytree(unpacked() / "data", folder / "data")
+
+
+def command(folder: Path, *, host: str, port: int, options: Sequence[str]) -> list[str]:
+    """What starts a server over a prepared folder, the first time and every other time."""
     init = folder / "init.sql"
     init.write_text(INIT_SQL)
-    port = free_port()
-    argv = [
-        *_mysqld(root),
+    return [
+        *_mysqld(unpacked()),
         f"--datadir={folder / 'data'}",
         "--socket=",  # paths of sockets end at 107 characters, those of test folders do not
         f"--pid-file={folder / 'pid'}",
@@ -58,11 +70,8 @@ def mysql_server(folder: Path, *, host: str = "127.0.0.1") -> Iterator[DatabaseS
         f"--port={port}",
         "--mysqlx=OFF",
         "--secure-file-priv=NULL",  # its default folder does not exist: it would refuse to start
-        *THROW_AWAY_OPTIONS,
+        *options,
     ]
-    with ServerProcess(argv, log=folder / "mysqld.log") as process:
-        process.wait_until(lambda: bool(version_of(host, port)))
-        yield DatabaseServer(host=host, port=port, version=f"MySQL {version_of(host, port)}")
 
 
 def unpacked() -> Path:

@@ -1,0 +1,48 @@
+"""A MySQL of a test's own, with what a real one has to survive a kill, killed and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.servers.database import DatabaseServer, version_of
+from tests.servers.mysql import command, prepare
+from tests.servers.process import ServerProcess, free_port
+
+# What is acknowledged is in the log of the server, and half-written pages are found again. The
+# machine itself stays up, so nothing has to wait for a disk.
+DURABLE = (
+    "--innodb-flush-log-at-trx-commit=1",
+    "--innodb-flush-method=nosync",
+    "--innodb-buffer-pool-size=64M",
+    "--max-connections=200",
+    "--skip-log-bin",
+)
+
+
+class Mysqld:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = free_port()
+        prepare(folder)
+        self.kills = 0
+
+    @property
+    def server(self) -> DatabaseServer:
+        return DatabaseServer("127.0.0.1", self.port, f"MySQL {version_of('127.0.0.1', self.port)}")
+
+    def start(self) -> None:
+        argv = command(self._folder, host="127.0.0.1", port=self.port, options=DURABLE)
+        self._process = ServerProcess(argv, log=self._folder / "mysqld.log")
+        self._process.__enter__()
+        self._process.wait_until(lambda: bool(version_of("127.0.0.1", self.port)))
+
+    def kill(self) -> None:
+        """SIGKILL to the server itself."""
+        os.kill(int((self._folder / "pid").read_text()), signal.SIGKILL)
+        self._process.__exit__(None, None, None)
+        self.kills += 1
+
+    def stop(self) -> None:
+        self._process.__exit__(None, None, None)

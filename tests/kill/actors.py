@@ -31,7 +31,8 @@ from tests.db import builders as make
 from tests.kill.steps import Steps
 from tests.servers.webhooks import SECRET
 
-KEYS = KeyRing([b"k" * 32])
+SECRET_KEY = b"k" * 32
+KEYS = KeyRing([SECRET_KEY])
 OWNERS = ("acme", "beta", "corp")
 PAUSE_S = 0.02  # a claimer that found nothing asks again; a server that is being started too
 

@@ -44,12 +44,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("migrated_mysql")
     engine = create_engine(url)
-    _empty(engine)
+    empty(engine)
     engine.dispose()
     return url
 
 
-def _empty(engine: Engine) -> None:
+def empty(engine: Engine) -> None:
     with engine.begin() as tx:
         for table in metadata.sorted_tables:
             if table is not pools:

@@ -6,7 +6,7 @@ import base64
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,8 +16,10 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.alias_generators import to_camel
 
 from encoder_core.model import FtpUrl, HttpUrl, Instant, Model, Secret
+from encoder_core.presets import PresetName, fill_in
 
 MAX_OUTPUTS: Final = 32  # one ffmpeg process makes all of them; more would not fit its memory
 MAX_INLINE_BYTES: Final = 16 * 1024 * 1024  # inline is for clips and tests; larger files have a URL
@@ -387,6 +389,8 @@ class AudioSettings(Model):
     audio_bitrate: Bitrate | None = None
     audio_channels: Annotated[int, Field(ge=1, le=8)] | None = None
     audio_sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] | None = None
+    loudness: Annotated[float, Field(ge=-40, le=-5)] | None = None
+    """Integrated loudness in LUFS (EBU R128), such as -23 or -16. Default: as it is."""
     language: Language | None = None
     """Of the sound, where the source has several. Default: the one that its author marked."""
 
@@ -436,6 +440,8 @@ class Thumbnails(Model):
 class OutputSpec(VideoSettings, AudioSettings):
     """One file, or one set of files for hls, dash and thumbnails."""
 
+    based_on: PresetName | None = None
+    """A named preset, which fills in what the output leaves out."""
     container: Container = Container.MP4
     clip: Clip | None = None
     renditions: Annotated[list[Rendition], Field(min_length=1, max_length=12)] | None = None
@@ -451,6 +457,16 @@ class OutputSpec(VideoSettings, AudioSettings):
     metadata: Annotated[dict[FileTag, FileTagValue], Field(max_length=16)] | None = None
     """Written into the file. The source's own is never: it may say where a film was taken."""
     destination: Destination
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        written = {to_camel(name) if "_" in name else name: given[name] for name in given}
+        preset: Any = written.get("basedOn")
+        # An unknown one is refused by its field, with the names that there are.
+        return fill_in(preset, written) if preset in get_args(PresetName) else given
 
     @model_validator(mode="after")
     def _shapes_fit_container(self) -> Self:

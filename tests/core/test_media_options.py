@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
-from encoder_core.media.command import build_encode_command
+from encoder_core.media.command import build_encode_command, build_loudness_command
+from encoder_core.media.explain import explain_plan
 from encoder_core.media.languages import is_same_language
+from encoder_core.media.loudness import Loudness, Meter, list_meters, read_loudness, turn
 from encoder_core.media.plan import plan_output
 from encoder_core.media.probe import Probe
+from encoder_core.specs import JobRequest
 from tests.core.test_media_plan import (
     AUDIO,
+    FILE,
     FILM,
     VIDEO,
     plan,
@@ -188,6 +192,72 @@ class TestRotation:
         assert "transpose=clock,scale=360:640" in " ".join(command(rotate=90, height=640))
 
 
+class TestLoudness:
+    def test_it_is_measured_as_it_will_be(self) -> None:
+        surround = clean(audio={"channels": 6})
+        plans = [
+            plan_output(0, spec(loudness=-23, clip={"start": 1, "duration": 2}), surround),
+            plan_output(1, spec(loudness=-16, clip={"start": 1, "duration": 2}), surround),
+            plan_output(2, spec(), surround),
+        ]
+        meters = list_meters(plans)
+        assert meters == [Meter(1, 2, 1.0, 2.0)]  # once, whatever the targets
+        text = " ".join(build_loudness_command(meters, source="/s/source", threads=2))
+        assert (
+            "[0:1]atrim=start=1:duration=2,aformat=channel_layouts=stereo,"
+            "ebur128@m0=peak=true:framelog=verbose[m0] -map [m0] -f null -"
+        ) in text
+
+    @pytest.mark.parametrize(
+        ("found", "gain", "said"),
+        [
+            pytest.param(Loudness(-30.0, -12.0), 7.0, [], id="louder"),
+            pytest.param(Loudness(-14.0, 0.3), -9.0, [], id="quieter, whatever its peaks"),
+            pytest.param(Loudness(-30.0, -4.0), 3.0, ["loudness_limited"], id="as its peaks allow"),
+            pytest.param(Loudness(-30.0, 0.5), 0.0, ["loudness_limited"], id="never quieter then"),
+            pytest.param(Loudness(-70.0, float("-inf")), 0.0, ["silent"], id="silence"),
+            pytest.param(Loudness(float("nan"), 0.0), 0.0, ["silent"], id="nothing to measure"),
+        ],
+    )
+    def test_the_gain(self, found: Loudness, gain: float, said: list[str]) -> None:
+        planned = plan_output(0, spec(loudness=-23), CLEAN)
+        turned = turn(planned, dict.fromkeys(list_meters([planned]), found))
+        assert turned.audio is not None
+        assert turned.audio.gain_db == pytest.approx(gain)
+        assert [warning.code for warning in turned.warnings if "copied" not in warning.code] == said
+        text = " ".join(build_encode_command([turned], source="/s", folder="/o", threads=2))
+        assert (f"volume={gain:g}dB" in text) == (gain != 0)
+
+    def test_what_the_meters_say(self) -> None:
+        log = """
+[ebur128@m1 @ 0x55] Summary:
+  Integrated loudness:
+    I:         -21.1 LUFS
+    Threshold: -31.1 LUFS
+  True peak:
+    Peak:      -17.6 dBFS
+[ebur128@m0 @ 0x56] Summary:
+    I:         -70.0 LUFS
+    Peak:       -inf dBFS
+"""
+        first, second = Meter(1, 2, 0.0, None), Meter(2, 2, 0.0, None)
+        assert read_loudness(log, [first, second]) == {
+            first: Loudness(-70.0, float("-inf")), second: Loudness(-21.1, -17.6),
+        }  # fmt: skip
+
+    def test_a_sound_is_not_copied_then(self) -> None:
+        made = plan(CLEAN, loudness=-23)
+        assert made.audio is not None
+        assert made.audio.encoder is not None
+
+    def test_the_plan_shows_both_runs(self) -> None:
+        request = {"source": {"kind": "http", "url": "http://a.example/in.mp4"},
+                   "outputs": [{"destination": FILE, "loudness": -23}]}  # fmt: skip
+        measure, encode = explain_plan(JobRequest.model_validate(request), CLEAN).commands
+        assert any("ebur128" in argument for argument in measure)
+        assert "file:out/0.mp4" in encode
+
+
 class TestMetadata:
     def test_words_are_one_argument_whatever_they_are(self) -> None:
         hostile = "-i /etc/passwd; [0:v]movie=x, 'a' = b"
@@ -223,6 +293,8 @@ class TestMetadata:
         pytest.param(
             {"language": "de", "audioCodec": "none"}, ["/language"], id="a language of silence"
         ),
+        pytest.param({"loudness": -23, "audioCodec": "copy"}, ["/loudness"], id="turn up a copy"),
+        pytest.param({"loudness": -23, "container": "png"}, ["/loudness"], id="a loud picture"),
         pytest.param({"language": "de", "container": "gif"}, ["/language"], id="a GIF that talks"),
         pytest.param(
             {"audioTracks": ["all"], "container": "mp3"}, ["/audioTracks"], id="songs in one MP3"

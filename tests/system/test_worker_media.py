@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -205,6 +206,28 @@ def test_several_sounds_in_one_file(tmp_path: Path) -> None:
     assert sounds_of(made.files / "one.m4a") == [("ger", 1)]
     [call] = made.calls
     assert call.count("-i") == 1
+
+
+def test_a_loudness_is_measured_first_and_reached(tmp_path: Path) -> None:
+    outputs = [
+        to_file("loud.mp4", loudness=-16, **QUICK),
+        to_file("quiet.wav", container="wav", loudness=-30),
+        to_file("as-it-is.flac", container="flac"),
+    ]
+    made = run(tmp_path, sample("plain.mp4"), *outputs)
+    assert made.code == 0, made.reports[-1]
+    assert loudness_of(made.files / "loud.mp4") == pytest.approx(-16, abs=0.5)
+    assert loudness_of(made.files / "quiet.wav") == pytest.approx(-30, abs=0.5)
+    [encode] = made.calls  # the run that measures may write nothing, so it notes no call either
+    assert encode.count("-i") == 1
+    assert sum("volume=" in argument for argument in encode) == 2
+
+
+def loudness_of(path: Path) -> float:
+    """By ffmpeg's meter, in LUFS."""
+    command = ["ffmpeg", "-nostdin", "-i", str(path), "-af", "ebur128", "-f", "null", "-"]
+    log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return float(re.findall(r"I:\s+(\S+) LUFS", log)[-1])
 
 
 def sounds_of(path: Path) -> list[tuple[str, int]]:

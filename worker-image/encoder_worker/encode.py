@@ -14,9 +14,10 @@ from pathlib import Path
 from encoder_core.clock import Clock
 from encoder_core.errors import JobError
 from encoder_core.failures import Failure
-from encoder_core.media.command import build_encode_command
+from encoder_core.media.command import build_encode_command, build_loudness_command
+from encoder_core.media.loudness import list_meters, read_loudness, turn
 from encoder_core.media.planned import OutputPlan
-from encoder_core.media.verify import Finding
+from encoder_core.media.verify import Finding, truncated
 from encoder_core.reports import WorkerLimits
 from encoder_worker.endings import explain_end
 from encoder_worker.source import Source
@@ -68,6 +69,7 @@ class Encoder:
         failed: Callable[[OutputPlan, Failure], None],
     ) -> None:
         """Call `made` or `failed` for each plan, as soon as it is known."""
+        plans = self._measure(plans, failed)
         if not plans:
             return
         left = []
@@ -91,6 +93,36 @@ class Encoder:
             else:
                 self._prepare(plan)
                 failed(plan, _explain(plan, ended, verdict))
+
+    def _measure(
+        self, plans: Sequence[OutputPlan], failed: Callable[[OutputPlan, Failure], None]
+    ) -> list[OutputPlan]:
+        """Find the gains of sounds that are to have a loudness; others cost no run."""
+        meters = list_meters(plans)
+        if not meters:
+            return list(plans)
+        with self._source.opened() as opened:
+            arguments = build_loudness_command(meters, source=opened.name, threads=self._threads)
+            ended = run_ffmpeg(
+                self._tools,
+                arguments,
+                opened.box,
+                self._folder,
+                clock=self._clock,
+                stall_s=self._limits.stall_s,
+                on_progress=lambda block: None,
+                is_held=opened.is_held,
+            )
+        measured = read_loudness(ended.log, meters) if ended.code == 0 else {}
+        log.info("loudness_measured", extra={"exit_code": ended.code, "sounds": len(measured)})
+        ready = []
+        for plan in plans:
+            if measured.keys() >= set(list_meters([plan])):
+                ready.append(turn(plan, measured))
+            else:
+                unmeasured = [truncated("The loudness of the sound could not be measured.")]
+                failed(plan, _explain(plan, ended, unmeasured))
+        return ready
 
     def _run(self, plans: Sequence[OutputPlan]) -> Ended:
         for plan in plans:

@@ -15,6 +15,7 @@ from typing import Final
 
 from encoder_core.media.codecs import VideoEncoder
 from encoder_core.media.containers import SOURCE_DEMUXERS, Kind
+from encoder_core.media.loudness import Meter
 from encoder_core.media.planned import AudioPlan, OutputPlan, PackagePlan, VideoPlan
 from encoder_core.specs import LANGUAGE_PATTERN, Container
 
@@ -66,6 +67,37 @@ def build_measure_command(source: str) -> list[str]:
         *("-show_entries", "packet=stream_index,pts_time,dts_time,duration_time", "-of", "csv=p=0"),
         _name(source),
     ]
+
+
+def build_loudness_command(meters: Sequence[Meter], *, source: str, threads: int) -> list[str]:
+    """Arguments of ffmpeg that measure sounds as they will be; `read_loudness` reads its log."""
+    chains = [
+        ",".join(
+            [
+                f"[0:{meter.stream}]a{_cut(meter.start_s, meter.length_s)}",
+                *_mix(meter.channels),
+                f"ebur128@m{number}=peak=true:framelog=verbose[m{number}]",
+            ]
+        )
+        for number, meter in enumerate(meters)
+    ]
+    return [
+        *("-hide_banner", "-nostdin", "-loglevel", "info", "-nostats"),
+        *("-progress", "pipe:1", "-stats_period", f"{PROGRESS_PERIOD_S:g}"),
+        *("-filter_complex_threads", str(threads), *_read_safely(source)),
+        *("-threads", str(threads), "-vn", "-sn", "-dn", "-i", _name(source)),
+        *("-filter_complex", ";".join(chains)),
+        *(word for number in range(len(meters)) for word in ("-map", f"[m{number}]")),
+        *("-f", "null", "-"),
+    ]
+
+
+_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+
+
+def _mix(channels: int) -> list[str]:
+    layout = _LAYOUTS.get(channels)
+    return [f"aformat=channel_layouts={layout}"] if layout else []
 
 
 def build_encode_command(
@@ -189,9 +221,13 @@ _TURNS: Final = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transp
 
 
 def _trim(plan: OutputPlan) -> str:
-    options = [f"start={plan.start_s:g}"]
-    if plan.length_s is not None:
-        options.append(f"duration={plan.length_s:g}")
+    return _cut(plan.start_s, plan.length_s)
+
+
+def _cut(start_s: float, length_s: float | None) -> str:
+    options = [f"start={start_s:g}"]
+    if length_s is not None:
+        options.append(f"duration={length_s:g}")
     return f"trim={':'.join(options)}"
 
 
@@ -304,7 +340,7 @@ def _metadata_arguments(plan: OutputPlan) -> list[str]:
     spoken = [
         word
         for number, sound in enumerate(plan.sounds)
-        if sound.language and re.fullmatch(LANGUAGE_PATTERN, sound.language)
+        if sound.language not in (None, "und") and re.fullmatch(LANGUAGE_PATTERN, sound.language)
         for word in (f"-metadata:s:a:{number}", f"language={sound.language}")
     ]
     written = [word for name, value in plan.metadata for word in ("-metadata", f"{name}={value}")]
@@ -423,6 +459,9 @@ def _audio_arguments(plan: OutputPlan, audio: AudioPlan, which: str, *, cut: boo
     filters = []
     if cut and (plan.start_s or plan.length_s is not None):
         filters = [f"a{_trim(plan)}", f"asetpts=PTS-{plan.start_s:g}/TB"]
+    if audio.gain_db:
+        # After the mix, whose loudness is the one that was measured.
+        filters += [*_mix(audio.channels), f"volume={audio.gain_db:g}dB"]
     return [
         *([f"-filter:{which}", ",".join(filters)] if filters else []),
         *(f"-c:{which}", audio.encoder.name),

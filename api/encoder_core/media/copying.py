@@ -60,7 +60,8 @@ def may_copy_audio(
     """Whether the source's sound is what `plan` would make of it."""
     if kind.kind not in (Kind.VIDEO, Kind.AUDIO) or plan.family != source.codec:
         return False
-    if spec.audio_bitrate is not None or spec.clip is not None or probe.clock_jumps:
+    as_asked = (spec.audio_bitrate, spec.clip, spec.loudness) == (None, None, None)
+    if not as_asked or probe.clock_jumps:
         return False
     if (plan.channels, plan.sample_rate) != (source.channels, source.sample_rate):
         return False

@@ -15,7 +15,8 @@ from pydantic import Field
 from encoder_core.errors import InvalidRequest
 from encoder_core.failures import Warned
 from encoder_core.media.check import check_request
-from encoder_core.media.command import build_encode_command
+from encoder_core.media.command import build_encode_command, build_loudness_command
+from encoder_core.media.loudness import list_meters
 from encoder_core.media.plan import plan_output
 from encoder_core.media.planned import AudioPlan, OutputPlan, VideoPlan
 from encoder_core.media.probe import AudioStream, Probe, VideoStream
@@ -62,6 +63,7 @@ class PlannedAudio(Model):
     channels: int
     sample_rate: int
     bitrate: int | None = None
+    loudness: float | None = None
 
 
 class PlannedPackaging(Model):
@@ -127,7 +129,10 @@ class PlanDocument(Model):
     """Set when there was no probe: sizes and costs are those of such a source."""
     outputs: list[PlannedOutput]
     commands: list[list[str]]
-    """What ffmpeg is run with. One command: the source is decoded once for all outputs."""
+    """
+    What ffmpeg is run with. One command decodes the source once for all outputs; one before it
+    measures the loudness where that is asked for, and the gain that follows is not known here.
+    """
     resources: PlannedResources
 
 
@@ -170,10 +175,14 @@ def explain_plan(spec: JobSpec, probe: Probe | None, *, threads: int = THREADS) 
         outputs.append(described)
     cost = estimate(plans, source, threads=threads, fetched_bytes=_fetched(spec, probe))
     command = build_encode_command(plans, source="source", folder="out", threads=threads)
+    meters = list_meters(plans)
+    measure: list[list[str]] = []
+    if meters:
+        measure = [["ffmpeg", *build_loudness_command(meters, source="source", threads=threads)]]
     return PlanDocument(
         assumed_source=None if probe else _describe_assumed(source),
         outputs=outputs,
-        commands=[["ffmpeg", *command]] if plans else [],
+        commands=[*measure, ["ffmpeg", *command]] if plans else [],
         resources=PlannedResources(
             cpu_seconds_per_second=cost.cpu_s_per_second,
             cpu_seconds=cost.cpu_s,
@@ -291,4 +300,5 @@ def _describe_audio(audio: AudioPlan) -> PlannedAudio:
         channels=audio.channels,
         sample_rate=audio.sample_rate,
         bitrate=audio.bitrate,
+        loudness=audio.loudness,
     )

@@ -15,7 +15,7 @@ from encoder_core.media.notes import Notes
 from encoder_core.specs import Container, OutputSpec
 
 _OF_THE_PICTURE: Final = ("rotate",)
-_OF_THE_SOUND: Final = ("language", "audio_tracks")
+_OF_THE_SOUND: Final = ("language", "audio_tracks", "loudness")
 
 
 def check_options(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
@@ -31,6 +31,8 @@ def check_options(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
     elif spec.audio_codec == NONE:
         _refuse(spec, _OF_THE_SOUND, "there is no sound, by audioCodec", notes)
     else:
+        if spec.audio_codec == COPY:
+            _refuse(spec, ("loudness",), "a copied stream stays as it is", notes)
         _check_tracks(spec, kind, notes)
     if kind.kind not in (Kind.VIDEO, Kind.AUDIO) or spec.container is Container.TS:
         _refuse(spec, ("metadata",), f"{name} keeps no metadata", notes)

@@ -59,6 +59,9 @@ class AudioPlan:
     sample_rate: int
     language: str | None = None
     """As the source's tag has it, which is foreign text."""
+    loudness: float | None = None
+    """LUFS that it is to have, once it was measured."""
+    gain_db: float = 0.0
     bitrate: int | None = None
     duration_s: float | None = None
 

@@ -54,6 +54,7 @@ def _plan_sound(
         channels=channels,
         sample_rate=_plan_sample_rate(spec, encoder, source),
         language=source.language,
+        loudness=spec.loudness,
         bitrate=bitrate,
     )
     if may_copy_audio(spec, kind, probe, source, plan):

@@ -27,6 +27,8 @@ WARNINGS: Final[Mapping[str, str]] = {
     "clock_jumped": "The source's time stamps begin again within the file; the output goes on.",
     "video_copied": "The picture is what was asked for already, so it is copied and not encoded.",
     "audio_copied": "The sound is what was asked for already, so it is copied and not encoded.",
+    "silent": "The sound is silent, so it cannot have the asked `loudness`.",
+    "loudness_limited": "The asked `loudness` would cut off peaks; it stays below.",
     "downmixed": "The source has more channels than two; `audioChannels` keeps them.",
     "channels_not_raised": "The source has fewer channels than asked for; none are invented.",
     "bitrate_ignored": "The codec is lossless; `audioBitrate` means nothing to it.",

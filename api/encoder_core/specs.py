@@ -452,6 +452,10 @@ class OutputSpec(VideoSettings, AudioSettings):
         Annotated[list[AudioTrack], Field(min_length=1, max_length=MAX_AUDIO_TRACKS)] | None
     ) = None
     """Several sounds in one file, in this order: languages, numbers from 1, or all."""
+    subtitles: (
+        Annotated[list[AudioTrack], Field(min_length=1, max_length=MAX_AUDIO_TRACKS)] | None
+    ) = None
+    """Which of the source's the file keeps, as in audioTracks. Default: none."""
     rotate: Literal[90, 180, 270] | None = None
     """Degrees clockwise, after what the source itself says of its rotation."""
     metadata: Annotated[dict[FileTag, FileTagValue], Field(max_length=16)] | None = None

@@ -12,7 +12,7 @@ from encoder_core.media.explain import explain_plan
 from encoder_core.media.languages import is_same_language
 from encoder_core.media.loudness import Loudness, Meter, list_meters, read_loudness, turn
 from encoder_core.media.plan import plan_output
-from encoder_core.media.probe import Probe
+from encoder_core.media.probe import Probe, SubtitleStream
 from encoder_core.specs import JobRequest
 from tests.core.test_media_plan import (
     AUDIO,
@@ -169,6 +169,53 @@ class TestTracks:
         assert is_same_language(one, other) == same
 
 
+WORDS = replace(
+    FILM,
+    subtitle_streams=3,
+    subtitles=(
+        SubtitleStream(index=2, codec="subrip", language="ger"),
+        SubtitleStream(index=3, codec="ass", language="eng"),
+        SubtitleStream(index=4, codec="hdmv_pgs_subtitle", language="fre"),
+    ),
+)
+
+
+class TestSubtitles:
+    @pytest.mark.parametrize(
+        ("container", "want", "said"),
+        [
+            pytest.param(
+                "mp4", [(2, "mov_text"), (3, "mov_text")], ["subtitles_dropped"],
+                id="mp4: text is converted, pictures are dropped",
+            ),
+            pytest.param(
+                "webm", [(2, "webvtt"), (3, "webvtt")], ["subtitles_dropped"], id="webm: WebVTT"
+            ),
+            pytest.param("mkv", [(2, "copy"), (3, "copy"), (4, "copy")], [], id="mkv: as they are"),
+        ],
+    )  # fmt: skip
+    def test_all(self, container: str, want: list[tuple[int, str]], said: list[str]) -> None:
+        made = plan(WORDS, container=container, subtitles=["all"])
+        assert [(words.stream, words.encoder) for words in made.subtitles] == want
+        assert [warning.code for warning in made.warnings] == said
+
+    def test_by_language_and_number(self) -> None:
+        text = " ".join(command(WORDS, subtitles=["en", "1"]))
+        assert "-map 0:3 -c:s:0 mov_text -map 0:2 -c:s:1 mov_text" in text
+        assert "-metadata:s:s:0 language=eng -metadata:s:s:1 language=ger" in text
+
+    def test_what_is_missing_is_told(self) -> None:
+        made = plan(WORDS, subtitles=["it"])
+        assert made.subtitles == ()
+        assert [(w.code, w.pointer) for w in made.warnings] == [
+            ("track_not_found", "/outputs/0/subtitles/0")
+        ]
+
+    def test_none_unless_asked_for(self) -> None:
+        assert plan(WORDS).subtitles == ()
+        assert warnings(WORDS) == ["subtitles_dropped"]
+
+
 class TestRotation:
     @pytest.mark.parametrize(
         ("probe", "degrees", "size", "filters"),
@@ -295,6 +342,10 @@ class TestMetadata:
         ),
         pytest.param({"loudness": -23, "audioCodec": "copy"}, ["/loudness"], id="turn up a copy"),
         pytest.param({"loudness": -23, "container": "png"}, ["/loudness"], id="a loud picture"),
+        pytest.param({"subtitles": ["de"], "container": "ts"}, ["/subtitles"], id="words in ts"),
+        pytest.param(
+            {"subtitles": ["de"], "clip": {"start": 1}}, ["/subtitles"], id="words of a part"
+        ),
         pytest.param({"language": "de", "container": "gif"}, ["/language"], id="a GIF that talks"),
         pytest.param(
             {"audioTracks": ["all"], "container": "mp3"}, ["/audioTracks"], id="songs in one MP3"

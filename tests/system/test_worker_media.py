@@ -208,6 +208,26 @@ def test_several_sounds_in_one_file(tmp_path: Path) -> None:
     assert call.count("-i") == 1
 
 
+def test_subtitles_in_the_form_of_each_container(tmp_path: Path) -> None:
+    outputs = [
+        to_file(f"film.{name}", container=name, height=32, subtitles=["all"])
+        for name in ("mp4", "mov", "mkv", "webm")
+    ]
+    made = run(tmp_path, sample("words.mkv"), *outputs)
+    assert made.code == 0, made.reports[-1]
+    streams = {path.name: stream_of("subtitle", probe(path)) for path in made.files.glob("film.*")}
+    assert {name: stream and stream["codec_name"] for name, stream in streams.items()} == {
+        "film.mp4": "mov_text", "film.mov": "mov_text", "film.mkv": "subrip", "film.webm": "webvtt",
+    }  # fmt: skip
+    said = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", str(made.files / "film.mp4"), "-f", "webvtt", "-"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "Hello" in said
+    # A frame of the sound that the encoder puts first moves everything alike.
+    assert re.search(r"00:00\.6\d\d --> 00:00\.9\d\d\nGoodbye", said)
+
+
 def test_a_loudness_is_measured_first_and_reached(tmp_path: Path) -> None:
     outputs = [
         to_file("loud.mp4", loudness=-16, **QUICK),

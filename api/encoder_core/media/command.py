@@ -267,6 +267,8 @@ def _output_arguments(plan: OutputPlan, folder: str, threads: int, *, cut: bool)
     if len(plan.sounds) > 1:
         for number in range(len(plan.sounds)):
             arguments += [f"-disposition:a:{number}", "0" if number else "default"]
+    for number, words in enumerate(plan.subtitles):
+        arguments += ["-map", f"0:{words.stream}", f"-c:s:{number}", words.encoder]
     streams = [plan.video, *plan.sounds]
     if cut and any(stream is not None and stream.encoder is None for stream in streams):
         arguments += _clip_arguments(plan.start_s, plan.length_s)
@@ -337,11 +339,13 @@ def _metadata_arguments(plan: OutputPlan) -> list[str]:
     """
     if plan.kind.kind not in (Kind.VIDEO, Kind.AUDIO):
         return []
+    tracks = [(f"a:{number}", sound.language) for number, sound in enumerate(plan.sounds)]
+    tracks += [(f"s:{number}", words.language) for number, words in enumerate(plan.subtitles)]
     spoken = [
         word
-        for number, sound in enumerate(plan.sounds)
-        if sound.language not in (None, "und") and re.fullmatch(LANGUAGE_PATTERN, sound.language)
-        for word in (f"-metadata:s:a:{number}", f"language={sound.language}")
+        for track, language in tracks
+        if language not in (None, "und") and re.fullmatch(LANGUAGE_PATTERN, language)
+        for word in (f"-metadata:s:{track}", f"language={language}")
     ]
     written = [word for name, value in plan.metadata for word in ("-metadata", f"{name}={value}")]
     return ["-map_metadata", "-1", *written, *spoken]

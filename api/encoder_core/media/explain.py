@@ -66,6 +66,11 @@ class PlannedAudio(Model):
     loudness: float | None = None
 
 
+class PlannedSubtitles(Model):
+    codec: str
+    language: str | None = None
+
+
 class PlannedPackaging(Model):
     manifests: list[str]
     segment_seconds: float
@@ -91,6 +96,7 @@ class PlannedOutput(Model):
     audio: PlannedAudio | None = None
     other_audio: list[PlannedAudio] = []
     """More sounds of the same file."""
+    subtitles: list[PlannedSubtitles] = []
     packaging: PlannedPackaging | None = None
     pictures_at: list[float] | None = None
     """Seconds of the source's timeline."""
@@ -254,6 +260,10 @@ def _describe(plan: OutputPlan, source: Probe) -> PlannedOutput:
         else None,
         audio=_describe_audio(plan.audio) if plan.audio else None,
         other_audio=[_describe_audio(sound) for sound in plan.other_audio],
+        subtitles=[
+            PlannedSubtitles(codec=words.family, language=words.language)
+            for words in plan.subtitles
+        ],
         packaging=PlannedPackaging(
             manifests=list(package.manifests), segment_seconds=round(float(package.segment_s), 3)
         )

@@ -12,6 +12,7 @@ from typing import Final
 from encoder_core.media.codecs import COPY, NONE
 from encoder_core.media.containers import ContainerKind, Kind
 from encoder_core.media.notes import Notes
+from encoder_core.media.subtitles import WITH_SUBTITLES
 from encoder_core.specs import Container, OutputSpec
 
 _OF_THE_PICTURE: Final = ("rotate",)
@@ -34,6 +35,10 @@ def check_options(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
         if spec.audio_codec == COPY:
             _refuse(spec, ("loudness",), "a copied stream stays as it is", notes)
         _check_tracks(spec, kind, notes)
+    if spec.container not in WITH_SUBTITLES:
+        _refuse(spec, ("subtitles",), f"{name} keeps no subtitles here", notes)
+    elif spec.clip is not None:
+        _refuse(spec, ("subtitles",), "subtitles of a part cannot be cut out", notes)
     if kind.kind not in (Kind.VIDEO, Kind.AUDIO) or spec.container is Container.TS:
         _refuse(spec, ("metadata",), f"{name} keeps no metadata", notes)
 

@@ -18,6 +18,7 @@ from encoder_core.media.planned import OutputPlan, PackagePlan, VideoPlan
 from encoder_core.media.probe import Probe
 from encoder_core.media.sound import plan_sounds, with_audio_length
 from encoder_core.media.stills import plan_choice, plan_pictures, plan_sprite
+from encoder_core.media.subtitles import plan_subtitles
 from encoder_core.media.timing import longest, plan_clip
 from encoder_core.specs import OutputSpec
 
@@ -51,7 +52,9 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
     if kind.kind in (Kind.VIDEO, Kind.PACKAGE) and not notes.problems and not seen and not sounds:
         notes.refuse("container", "no_streams", "nothing that was asked for is in the source")
     stop_at_problems(notes)
-    if probe.subtitle_streams and kind.kind in (Kind.VIDEO, Kind.PACKAGE):
+    subtitles = plan_subtitles(spec, probe, notes) if spec.subtitles else ()
+    unasked = spec.subtitles is None and kind.kind in (Kind.VIDEO, Kind.PACKAGE)
+    if probe.subtitle_streams and unasked:
         notes.warn("subtitles_dropped", "The source's subtitles are not in the output.")
     if probe.has_cover and kind.kind in (Kind.VIDEO, Kind.AUDIO, Kind.PACKAGE):
         notes.warn("cover_dropped", "The file's cover art is not in the output.")
@@ -75,6 +78,7 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         video=video,
         audio=audio,
         other_audio=sounds[1:],
+        subtitles=subtitles,
         package=package,
         start_s=start,
         length_s=length,

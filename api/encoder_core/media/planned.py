@@ -67,6 +67,15 @@ class AudioPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubtitlePlan:
+    stream: int
+    encoder: str
+    """`copy`, or what ffmpeg converts it with."""
+    family: str
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RenditionPlan:
     """One rung of a ladder."""
 
@@ -118,6 +127,7 @@ class OutputPlan:
     audio: AudioPlan | None
     other_audio: tuple[AudioPlan, ...] = ()
     """More sounds beside the first, which players take by default."""
+    subtitles: tuple[SubtitlePlan, ...] = ()
     package: PackagePlan | None = None
     start_s: float = 0.0
     length_s: float | None = None

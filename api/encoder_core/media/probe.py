@@ -86,6 +86,13 @@ class AudioStream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubtitleStream:
+    index: int
+    codec: str
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """A media file. Cover art is not video; what is neither video nor audio is only counted."""
 
@@ -97,6 +104,8 @@ class Probe:
     audio: tuple[AudioStream, ...] = ()
     video_streams: int = 0
     subtitle_streams: int = 0
+    subtitles: tuple[SubtitleStream, ...] = ()
+    """Those of them that ffmpeg can name."""
     has_cover: bool = False
     clock_jumps: int = 0
     """How often its clock begins again, once measured."""
@@ -143,6 +152,16 @@ def parse_probe(document: Mapping[str, Any]) -> Probe:
         audio=tuple(_parse_audio(stream) for stream in audio),
         video_streams=len(moving),
         subtitle_streams=sum(s.get("codec_type") == "subtitle" for s in streams),
+        subtitles=tuple(
+            SubtitleStream(
+                index=int(stream["index"]),
+                codec=str(stream["codec_name"]),
+                language=stream.get("tags", {}).get("language"),
+            )
+            for stream in streams
+            if stream.get("codec_type") == "subtitle"
+            and stream.get("codec_name") not in (None, "none", "unknown")
+        ),
         has_cover=len(moving) < len(videos),
     )
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from encoder_core.media.languages import is_same_language
 from encoder_core.media.notes import Notes
 from encoder_core.media.probe import AudioStream, Probe
 from encoder_core.specs import OutputSpec
+
+
+class _Spoken(Protocol):
+    @property
+    def language(self) -> str | None: ...
+
+
+Track = TypeVar("Track", bound=_Spoken)
 
 
 def choose_tracks(spec: OutputSpec, probe: Probe, notes: Notes) -> Sequence[AudioStream]:
@@ -16,7 +25,7 @@ def choose_tracks(spec: OutputSpec, probe: Probe, notes: Notes) -> Sequence[Audi
         return [_choose_one(spec, probe, notes)]
     chosen: list[AudioStream] = []
     for number, wanted in enumerate(spec.audio_tracks):
-        found = _find(wanted, probe)
+        found = find_tracks(wanted, probe.audio)
         if not found:
             field = f"audio_tracks/{number}"
             notes.warn("track_not_found", f"The source has no audio track {wanted!r}.", field)
@@ -26,7 +35,7 @@ def choose_tracks(spec: OutputSpec, probe: Probe, notes: Notes) -> Sequence[Audi
 
 def _choose_one(spec: OutputSpec, probe: Probe, notes: Notes) -> AudioStream:
     if spec.language is not None:
-        spoken = _find(spec.language, probe)
+        spoken = find_tracks(spec.language, probe.audio)
         if spoken:
             return next((stream for stream in spoken if stream.default), spoken[0])
         notes.warn("track_not_found", f"The source has no sound in {spec.language!r}.", "language")
@@ -45,13 +54,12 @@ def _main(probe: Probe) -> AudioStream:
     return main
 
 
-def _find(wanted: str, probe: Probe) -> list[AudioStream]:
+def find_tracks(wanted: str, tracks: Sequence[Track]) -> list[Track]:
+    """Those of a language, the one of a number from 1, or all."""
     if wanted == "all":
-        return list(probe.audio)
+        return list(tracks)
     if wanted.isdecimal():
-        return list(probe.audio[int(wanted) - 1 : int(wanted)])
+        return list(tracks[int(wanted) - 1 : int(wanted)])
     return [
-        stream
-        for stream in probe.audio
-        if stream.language and is_same_language(wanted, stream.language)
+        stream for stream in tracks if stream.language and is_same_language(wanted, stream.language)
     ]

@@ -55,6 +55,10 @@ def compare(plan: OutputPlan, measured: Probe) -> list[Finding]:
         findings += _compare_audio(plan, sound, found, measured)
     if len(measured.audio) > len(plan.sounds):
         findings.append(Finding("output_invalid", "There is sound that was not planned."))
+    words = [stream.family for stream in plan.subtitles]
+    found_words = [stream.codec for stream in measured.subtitles]
+    if found_words != words:
+        findings.append(invalid(f"The subtitles are {found_words}, not {words}."))
     if plan.kind.kind is not Kind.PICTURE:
         findings += _compare_duration(plan, measured)
     return findings
@@ -119,7 +123,8 @@ def _compare_duration(plan: OutputPlan, measured: Probe) -> list[Finding]:
     excess = measured.duration_s - plan.duration_s
     slack = _forgiven(plan.duration_s) + _start_slack(plan)
     # Frames that are shown longer than the sound lasts, and a slow last frame.
-    if excess > max(1.0, 3 * slack):
+    # Subtitles may go on when the film is over.
+    if excess > max(1.0, 3 * slack) and not plan.subtitles:
         findings.append(
             Finding(
                 "output_invalid",

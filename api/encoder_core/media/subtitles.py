@@ -1,0 +1,55 @@
+"""Decide which subtitles an output has, kept as they are or converted. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from encoder_core.media.notes import Notes
+from encoder_core.media.planned import SubtitlePlan
+from encoder_core.media.probe import Probe, SubtitleStream
+from encoder_core.media.tracks import find_tracks
+from encoder_core.specs import Container, OutputSpec
+
+TEXT: Final = frozenset({"subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text"})
+_KEPT: Final = {
+    Container.MP4: frozenset({"mov_text"}),
+    Container.MOV: frozenset({"mov_text"}),
+    Container.WEBM: frozenset({"webvtt"}),
+    Container.MKV: frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle",
+                              "dvb_subtitle"}),
+}  # fmt: skip
+_CONVERTED: Final = {
+    Container.MP4: "mov_text",
+    Container.MOV: "mov_text",
+    Container.WEBM: "webvtt",
+    Container.MKV: "subrip",
+}
+WITH_SUBTITLES: Final = frozenset(_KEPT)
+
+
+def plan_subtitles(spec: OutputSpec, probe: Probe, notes: Notes) -> tuple[SubtitlePlan, ...]:
+    """Text becomes what the container holds; pictures of text cannot become text."""
+    chosen: list[SubtitleStream] = []
+    for number, wanted in enumerate(spec.subtitles or ()):
+        found = find_tracks(wanted, probe.subtitles)
+        if not found:
+            message = f"The source has no subtitles {wanted!r}."
+            notes.warn("track_not_found", message, f"subtitles/{number}")
+        chosen += [stream for stream in found if stream not in chosen]
+    planned = []
+    for stream in chosen:
+        if stream.codec in _KEPT[spec.container]:
+            encoder, family = "copy", stream.codec
+        elif stream.codec in TEXT:
+            encoder = family = _CONVERTED[spec.container]
+        else:
+            name = spec.container.value
+            message = f"Subtitles of kind {stream.codec} are pictures, which {name} cannot hold."
+            notes.warn("subtitles_dropped", message, "subtitles")
+            continue
+        planned.append(
+            SubtitlePlan(
+                stream=stream.index, encoder=encoder, family=family, language=stream.language
+            )
+        )
+    return tuple(planned)

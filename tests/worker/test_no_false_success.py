@@ -93,3 +93,22 @@ def test_a_disk_that_fills_fails_the_job(
         assert (code, last["failure"]["code"]) == (Exit.DISK, "capacity_disk")
     else:
         assert (code, last["failure"]["code"]) == (Exit.MEDIA, "encode_failed")
+
+
+def test_a_disk_that_fills_under_one_output_costs_that_one_alone(
+    tmp_path: Path, clip: Clip
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "in").write_bytes(clip("mp3_stereo_2s.mp3").read_bytes())
+    outputs = [to_file("large.wav", container="wav"), to_file("small.ogg", container="ogg")]
+    order = make_order(tmp_path, {"kind": "file", "path": "in"}, *outputs)
+
+    def leave_little_room(pid: int) -> None:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    with Worker(order, before_order=leave_little_room) as worker:
+        code, reports = worker.finish()
+    large, small = (last_of_output(reports, index) for index in (0, 1))
+    assert (large["status"], large["failure"]["code"]) == ("failed", "encode_failed")
+    assert (small["status"], code) == ("uploaded", Exit.MEDIA)
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == ["in", "small.ogg"]

@@ -6,7 +6,7 @@ PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-run demo up test test-kill test-kill-full check fix lock bench bench-api
-.PHONY: bench-worker clean
+.PHONY: bench-worker bench-operator clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-api: setup ## Measure the API and the queue: POST, claim, latency
 
 bench-worker: setup ## Measure the worker beside bare ffmpeg; the table of docs/performance.md
 	@$(PYTHON) -m benchmarks worker $(ARGS)
+
+bench-operator: setup setup-cluster ## Measure the operator on an API server: lives, writes, latency, restart
+	@$(PYTHON) -m benchmarks operator $(ARGS)
 
 clean: ## Remove .venv and every cache of the tree (not the test servers' cache outside of it)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist var

@@ -8,12 +8,20 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import queue, submit, worker
+from benchmarks import operator, queue, submit, worker
 from benchmarks.report import Figure, Options, describe_machine, format_figures, say
 
 Case = Callable[[Options, Path], Iterable[Figure]]
 
-CASES: dict[str, Case] = {"worker": worker.run, "queue": queue.run, "submit": submit.run}
+CASES: dict[str, Case] = {
+    "worker": worker.run,
+    "queue": queue.run,
+    "submit": submit.run,
+    "operator": operator.run,
+}
+
+
+ASKED_FOR = {"operator"}  # what needs more than `make setup` brings
 
 
 def main() -> None:
@@ -22,7 +30,7 @@ def main() -> None:
     print(f"date      {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{', --quick' if options.quick else ''}")
     for line in describe_machine():
         print(line)
-    for name in arguments.names or CASES:
+    for name in arguments.names or [name for name in CASES if name not in ASKED_FOR]:
         say(f"{name} …")
         with tempfile.TemporaryDirectory(prefix="encoder-bench-") as folder:
             figures = list(CASES[name](options, Path(folder)))

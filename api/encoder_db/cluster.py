@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -116,14 +116,23 @@ def adopt_job(
     return job
 
 
+BEGUN_S = 10.0
+"""From setting out to make a Pod to having made it takes milliseconds; a crash costs this."""
+
+
+class BegunByAnother(Exception):
+    """Another operator is about to make this Pod; its token must not become void."""
+
+
 def begin_pod(
-    tx: Connection, job_id: int, attempt: int, *, resources: Mapping[str, Any]
+    tx: Connection, job_id: int, attempt: int, *, resources: Mapping[str, Any], by: str
 ) -> str | None:
     """
     Give an attempt a fresh token before its Pod exists, and note what the Pod is to have.
 
-    None when the attempt is not current any more: then no Pod may be made for it. May run again
-    as long as no worker has used the token: the earlier one is void then.
+    None when the attempt is not current any more: then no Pod may be made for it. The same operator
+    may begin again as long as no worker has used the token: the earlier one is void then.
+    Raises BegunByAnother while another operator, `by` its name, is at it.
     """
     job = lock_job(tx, job_id)
     row = read_attempt(tx, job_id, attempt)
@@ -131,6 +140,8 @@ def begin_pod(
         return None
     if job.status is not JobStatus.STARTING:
         return None
+    if not _take_pod(tx, job_id, attempt, by=by):
+        raise BegunByAnother
     token = new_token()
     tx.execute(
         update(job_attempts)
@@ -138,6 +149,29 @@ def begin_pod(
         .values(token_hash=hash_token(token), resources=dict(resources))
     )
     return token
+
+
+def still_begun(tx: Connection, job_id: int, attempt: int, *, by: str) -> bool:
+    """Whether the Pod is still this operator's to make; then for as long again."""
+    lock_job(tx, job_id)
+    mine = (
+        select(job_attempts.c.job_id)
+        .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
+        .where(job_attempts.c.worker == by, job_attempts.c.status == AttemptStatus.CREATED)
+    )
+    return tx.execute(mine).first() is not None and _take_pod(tx, job_id, attempt, by=by)
+
+
+def _take_pod(tx: Connection, job_id: int, attempt: int, *, by: str) -> bool:
+    """In the lock of the job, so that two cannot both find it free."""
+    attempts = (job_attempts.c.job_id == job_id) & (job_attempts.c.number == attempt)
+    query = select(job_attempts.c.worker, job_attempts.c.begun_at, db_now().label("now"))
+    row = tx.execute(query.where(attempts)).one()
+    begun = row.begun_at is not None and row.begun_at + timedelta(seconds=BEGUN_S) > row.now
+    if begun and row.worker != by:
+        return False
+    tx.execute(update(job_attempts).where(attempts).values(worker=by, begun_at=db_now()))
+    return True
 
 
 def record_pod(tx: Connection, job_id: int, attempt: int, *, resource: str) -> bool:

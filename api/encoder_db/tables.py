@@ -152,6 +152,7 @@ job_attempts: Final = _table(
     Column("budget", Key(12)),
     Column("resources", Json()),  # what its Pod was given: the next one may need more
     _needed("created_at", Timestamp()),
+    Column("begun_at", Timestamp()),  # when `worker` last set out to make its Pod
     Column("scheduled_at", Timestamp()),  # when its Pod was given a node
     Column("started_at", Timestamp()),
     Column("finished_at", Timestamp()),

@@ -73,6 +73,8 @@ class Actor:
     store: Store
     kube: Kube
     cache: Cache
+    worker: str
+    """Which operator this is, among those that run at once."""
     pods: PodSettings
     wanted: Wanted
     defaults: PoolPolicy
@@ -165,11 +167,11 @@ class Actor:
         except JobError as error:
             await self._end(seen, attempt, Ended(error.code, str(error)))
             return
-        token = await in_thread(
-            lambda: self.store.run(
-                lambda tx: cluster.begin_pod(tx, row.id, attempt, resources=sizes.to_json())
-            )
-        )
+
+        def begin(tx: Any) -> str | None:
+            return cluster.begin_pod(tx, row.id, attempt, resources=sizes.to_json(), by=self.worker)
+
+        token = await in_thread(lambda: self.store.run(begin))
         if token is None:
             return  # not current any more: whoever made it so also woke us
         order = build_order(
@@ -184,7 +186,9 @@ class Actor:
         )
         text = order.model_dump_json(by_alias=True, exclude_none=True, context=REVEAL)
         try:
-            await self._create_secret(job, attempt, build_secret(job, attempt, text))
+            secret = build_secret(job, attempt, text)
+            if not await self._create_secret(row.id, job, attempt, secret):
+                return  # another operator took over
             await self._create_pod(job, attempt, pod)
         except KubeError as error:
             code = _code_of(error)
@@ -198,15 +202,25 @@ class Actor:
         await self._record_pod(row.id, attempt, job.name)
         log.info("pod_created", extra={"job": row.id, "attempt": attempt, "resource": job.name})
 
-    async def _create_secret(self, job: JobSeen, attempt: int, body: dict[str, Any]) -> None:
+    async def _create_secret(
+        self, job_id: int, job: JobSeen, attempt: int, body: dict[str, Any]
+    ) -> bool:
+        """False when it has become another operator's to make."""
         try:
             await self.kube.create(SECRETS, body)
         except KubeError as error:
             if not error.exists_already:
                 raise
+
+            def still(tx: Any) -> bool:
+                return cluster.still_begun(tx, job_id, attempt, by=self.worker)
+
+            if not await in_thread(lambda: self.store.run(still)):
+                return False
             # Ours, from before a crash: its token is void, and no Pod can have used it yet.
             await self.kube.delete(SECRETS, secret_name(job.name, attempt))
             await self.kube.create(SECRETS, body)
+        return True
 
     async def _create_pod(self, job: JobSeen, attempt: int, pod: dict[str, Any]) -> None:
         try:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
 from encoder_core.errors import EncoderError
 from encoder_operator.metrics import CONTENT_TYPE, Metrics
 
-PATIENCE: int = 3
+PATIENCE: Final = 3
 """So many canaries may be missed: a watch that was cut is back within seconds."""
 
 

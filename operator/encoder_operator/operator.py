@@ -70,7 +70,9 @@ class Operator:
         self._poll_s = queue.poll_interval_ms / 1000
         self._cache = Cache()
         self._limits = limits = RetryLimits(app=queue.max_attempts)
+        worker = f"operator-{socket.gethostname()}-{os.getpid()}"
         actor = Actor(
+            worker=worker,
             store=store,
             kube=kube,
             cache=self._cache,
@@ -109,7 +111,7 @@ class Operator:
             store=store,
             kube=kube,
             cache=self._cache,
-            worker=f"operator-{socket.gethostname()}-{os.getpid()}",
+            worker=worker,
             limits=limits,
             poll_s=self._poll_s,
             max_running=settings.max_running,

@@ -58,8 +58,11 @@ class Reconciler:
         if missed and await self._exists(name):
             return 0
         refused = None
-        for step in decision.steps:
-            refused = await self.actor.act(step, view.observed) or refused
+        try:
+            for step in decision.steps:
+                refused = await self.actor.act(step, view.observed) or refused
+        except cluster.BegunByAnother:
+            return cluster.BEGUN_S  # its Pod wakes us; if it crashed, we take over then
         if any(isinstance(step, StartPod) for step in decision.steps):
             return 0  # what is shown first has the Pod in it
         adopted = refused is None and any(isinstance(step, Adopt) for step in decision.steps)

@@ -59,7 +59,7 @@ def test_killed_at_each_step_the_job_ends_and_ends_once(
     count = run_act(url, bound(made(store)))
     assert count
     lives.recover(store)
-    steps = steps_of(count, sample=4)
+    steps = steps_of(count, sample=5)
     lost, doubled = [], []
     for step in steps:
         job = made(store)

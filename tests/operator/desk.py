@@ -13,6 +13,8 @@ from encoder_core.reports import AmbientCredentials, Report
 from encoder_core.retries import RetryLimits
 from encoder_db.rows import Claimed, JobRow, QueueMessage
 from encoder_db.store import Store
+from encoder_db.sweep import sweep
+from encoder_db.takeover import end_abandoned
 from encoder_operator.act import Actor
 from encoder_operator.cache import Cache
 from encoder_operator.dispatch import Dispatcher
@@ -55,6 +57,7 @@ class Desk:
             store=store,
             kube=kube,
             cache=self.cache,
+            worker=f"operator-{id(self)}",
             pods=PodSettings(image="worker"),
             report_url="http://api/internal/reports",
             allowed_cidrs=(),
@@ -86,6 +89,11 @@ class Desk:
     def dispatch(self) -> int:
         self.watch()
         return asyncio.run(self._dispatcher.round())
+
+    def sweep(self) -> None:
+        """What the operator does once a minute."""
+        sweep(self.store)
+        end_abandoned(self.store, worker=self._dispatcher.worker, limits=RetryLimits())
 
     def settle(self, name: str) -> None:
         """Until there is nothing more to do for it now."""

@@ -44,6 +44,8 @@ class FakeApi:
         """By method and the resource's plural."""
         self.while_listing: Callable[[str], None] = lambda plural: None
         """Called once a list has been read, before it is answered."""
+        self.around_write: Callable[[str], None] = lambda moment: None
+        """Called before and after each write."""
         self.writes: list[str] = []
         """Method and kind of each that changed something, in order."""
         self._uids = itertools.count(1)
@@ -80,6 +82,14 @@ class FakeApi:
     async def call_api(
         self, method: str, url: str, *, header_params: Any, body: Any, _request_timeout: float
     ) -> Answer:
+        if method == "GET":
+            return self._answer(method, url, body)
+        self.around_write(f"before {method} {url.rpartition('/')[2][:40]}")
+        answer = self._answer(method, url, body)
+        self.around_write(f"after {method} {answer.status}")
+        return answer
+
+    def _answer(self, method: str, url: str, body: Any) -> Answer:
         path = urlsplit(url).path
         plural = path.split("/namespaces/work/")[1].split("/")[0]
         if (method, plural) in self.refuse:

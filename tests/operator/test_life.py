@@ -15,7 +15,7 @@ from encoder_core.reports import Started
 from encoder_core.states import JobStatus
 from encoder_db.jobs import cancel_job
 from encoder_db.store import Store
-from encoder_operator.kube import EVENTS, JOBS, PODS
+from encoder_operator.kube import EVENTS, JOBS, PODS, KubeError
 from tests.db import builders as make
 from tests.operator.desk import RUNNING, SUCCEEDED, Desk
 from tests.operator.fake_api import refusal
@@ -313,3 +313,23 @@ def test_a_secret_of_somebody_else_is_not_mounted(desk: Desk) -> None:
     desk.settle("by-hand")
     assert desk.api.all(PODS) == []
     assert desk.condition("by-hand", "Succeeded")[:2] == ("False", "RequestImpossible")
+
+
+def test_one_operator_does_not_void_the_token_of_another(desk: Desk) -> None:
+    """Both saw that there is no Pod yet; the second must neither make one nor a Secret."""
+    other = desk.another()
+    job = desk.submit()
+    name = resource_name(job.uuid)
+    desk.dispatch()
+    desk.api.refuse["POST", PODS.plural] = refusal(500, "InternalError")
+    with pytest.raises(KubeError):
+        desk.settle(name)  # between its Secret and its Pod
+    before = desk.order_of(job)["token"]
+    del desk.api.refuse["POST", PODS.plural]
+    other.settle(name)
+    assert desk.api.all(PODS) == []
+    assert desk.order_of(job)["token"] == before
+    make.let_pass(desk.store, 11)  # the first has crashed, it seems
+    other.settle(name)
+    assert len(desk.api.all(PODS)) == 1
+    assert desk.say(job, Started())

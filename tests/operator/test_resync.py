@@ -58,6 +58,7 @@ def _reconciler(store: Store, api: FakeApi, cache: Cache) -> Reconciler:
         store=store,
         kube=api.kube(),
         cache=cache,
+        worker="operator",
         pods=PodSettings(image="worker"),
         report_url="http://api/internal/reports",
         allowed_cidrs=(),

@@ -130,6 +130,7 @@ def upgrade() -> None:
         sa.Column("budget", t.Key(12)),
         sa.Column("resources", t.Json()),
         sa.Column("created_at", t.Timestamp(), nullable=False),
+        sa.Column("begun_at", t.Timestamp()),
         sa.Column("scheduled_at", t.Timestamp()),
         sa.Column("started_at", t.Timestamp()),
         sa.Column("finished_at", t.Timestamp()),

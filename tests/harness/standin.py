@@ -1,0 +1,201 @@
+"""
+Stands in for nodes, workers and the garbage collector, where an API server is all there is.
+
+`python -m tests.harness.standin SERVER CA CERTIFICATE KEY NAMESPACE RUN_S` sets each Pod of ours to
+Running, reports for its worker into the record (MYSQL_… says where), and after RUN_S seconds
+(negative: never) to Succeeded. When a TranscodeJob is deleted, so are its Pods and Secrets. What it
+sees first it says on standard output: `pod NAME SECONDS`, `gone NAME SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+
+from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL
+from encoder_core.reports import (
+    Envelope,
+    FinalReport,
+    Outcome,
+    OutputFile,
+    OutputReport,
+    OutputResult,
+    Report,
+    Started,
+)
+from encoder_core.states import OutputStatus
+from encoder_db.reports import apply_report
+from encoder_db.settings import DatabaseSettings, SecretSettings
+from encoder_db.store import Store, open_store
+
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+def running(now: str) -> dict[str, Any]:
+    return {
+        "phase": "Running",
+        "startTime": now,
+        "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": now}],
+        "containerStatuses": [
+            {
+                "name": "worker", "image": "i", "imageID": "", "ready": True, "restartCount": 0,
+                "state": {"running": {"startedAt": now}},
+            }
+        ],
+    }  # fmt: skip
+
+
+def succeeded(began: str, now: str) -> dict[str, Any]:
+    ended = {"exitCode": 0, "reason": "Completed", "startedAt": began, "finishedAt": now}
+    return {
+        "phase": "Succeeded",
+        "containerStatuses": [
+            {
+                "name": "worker", "image": "i", "imageID": "", "ready": False, "restartCount": 0,
+                "state": {"terminated": ended},
+            }
+        ],
+    }  # fmt: skip
+
+
+def final(outputs: int) -> FinalReport:
+    def uploaded(index: int) -> OutputReport:
+        file = OutputFile(
+            url=f"s3://clips/{index}.mp4", size_bytes=9, sha256="ab", content_type="video/mp4"
+        )
+        result = OutputResult(files=[file], size_bytes=9, duration_s=2.0)
+        return OutputReport(index=index, status=OutputStatus.UPLOADED, result=result)
+
+    return FinalReport(outcome=Outcome.SUCCEEDED, outputs=[uploaded(i) for i in range(outputs)])
+
+
+class StandIn:
+    def __init__(
+        self, session: aiohttp.ClientSession, store: Store, namespace: str, run_s: float
+    ) -> None:
+        self._session = session
+        self._store = store
+        self._core = f"/api/v1/namespaces/{namespace}"
+        self._jobs = f"/apis/encoder.dev/v1alpha1/namespaces/{namespace}/transcodejobs"
+        self._run_s = run_s
+        self._begun: set[str] = set()
+        self._at_once = asyncio.Semaphore(32)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_pods(group))
+            group.create_task(self._watch_jobs(group))
+
+    async def _watch_pods(self, group: asyncio.TaskGroup) -> None:
+        async for event, pod in self._events(f"{self._core}/pods"):
+            uid, phase = pod["metadata"]["uid"], pod.get("status", {}).get("phase", "Pending")
+            if event == "DELETED":
+                self._begun.discard(uid)
+            elif uid not in self._begun:
+                self._begun.add(uid)
+                if phase in ("Pending", "Running"):
+                    print("pod", pod["metadata"]["name"], time.time(), flush=True)
+                    group.create_task(self._work(pod))
+
+    async def _watch_jobs(self, group: asyncio.TaskGroup) -> None:
+        async for event, job in self._events(self._jobs):
+            if event == "DELETED":
+                print("gone", job["metadata"]["name"], time.time(), flush=True)
+                group.create_task(self._collect(job))
+
+    async def _collect(self, job: dict[str, Any]) -> None:
+        for attempt in range(1, job.get("status", {}).get("attempt", 1) + 1):
+            name = f"{job['metadata']['name']}-a{attempt}"
+            for kind in ("pods", "secrets"):
+                await self._call("DELETE", f"{self._core}/{kind}/{name}?gracePeriodSeconds=0")
+
+    async def _work(self, pod: dict[str, Any]) -> None:
+        name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+        began = stamp()
+        async with self._at_once:
+            secret = await self._call("GET", f"{self._core}/secrets/{name}")
+            if secret is None or JOB_LABEL not in labels:
+                return
+            order = json.loads(base64.b64decode(secret["data"]["order.json"]))
+            attempt = int(labels[ATTEMPT_LABEL])
+            if not await self._status(name, running(began)):
+                return
+            await self._say(order, attempt, Started())
+        if self._run_s < 0:
+            return
+        await asyncio.sleep(self._run_s)
+        async with self._at_once:
+            await self._say(order, attempt, final(len(order["outputs"])))
+            await self._status(name, succeeded(began, stamp()))
+
+    async def _say(self, order: dict[str, Any], attempt: int, report: Report) -> None:
+        envelope = Envelope(
+            job_uuid=order["jobUuid"], attempt=attempt, token=order["token"], report=report
+        )
+        await asyncio.to_thread(apply_report, self._store, envelope)
+
+    async def _status(self, name: str, status: dict[str, Any]) -> bool:
+        path = f"{self._core}/pods/{name}/status"
+        return await self._call("PATCH", path, {"status": status}, headers=MERGE) is not None
+
+    async def _call(
+        self, method: str, path: str, body: Any = None, headers: Any = None
+    ) -> dict[str, Any] | None:
+        """None when there is no such object."""
+        data = None if body is None else json.dumps(body)
+        while True:
+            async with self._session.request(method, path, data=data, headers=headers) as answer:
+                if answer.status == 404:
+                    return None
+                if answer.status != 429:
+                    answer.raise_for_status()
+                    found: dict[str, Any] = await answer.json()
+                    return found
+            await asyncio.sleep(0.5)  # the server begins to serve a kind, or is busy
+
+    async def _events(self, path: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        while True:
+            listed = await self._call("GET", path)
+            assert listed is not None
+            for item in listed["items"]:
+                yield "ADDED", item
+            version = listed["metadata"]["resourceVersion"]
+            query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "600"}
+            try:
+                async with self._session.get(path, params=query, timeout=None) as stream:
+                    async for line in stream.content:
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            break
+                        yield event["type"], event["object"]
+            except (aiohttp.ClientError, TimeoutError):
+                await asyncio.sleep(0.2)
+
+
+def stamp() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def main(
+    server: str, tls: ssl.SSLContext, store: Store, namespace: str, run_s: float
+) -> None:
+    connector = aiohttp.TCPConnector(ssl=tls, limit=64)
+    async with aiohttp.ClientSession(server, connector=connector, read_bufsize=2**20) as session:
+        await StandIn(session, store, namespace, run_s).run()
+
+
+if __name__ == "__main__":
+    address, authority, certificate, key, where, seconds = sys.argv[1:]
+    context = ssl.create_default_context(cafile=authority)
+    context.load_cert_chain(certificate, key)
+    with open_store(DatabaseSettings(), SecretSettings()) as record:
+        asyncio.run(main(address, context, record, where, float(seconds)))

@@ -64,7 +64,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 
 def is_inside_an_image(path: Path) -> bool:
     """Paths of an image or a container are the same everywhere."""
-    return path.name == "Dockerfile" or path.parts[0] == "k8s"
+    return path.name == "Dockerfile" or path.parts[0] in ("k8s", "overlays")
 
 
 def is_code(path: Path) -> bool:

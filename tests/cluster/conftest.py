@@ -1,21 +1,20 @@
 """
 The clusters of a run, and what they have to say about a test that failed.
 
-`api` is an API server with our resources, ready in seconds; `cluster` has two nodes. Both are
-shared: a test leaves no object behind that another could stumble over, or works in `namespace`.
+`api` is an API server with our resources, ready in seconds; `cluster` has two nodes; `service` is
+another one with the whole service in it. All are shared: a test leaves no object behind that
+another could stumble over, or works in `namespace`.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.cluster.deployment import Deployment, apply_crds, deployed
 from tests.harness.cluster import Cluster
-
-CRDS = Path(__file__).parents[2] / "crds"
 
 _numbers = itertools.count(1)
 
@@ -36,6 +35,13 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Two nodes with the Kubernetes-native set-up in them, and servers that its Pods reach."""
+    with deployed(tmp_path_factory.mktemp("deployment")) as deployment:
+        yield deployment
+
+
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """An empty namespace in which Pods may start at once; everything in it goes with the test."""
@@ -45,17 +51,14 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def apply_crds(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "-f", CRDS)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", CRDS)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    used = getattr(item, "funcargs", {}).get("cluster")
+    arguments = getattr(item, "funcargs", {})
+    service = arguments.get("service")
+    used = service.cluster if isinstance(service, Deployment) else arguments.get("cluster")
     if report.failed and isinstance(used, Cluster):
         report.sections.append(("Pods and events of the cluster", used.describe()))
     return report

@@ -15,7 +15,6 @@ from urllib.error import HTTPError
 import requests
 import yaml
 
-from tests.cluster.conftest import apply_crds
 from tests.harness.cluster import Cluster
 from tests.harness.commands import CommandFailed
 from tests.harness.processes import REPOSITORY
@@ -31,6 +30,17 @@ API_KEY = "enc_firstkey_only-for-the-tests-of-this-project"
 RETENTION_S = 8  # long enough to be looked at, short enough to be waited for
 POLL_S = 0.1
 
+CRDS = REPOSITORY / "crds"
+# Of the parts' own accounts alone: the clusters' controllers would fill a disk.
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived", "ResponseStarted"],
+    "rules": [
+        {"level": "Metadata", "userGroups": [f"system:serviceaccounts:{NAMESPACE}"]},
+        {"level": "None"},
+    ],
+}
 JOBS = f"/apis/encoder.dev/v1alpha1/namespaces/{NAMESPACE}/transcodejobs"
 
 
@@ -43,6 +53,8 @@ class Deployment:
     ftp: FtpServer
     http: HttpServer
     webhooks: WebhookReceiver
+    audit: Path
+    """What the parts asked of the API server, a JSON document a line."""
     url: str = ""
 
     # --- As a REST client ----------------------------------------------------------------------
@@ -123,8 +135,13 @@ def condition(resource: Mapping[str, Any] | None, type_: str) -> tuple[str, str]
 def deployed(folder: Path) -> Iterator[Deployment]:
     """A cluster of two nodes in which the service is ready."""
     images = build_for_cluster()
+    policy, audit = folder / "audit.yaml", folder / "audit.log"
+    policy.write_text(yaml.safe_dump(AUDIT))
+    flags = {"kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"]}
     with ExitStack() as stack:
-        cluster = stack.enter_context(Cluster(nodes=2, images=images))
+        cluster = stack.enter_context(
+            Cluster(nodes=2, images=images, flags=flags, enforce_policies=True)
+        )
         host = str(cluster.machine)
         for name in ("mysql", "s3", "ftp"):
             (folder / name).mkdir()
@@ -136,6 +153,7 @@ def deployed(folder: Path) -> Iterator[Deployment]:
             ftp=stack.enter_context(ftp_server(folder / "ftp", host=host)),
             http=stack.enter_context(HttpServer(host=host)),
             webhooks=stack.enter_context(WebhookReceiver(host=host)),
+            audit=audit,
         )
         # In the order that k8s/kustomization.yaml says.
         apply_crds(cluster)
@@ -153,7 +171,9 @@ def deployed(folder: Path) -> Iterator[Deployment]:
         }
         literals = [f"--from-literal={name}={value}" for name, value in settings.items()]
         deployment.kubectl("create", "secret", "generic", "encoder-env", *literals)
-        cluster.kubectl("apply", "-k", write_overlay(folder / "overlay"))
+        cluster.kubectl(
+            "apply", "-k", write_overlay(folder / "overlay", host=host, database_port=database.port)
+        )
         for name in ("encoder-api", "encoder-operator", "encoder-webhooks"):
             try:
                 deployment.kubectl("rollout", "status", f"deployment/{name}", "--timeout=90s")
@@ -165,8 +185,13 @@ def deployed(folder: Path) -> Iterator[Deployment]:
         yield deployment
 
 
-def write_overlay(folder: Path) -> Path:
-    """What an admin keeps beside our base: the names of images, and a setting or two."""
+def apply_crds(cluster: Cluster) -> None:
+    cluster.kubectl("apply", "-f", CRDS)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", CRDS)
+
+
+def write_overlay(folder: Path, *, host: str, database_port: int) -> Path:
+    """What an admin keeps beside our base: images, settings, and ways through the network."""
     folder.mkdir()
     variables = {
         "ENCODER_OPERATOR_WORKER_IMAGE": "localhost/encoder-worker:dev",
@@ -176,7 +201,7 @@ def write_overlay(folder: Path) -> Path:
         "ENCODER_OPERATOR_MEMORY": "512Mi",
         "ENCODER_OPERATOR_SCRATCH": "1Gi",
     }
-    patch = {
+    operator = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "encoder-operator"},
@@ -193,16 +218,35 @@ def write_overlay(folder: Path) -> Path:
             }
         },
     }
+    allowed = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "encoder-worker-images"},
+        "data": {"prefixes": "localhost/encoder-worker:\n"},
+    }
+    servers = {"ipBlock": {"cidr": f"{host}/32"}}
     images = [
         {"name": f"your-registry/{name}", "newName": f"localhost/{name}", "newTag": "dev"}
-        for name in ("encoder", "encoder-operator")
+        for name in ("encoder-api", "encoder-operator")
     ]
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [os.path.relpath(REPOSITORY / "k8s", folder.resolve())],
         "images": images,
-        "patches": [{"patch": yaml.safe_dump(patch)}],
+        "patches": [
+            {"patch": yaml.safe_dump(operator)},
+            {"patch": yaml.safe_dump(allowed)},
+            change("database", "replace", "/spec/egress/0/ports/0/port", database_port),
+            change("worker-internet", "add", "/spec/egress/0/to/-", servers),
+            change("webhooks-internet", "add", "/spec/egress/0/to/-", servers),
+        ],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
     return folder
+
+
+def change(policy: str, how: str, path: str, value: object) -> dict[str, object]:
+    """A patch of one NetworkPolicy."""
+    patch = yaml.safe_dump([{"op": how, "path": path, "value": value}])
+    return {"target": {"kind": "NetworkPolicy", "name": policy}, "patch": patch}

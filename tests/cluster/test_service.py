@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.deployment import RETENTION_S, Deployment, condition, deployed
+from tests.cluster.deployment import RETENTION_S, Deployment, condition
 from tests.servers.s3 import S3Bucket
 
 CLIP = "h264_320x180_25p_2s_stereo.mp4"
@@ -18,12 +18,6 @@ LONG_CLIP = "h264_640x360_25p_20s_stereo.mp4"
 ENDED = {"completed", "failed", "canceled"}
 
 Clip = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with deployed(tmp_path_factory.mktemp("deployment")) as deployment:
-        yield deployment
 
 
 @pytest.fixture

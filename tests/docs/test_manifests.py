@@ -7,6 +7,7 @@ import inspect
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +16,20 @@ import yaml
 
 from encoder_api.endpoints import OPERATIONS
 from encoder_cli.__main__ import app
-from encoder_core.names import GROUP, VERSION
+from encoder_core.egress import Dialler
+from encoder_core.names import (
+    ATTEMPT_LABEL,
+    CREDENTIALS_PREFIX,
+    GROUP,
+    JOB_LABEL,
+    POOL_LABEL,
+    VERSION,
+)
 from encoder_operator import kube
 from encoder_operator.settings import OperatorSettings
 from tests.docs.render import ROOT, all_variables
-from tests.harness.project_images import DOCKERFILES
+from tests.harness.policies import matches
+from tests.harness.project_images import NATIVE, RECIPES
 
 K8S = ROOT / "k8s"
 COMMANDS = {
@@ -60,8 +70,10 @@ def environment(name: str) -> dict[str, str]:
 
 
 def test_every_file_is_one_that_a_test_reads() -> None:
-    of_the_base = {"kustomization", "namespace", "pool-default", "rbac"}
-    assert {path.stem for path in K8S.iterdir()} == {*STANDALONE, *of_the_base}
+    of_the_base = {Path(name).stem for name in kustomization()["resources"]}
+    files = {path.stem for path in K8S.glob("*.yaml")}
+    assert files == {*STANDALONE, *of_the_base, "kustomization"}
+    assert {path.name for path in K8S.iterdir() if path.is_dir()} == {"monitoring"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -85,7 +97,7 @@ def test_its_image_is_one_that_this_tree_builds(name: str) -> None:
     images = {container(name)["image"], *environment(name).values()}
     ours = [image.partition("/") for image in images if image.startswith("your-registry/")]
     assert ours
-    assert {rest.partition(":")[0] for _, _, rest in ours} <= set(DOCKERFILES)
+    assert {rest.partition(":")[0] for _, _, rest in ours} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", STANDALONE)
@@ -213,13 +225,141 @@ def test_the_readme_says_the_same_commands() -> None:
 
 
 def test_keys_are_on_in_the_base() -> None:
-    (patch,) = kustomization()["patches"]
-    target = named(patch["target"]["kind"], patch["target"]["name"])
-    changed = yaml.safe_load(patch["patch"])
+    keys, _ = kustomization()["patches"]
+    target = named(keys["target"]["kind"], keys["target"]["name"])
+    changed = yaml.safe_load(keys["patch"])
     (before,) = target["spec"]["template"]["spec"]["containers"]
     (after,) = changed["spec"]["template"]["spec"]["containers"]
     assert changed["metadata"]["name"] == target["metadata"]["name"]
     assert after == {"name": before["name"], "env": [{"name": "ENCODER_AUTH", "value": "keys"}]}
+
+
+def test_the_service_comes_before_its_workers_where_nodes_are_full() -> None:
+    _, priority = kustomization()["patches"]
+    ((change),) = yaml.safe_load(priority["patch"])
+    service = named("PriorityClass", change["value"])
+    pool = named("TranscodePool", "default")["spec"]["podTemplate"]["priorityClassName"]
+    worker = named("PriorityClass", pool)
+    assert service["value"] > worker["value"]
+    assert worker["preemptionPolicy"] == "Never"
+
+
+def test_a_drain_leaves_an_api() -> None:
+    budget = named("PodDisruptionBudget", "encoder-api")["spec"]
+    labels = pod_template("encoder-api")["metadata"]["labels"]
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+    assert 0 < budget["minAvailable"] < documents("encoder-api")[0]["spec"]["replicas"]
+
+
+def test_the_native_set_up_needs_no_image_but_three() -> None:
+    images = {
+        container(Path(name).stem)["image"]
+        for name in kustomization()["resources"]
+        if Path(name).stem in STANDALONE
+    }
+    images.add(environment("encoder-operator")["ENCODER_OPERATOR_WORKER_IMAGE"])
+    assert {image.partition("/")[2].partition(":")[0] for image in images} == set(NATIVE)
+
+
+def test_the_policy_allows_the_image_that_the_operator_starts() -> None:
+    prefixes = named("ConfigMap", "encoder-worker-images")["data"]["prefixes"].split()
+    image = environment("encoder-operator")["ENCODER_OPERATOR_WORKER_IMAGE"]
+    assert any(image.startswith(prefix) for prefix in prefixes)
+
+
+@pytest.mark.parametrize("policy", ["encoder-worker-pods", "encoder-transcodejobs"])
+def test_a_policy_is_bound_where_the_namespace_says_so_and_fails_closed(policy: str) -> None:
+    binding = named("ValidatingAdmissionPolicyBinding", policy)["spec"]
+    assert binding["policyName"] == policy
+    assert binding["validationActions"] == ["Deny"]
+    wanted = binding["matchResources"]["namespaceSelector"]["matchLabels"]
+    namespace = named("Namespace", kustomization()["namespace"])
+    assert wanted.items() <= namespace["metadata"]["labels"].items()
+    assert named("ValidatingAdmissionPolicy", policy)["spec"]["failurePolicy"] == "Fail"
+
+
+def test_policies_know_the_names_of_the_code() -> None:
+    text = (K8S / "policies.yaml").read_text()
+    accounts = {pod_template("encoder-operator")["spec"]["serviceAccountName"]}
+    accounts.add(OperatorSettings.model_fields["worker_service_account"].default)
+    assert set(re.findall(r"'(?::?)(encoder-(?:operator|worker))'", text)) <= accounts
+    labels = set(re.findall(r"'(encoder\.dev/\w+)'", text)) - {"encoder.dev/"}
+    assert labels == {JOB_LABEL, ATTEMPT_LABEL, POOL_LABEL}
+    assert CREDENTIALS_PREFIX in text
+
+
+# --- The network ---------------------------------------------------------------------------------
+
+
+def network_policies() -> list[Manifest]:
+    return [d for d in base() if d["kind"] == "NetworkPolicy"]
+
+
+def speaks_of(policy: Manifest, labels: dict[str, str]) -> bool:
+    return matches(policy["spec"]["podSelector"], labels)
+
+
+def test_nothing_is_allowed_that_no_policy_allows() -> None:
+    assert named("NetworkPolicy", "default-deny")["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("encoder-api", {"default-deny", "dns", "database", "encoder-api"}),
+        ("encoder-operator", {"default-deny", "dns", "database", "encoder-operator"}),
+        ("encoder-webhooks", {"default-deny", "dns", "database", "webhooks-internet"}),
+        ("encoder-retention", {"default-deny", "dns", "database"}),
+    ],
+)
+def test_each_part_has_its_policies(name: str, wanted: set[str]) -> None:
+    labels = pod_template(name)["metadata"]["labels"]
+    speaking = {p["metadata"]["name"] for p in network_policies() if speaks_of(p, labels)}
+    assert speaking == wanted
+
+
+def test_workers_have_theirs() -> None:
+    labels = {JOB_LABEL: "tj-x", "app.kubernetes.io/name": "encoder"}
+    speaking = {p["metadata"]["name"] for p in network_policies() if speaks_of(p, labels)}
+    assert speaking == {"default-deny", "dns", "worker-reports", "worker-internet"}
+
+
+@pytest.mark.parametrize("name", ["worker-internet", "webhooks-internet"])
+def test_the_internet_is_what_the_dialler_takes_for_it(name: str) -> None:
+    (rule,) = named("NetworkPolicy", name)["spec"]["egress"]
+    blocks = [peer["ipBlock"] for peer in rule["to"]]
+    allowed = [ip_network(block["cidr"]) for block in blocks]
+    refused = [ip_network(cidr) for block in blocks for cidr in block["except"]]
+
+    def reached(address: str) -> bool:
+        one = ip_address(address)
+        return any(one in net for net in allowed) and not any(one in net for net in refused)
+
+    public = ("1.1.1.1", "52.95.110.1", "2606:4700::1111")
+    private = (
+        "10.0.0.1",
+        "172.20.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "127.0.0.1",
+        "224.0.0.1",
+        "fd00:ec2::254",
+        "fe80::1",
+        "::1",
+        "::ffff:10.0.0.1",
+    )
+    assert [address for address in public if not reached(address)] == []
+    assert [address for address in private if reached(address)] == []
+    dialler = Dialler()
+    assert all(dialler.is_allowed(address) for address in public)
+    assert not any(dialler.is_allowed(address) for address in private)
+
+
+# --- The pool and the accounts -------------------------------------------------------------------
 
 
 def test_the_pool_is_one_of_ours_and_the_one_that_jobs_name_by_default() -> None:

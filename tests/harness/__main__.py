@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.harness import binaries
 from tests.harness.cluster import Cluster, left_running, remove_left
 from tests.harness.images import base_image, sandbox_image
-from tests.harness.project_images import build_for_cluster, build_for_people
+from tests.harness.project_images import TRIAL, build_for_cluster, build_for_people
 from tests.harness.template import images_in_place
 
 
@@ -46,10 +46,10 @@ def up() -> None:
 
 def _start() -> Path:
     started = time.monotonic()
-    images = build_for_cluster()
+    images = build_for_cluster(TRIAL)
     _say(f"images: {', '.join(image.tag for image in images) or 'none'}", started)
     started = time.monotonic()
-    with Cluster(nodes=1, images=images) as cluster:
+    with Cluster(nodes=1, images=images, enforce_policies=True) as cluster:
         cluster.leave()
     _say("a cluster of one node runs", started)
     return cluster.kubeconfig

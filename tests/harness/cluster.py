@@ -10,7 +10,9 @@ The first needs no root and starts in seconds. The second needs root, and Pods r
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -50,13 +52,20 @@ class Cluster:
     """
     Starts on entry and is gone without a trace on exit, also when this process is killed.
 
-    `images` are those that Pods may use, besides `debian:bookworm-slim`.
+    `images` are those that Pods may use, besides `debian:bookworm-slim`. NetworkPolicies are
+    enforced where that is asked for: looking after them costs every test some CPU.
     """
 
     def __init__(
-        self, *, nodes: int = 0, images: Sequence[Image] = (), flags: Flags | None = None
+        self,
+        *,
+        nodes: int = 0,
+        images: Sequence[Image] = (),
+        flags: Flags | None = None,
+        enforce_policies: bool = False,
     ) -> None:
         self.nodes: list[Node] = []
+        self._enforce_policies = enforce_policies
         self._wanted = nodes
         self._images = images
         self._flags: Flags = flags or {}
@@ -245,6 +254,24 @@ class Cluster:
         network.route_services(addresses, self.nodes[0].addresses)
         for node in new:
             node.wait_ready(self._api)
+        if self._enforce_policies:
+            self._enforce()
+
+    def _enforce(self) -> None:
+        """Start the enforcer with the first nodes; it reads which there are."""
+        nodes = self._folder / "enforced-nodes.json"
+        started = nodes.exists()
+        fresh = nodes.with_suffix(".new")
+        fresh.write_text(json.dumps([node.holder.pid for node in self.nodes]))
+        fresh.rename(nodes)
+        if not started:
+            admin = self._api.admin
+            self._processes.start(
+                "enforcer",
+                *(sys.executable, "-m", "tests.harness.enforcer"),
+                *(self.url, self.authority, admin.with_suffix(".crt"), admin.with_suffix(".key")),
+                nodes,
+            )
 
     def _wait_for_account(self, namespace: str) -> None:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"

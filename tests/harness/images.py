@@ -73,7 +73,12 @@ def sandbox_image() -> Image:
 
 
 def build_image(
-    dockerfile: Path, tag: str, *, context: Path, arguments: Mapping[str, str] | None = None
+    dockerfile: Path,
+    tag: str,
+    *,
+    context: Path,
+    target: str | None = None,
+    arguments: Mapping[str, str] | None = None,
 ) -> Image:
     """
     Build an image. What did not change since the last time comes from buildah's own cache.
@@ -91,6 +96,7 @@ def build_image(
             *("build", "--isolation=chroot", "--pull-never", "--layers", "--quiet"),
             *_machine_mounts(Path(folder)),
             *(f"--build-arg={name}={value}" for name, value in values.items()),
+            *([f"--target={target}"] if target else []),
             *("--iidfile", image_id, "--tag", tag, "--file", dockerfile, context),
         )
         return Image(tag, image_id.read_text().strip().removeprefix("sha256:"))

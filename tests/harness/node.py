@@ -21,6 +21,7 @@ from tests.harness import binaries, network
 from tests.harness.addresses import Addresses, NodeAddresses
 from tests.harness.commands import CommandFailed, run
 from tests.harness.control_plane import ApiServer, Flags
+from tests.harness.policies import TABLE
 from tests.harness.processes import Process, Processes
 from tests.harness.traces import cgroup_roots, tracking_root
 
@@ -138,6 +139,15 @@ class Node:
             )
         except CommandFailed as error:
             raise OSError(str(error)) from error  # "not yet" to those who wait
+
+    def filters(self, address: str) -> bool:
+        """Whether the enforcer of NetworkPolicies knows the Pod with this address here."""
+        chain = f"egress_{address.replace('.', '_')}"
+        try:
+            run(*self._enter(), "nft", "list", "chain", "inet", TABLE, chain)
+        except CommandFailed:
+            return False
+        return True
 
     def cut_off(self) -> None:
         """Pull the cable: the node's containers go on, and nobody hears of them."""

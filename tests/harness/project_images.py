@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from tests.harness.commands import run
 from tests.harness.images import Image, build_image, forget_old_builds
@@ -13,40 +14,56 @@ from tests.harness.processes import REPOSITORY
 # Names the machine itself as the registry, so that nobody pulls a stranger's image by mistake.
 PREFIX = "localhost"
 TAG = "dev"
-DOCKERFILES: Mapping[str, str] = {
-    "encoder": "Dockerfile",
-    "encoder-operator": "operator/Dockerfile",
-    "encoder-worker": "worker-image/Dockerfile",
+
+
+class Recipe(NamedTuple):
+    """The context is always the whole repository."""
+
+    dockerfile: str
+    target: str | None = None
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "encoder-api": Recipe("Dockerfile", "api"),
+    "encoder-operator": Recipe("operator/Dockerfile"),
+    "encoder-worker": Recipe("worker-image/Dockerfile"),
+    "encoder": Recipe("Dockerfile"),
+    "encoder-trial": Recipe("overlays/development/Dockerfile"),
 }
-"""Every image and its Dockerfile; the context is always the whole repository."""
+"""Every image of the project."""
+NATIVE = ("encoder-api", "encoder-operator", "encoder-worker")
+"""What the Kubernetes-native set-up needs of them."""
+TRIAL = (*NATIVE, "encoder-trial")
+"""And what overlays/development needs."""
 
 
-def build_for_cluster() -> list[Image]:
+def build_for_cluster(names: Sequence[str] = NATIVE) -> list[Image]:
     """With buildah always, because it is buildah's images that nodes of the tests are given."""
-    return list(_with_buildah())
+    return list(_with_buildah(names))
 
 
 def build_for_people() -> Iterator[str]:
     """Build all; a line for each: its tag, its size, and who holds it."""
     if not _docker_runs():
-        for image in _with_buildah():
+        for image in _with_buildah(tuple(RECIPES)):
             yield f"{image.tag}  {image.size}  (buildah)"
         return
-    for name, dockerfile in _existing().items():
+    for name, recipe in RECIPES.items():
         tag = _tag(name)
-        run("docker", "build", "--file", REPOSITORY / dockerfile, "--tag", tag, REPOSITORY)
+        target = ["--target", recipe.target] if recipe.target else []
+        file = REPOSITORY / recipe.dockerfile
+        run("docker", "build", "--file", file, *target, "--tag", tag, REPOSITORY)
         size = run("docker", "image", "inspect", "--format", "{{.Size}}", tag)
         yield f"{tag}  {int(size) / 1e6:.0f} MB  (docker)"
 
 
-def _with_buildah() -> Iterator[Image]:
-    for name, dockerfile in _existing().items():
-        yield build_image(REPOSITORY / dockerfile, _tag(name), context=REPOSITORY)
+def _with_buildah(names: Sequence[str]) -> Iterator[Image]:
+    for name in names:
+        recipe = RECIPES[name]
+        yield build_image(
+            REPOSITORY / recipe.dockerfile, _tag(name), context=REPOSITORY, target=recipe.target
+        )
     forget_old_builds()
-
-
-def _existing() -> dict[str, str]:
-    return {name: file for name, file in DOCKERFILES.items() if (REPOSITORY / file).exists()}
 
 
 def _tag(name: str) -> str:

@@ -1,0 +1,383 @@
+"""What the base lets whom do, by a real API server: rights, Pod Security, admission policies."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from encoder_operator.pods import PodSettings, build_pod
+from encoder_operator.policy import PoolPolicy
+from encoder_operator.seen import JobSeen
+from encoder_operator.sizing import Sizes
+from tests.harness.cluster import Cluster
+from tests.harness.commands import CommandFailed
+from tests.harness.processes import REPOSITORY
+
+NAMESPACE = "encoder"
+OPERATOR = f"system:serviceaccount:{NAMESPACE}:encoder-operator"
+IMAGE = "your-registry/encoder-worker:v0.1.0"
+SIZES = Sizes(cpu_m=1000, memory=2**30, memory_limit=2**31, scratch=2**32)
+UUID = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
+JOB = {
+    "source": {"kind": "https", "url": "https://media.example/clip.mov"},
+    "outputs": [
+        {
+            "container": "mp4",
+            "destination": {"kind": "s3", "bucket": "out", "path": "clip.mp4"},
+        }
+    ],
+}
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def base(api: Cluster) -> Iterator[Cluster]:
+    """An API server with the base in it. No controllers: what is admitted stays as it is."""
+    api.kubectl("apply", "-k", REPOSITORY / "k8s")
+    wait_for_policies(api)
+    yield api
+    api.kubectl("delete", "-k", REPOSITORY / "k8s", "--wait=false")
+
+
+def wait_for_policies(cluster: Cluster) -> None:
+    """A policy counts a second or so after it was applied; then a bare Pod is refused by each."""
+
+    def counts() -> bool:
+        refused = []
+        for body in (worker(), resource(jobUID=UUID)):
+            try:
+                cluster.kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(body))
+            except CommandFailed as error:
+                refused.append("ValidatingAdmissionPolicy" in str(error))
+        return refused == [True, True]
+
+    cluster.api_server.wait_until(counts)
+
+
+def worker(*, by_hand: bool = False) -> dict[str, Any]:
+    """The Pod that the operator makes."""
+    job = replace(JobSeen.known("mine", "4a8f7a4e-0000-4000-8000-000000000000"), pool="default")
+    if by_hand:
+        job = replace(job, spec={"credentialsSecretRef": {"name": "encoder-creds-media"}})
+    pod = build_pod(job, 1, PodSettings(image=IMAGE), PoolPolicy(), SIZES)
+    pod["metadata"]["namespace"] = NAMESPACE
+    return pod
+
+
+def resource(name: str = "", **spec: Any) -> dict[str, Any]:
+    name = name or (f"tj-{spec['jobUID']}" if "jobUID" in spec else "by-hand")
+    return {
+        "apiVersion": "encoder.dev/v1alpha1",
+        "kind": "TranscodeJob",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {**JOB, **spec},
+    }
+
+
+def try_to_create(cluster: Cluster, body: dict[str, Any], *, by: str | None = None) -> None:
+    who = [f"--as={by}"] if by else []
+    cluster.kubectl("create", "--dry-run=server", "-f", "-", *who, text=json.dumps(body))
+
+
+# --- Pods of workers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["of the API", "with a Secret of its own"])
+def test_the_operator_makes_the_pod_of_a_worker(base: Cluster, *, by_hand: bool) -> None:
+    try_to_create(base, worker(by_hand=by_hand), by=OPERATOR)
+
+
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    only: dict[str, Any] = pod["spec"]["containers"][0]
+    return only
+
+
+def mount(pod: dict[str, Any], volume: dict[str, Any]) -> None:
+    pod["spec"]["volumes"].append({"name": "more", **volume})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        pytest.param(
+            lambda pod: container(pod).update(image="docker.io/someone/miner:latest"),
+            "the image of a worker must begin with one of the prefixes in the ConfigMap "
+            "encoder-worker-images: your-registry/encoder-worker:",
+            id="a foreign image",
+        ),
+        pytest.param(
+            lambda pod: pod["metadata"].pop("labels"),
+            "a worker's Pod has the labels",
+            id="no labels",
+        ),
+        pytest.param(
+            lambda pod: pod["metadata"].update(name="something"),
+            "a worker's Pod has the labels",
+            id="another name",
+        ),
+        pytest.param(
+            lambda pod: pod["metadata"].pop("ownerReferences"),
+            "owned by its TranscodeJob",
+            id="no owner",
+        ),
+        pytest.param(
+            lambda pod: pod["spec"].update(automountServiceAccountToken=True),
+            "no token for the API server",
+            id="a token",
+        ),
+        pytest.param(
+            lambda pod: pod["spec"].update(serviceAccountName="encoder-operator"),
+            "an account without rights",
+            id="the operator's own account",
+        ),
+        pytest.param(
+            lambda pod: container(pod)["securityContext"].update(readOnlyRootFilesystem=False),
+            "a worker runs restricted",
+            id="a root that can be written to",
+        ),
+        pytest.param(
+            lambda pod: mount(pod, {"secret": {"secretName": "encoder-env"}}),
+            "no other Secret",
+            id="the Secret of the service",
+        ),
+        pytest.param(
+            lambda pod: mount(
+                pod, {"projected": {"sources": [{"secret": {"name": "encoder-env"}}]}}
+            ),
+            "no other Secret",
+            id="the Secret of the service, projected",
+        ),
+        pytest.param(
+            lambda pod: mount(
+                pod, {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+            ),
+            "no other Secret",
+            id="a projected token for the API server",
+        ),
+        pytest.param(
+            lambda pod: container(pod).update(envFrom=[{"secretRef": {"name": "encoder-env"}}]),
+            "no other Secret",
+            id="the Secret of the service as variables",
+        ),
+        pytest.param(
+            lambda pod: mount(pod, {"hostPath": {"path": "/"}}),
+            "restricted volume types|no other Secret",
+            id="the node's disk",
+        ),
+        pytest.param(
+            lambda pod: container(pod)["securityContext"].update(privileged=True),
+            "privileged",
+            id="privileges",
+        ),
+        pytest.param(
+            lambda pod: pod["spec"].update(hostNetwork=True),
+            "hostNetwork|a worker runs restricted",
+            id="the node's network",
+        ),
+    ],
+)
+def test_not_even_the_operator_makes_another_pod(base: Cluster, change: Change, why: str) -> None:
+    pod = worker()
+    change(pod)
+    with pytest.raises(CommandFailed, match=re.escape(why).replace(r"\|", "|")):
+        try_to_create(base, pod, by=OPERATOR)
+
+
+def test_nobody_else_makes_the_pod_of_a_worker(base: Cluster) -> None:
+    with pytest.raises(CommandFailed, match="only the operator makes Pods of workers"):
+        try_to_create(base, worker())
+
+
+def test_nobody_else_uses_the_account_of_workers(base: Cluster) -> None:
+    pod = worker()
+    pod["metadata"] = {"name": "pretends", "namespace": NAMESPACE}
+    with pytest.raises(CommandFailed, match="only the operator makes Pods of workers"):
+        try_to_create(base, pod)
+
+
+def test_a_worker_stays_what_it_is(base: Cluster) -> None:
+    body = json.dumps(worker())
+    base.kubectl("create", "-f", "-", f"--as={OPERATOR}", text=body)
+    say = ("-n", NAMESPACE, "pod/mine-a1")
+    base.kubectl("annotate", *say, "note=looked-at")
+    with pytest.raises(CommandFailed, match=re.escape("labels of encoder.dev stay as they are")):
+        base.kubectl("label", "--overwrite", *say, "encoder.dev/pool=other")
+    with pytest.raises(CommandFailed, match="the image of a worker must begin with"):
+        base.kubectl("set", "image", *say, "worker=docker.io/someone/miner:latest")
+    base.kubectl("delete", *say, "--force", "--grace-period=0")
+
+
+def pod_of_the_api() -> dict[str, Any]:
+    deployment, _ = yaml.safe_load_all((REPOSITORY / "k8s" / "encoder-api.yaml").read_text())
+    template = copy.deepcopy(deployment["spec"]["template"])
+    metadata = {**template["metadata"], "name": "encoder-api-x", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}
+
+
+@pytest.fixture(scope="module")
+def other_pod(base: Cluster) -> dict[str, Any]:
+    """A Pod of the API, with an account as a controller would have made by now."""
+    metadata = {"name": "someone", "namespace": NAMESPACE}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    base.kubectl("apply", "-f", "-", text=json.dumps(account))
+    pod = pod_of_the_api()
+    pod["spec"]["serviceAccountName"] = "someone"
+    return pod
+
+
+def test_pods_that_are_no_workers_are_not_asked(base: Cluster, other_pod: dict[str, Any]) -> None:
+    try_to_create(base, other_pod)
+
+
+def test_no_pod_becomes_a_worker_later(base: Cluster, other_pod: dict[str, Any]) -> None:
+    base.kubectl("create", "-f", "-", text=json.dumps(other_pod))
+    with pytest.raises(CommandFailed, match=r"a worker's Pod has the labels|stay as they are"):
+        base.kubectl("label", "-n", NAMESPACE, "pod/encoder-api-x", "encoder.dev/job=mine")
+    base.kubectl("delete", "-n", NAMESPACE, "pod/encoder-api-x", "--force", "--grace-period=0")
+
+
+def test_the_namespace_runs_nothing_that_is_not_restricted(
+    base: Cluster, other_pod: dict[str, Any]
+) -> None:
+    pod = copy.deepcopy(other_pod)
+    pod["spec"]["securityContext"] = {"runAsUser": 0}
+    with pytest.raises(CommandFailed, match='violates PodSecurity "restricted:latest"'):
+        try_to_create(base, pod)
+
+
+def test_without_the_list_of_images_no_worker_starts(base: Cluster) -> None:
+    base.kubectl("delete", "-n", NAMESPACE, "configmap/encoder-worker-images")
+    with pytest.raises(CommandFailed, match="encoder-worker-pods"):
+        try_to_create(base, worker(), by=OPERATOR)
+    base.kubectl("apply", "-n", NAMESPACE, "-f", REPOSITORY / "k8s" / "policies.yaml")
+
+    def allowed() -> bool:
+        try:
+            try_to_create(base, worker(), by=OPERATOR)
+        except CommandFailed:
+            return False
+        return True
+
+    base.api_server.wait_until(allowed)  # the policy learns of its list a moment later
+
+
+# --- TranscodeJobs -------------------------------------------------------------------------------
+
+
+def test_a_job_by_hand_and_one_of_the_operator_are_admitted(base: Cluster) -> None:
+    try_to_create(base, resource())
+    try_to_create(base, resource(credentialsSecretRef={"name": "encoder-creds-media"}))
+    try_to_create(base, resource(jobUID=UUID), by=OPERATOR)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        pytest.param(
+            resource(jobUID=UUID), "spec.jobUID is set by the operator", id="a job of the API"
+        ),
+        pytest.param(
+            resource(name=f"tj-{UUID}"), "names that begin with tj-", id="the name of such a job"
+        ),
+        pytest.param(
+            resource(credentialsSecretRef={"name": "encoder-env"}),
+            "encoder-creds-",
+            id="credentials that are somebody else's",
+        ),
+    ],
+)
+def test_a_job_by_hand_is_refused_what_is_not_its_own(
+    base: Cluster, body: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(CommandFailed, match=why):
+        try_to_create(base, body)
+
+
+def test_the_policy_alone_refuses_foreign_credentials(base: Cluster) -> None:
+    """Also with the resources of a day when their schema did not."""
+    crd = yaml.safe_load((REPOSITORY / "crds" / "transcodejobs.yaml").read_text())
+    loose = copy.deepcopy(crd)
+    reference = loose["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    name = reference["properties"]["credentialsSecretRef"]["properties"]["name"]
+    del name["pattern"]
+    base.kubectl("apply", "-f", "-", text=json.dumps(loose))
+    foreign = resource(credentialsSecretRef={"name": "encoder-env"})
+
+    def refused_by_the_policy() -> bool:
+        with pytest.raises(CommandFailed) as caught:
+            try_to_create(base, foreign)
+        return "ValidatingAdmissionPolicy 'encoder-transcodejobs'" in str(caught.value)
+
+    base.api_server.wait_until(refused_by_the_policy)
+    base.kubectl("apply", "-f", "-", text=json.dumps(crd))
+
+
+def test_policies_hold_only_where_a_namespace_says_so(base: Cluster) -> None:
+    base.kubectl("create", "namespace", "elsewhere")
+    body = resource(jobUID=UUID)
+    body["metadata"]["namespace"] = "elsewhere"
+    try_to_create(base, body)
+
+
+# --- People --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_call(base: Cluster) -> Callable[..., str]:
+    """kubectl as somebody who has the Role for being on call, bound as rbac.yaml says."""
+    text = (REPOSITORY / "k8s" / "rbac.yaml").read_text()
+    command = re.search(r"kubectl (create rolebinding on-call .+)--group=your-group", text)
+    assert command is not None
+    base.kubectl(*command[1].split(), "--group=the-on-call")
+    base.kubectl("create", "-f", "-", text=json.dumps(resource()))  # kubectl deletes what it finds
+    kubeconfig = base.kubeconfig_for("anna", "the-on-call")
+
+    def kubectl(*arguments: str) -> str:
+        return base.kubectl(f"--kubeconfig={kubeconfig}", "-n", NAMESPACE, *arguments)
+
+    return kubectl
+
+
+def test_who_is_on_call_scales_pools_and_looks(base: Cluster, on_call: Callable[..., str]) -> None:
+    on_call("scale", "tp/default", "--replicas=9")
+    path = f"/apis/encoder.dev/v1alpha1/namespaces/{NAMESPACE}/transcodepools/default"
+    assert base.get(path)["spec"]["maxConcurrency"] == 9
+    on_call("get", "tj,tp")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'patch tp/default --type=merge -p {"spec":{"stopPolicy":"Hold"}}',
+        "delete tp/default",
+        "create -f job.json --dry-run=server",
+        "delete tj --all",
+        "get secrets",
+        "get pods",
+        "create rolebinding more --role=encoder-operator --user=anna",
+    ],
+)
+def test_who_is_on_call_may_nothing_else(
+    on_call: Callable[..., str], command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "job.json").write_text(json.dumps(resource()))
+    words = command.replace("job.json", str(tmp_path / "job.json")).split()
+    with pytest.raises(CommandFailed, match="forbidden"):
+        on_call(*words)
+
+
+# --- Overlays ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overlay", ["production", "development"])
+def test_an_overlay_is_admitted_as_it_is(base: Cluster, overlay: str) -> None:
+    base.kubectl("apply", "--dry-run=server", "-k", REPOSITORY / "overlays" / overlay)

@@ -1,0 +1,91 @@
+"""Alerts and dashboard speak of metrics that the code has, and each alert says what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.docs.render import DOCS, PARTS, ROOT
+
+MONITORING = ROOT / "k8s" / "monitoring"
+NAME: Final = re.compile(r"\b(?:encoder|transcode)_[a-z_]+\b")
+MADE: Final = re.compile(
+    r"(Counter|Gauge|Histogram|Summary|\w*MetricFamily)\(\s*\"((?:encoder|transcode)_[a-z_]+)\""
+)
+SERIES: Final = {
+    "Counter": ["_total"],
+    "CounterMetricFamily": ["_total"],
+    "Histogram": ["_bucket", "_count", "_sum"],
+    "HistogramMetricFamily": ["_bucket", "_count", "_sum"],
+}
+"""What a client adds to a metric's name."""
+
+
+def metrics_of_the_code() -> set[str]:
+    made = {
+        found
+        for part in PARTS
+        for file in (ROOT / part).glob("encoder_*/**/*.py")
+        for found in MADE.findall(file.read_text())
+    }
+    return {
+        name.removesuffix("_total") + ending
+        for kind, name in made
+        for ending in SERIES.get(kind, [""])
+    }
+
+
+def rules() -> list[dict[str, Any]]:
+    document = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+    return [rule for group in document["spec"]["groups"] for rule in group["rules"]]
+
+
+def expressions() -> Iterator[str]:
+    yield from (rule["expr"] for rule in rules())
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        yield from (target["expr"] for target in panel["targets"])
+
+
+def test_every_metric_that_is_looked_at_exists() -> None:
+    named = {name for expression in expressions() for name in NAME.findall(expression)}
+    assert named
+    assert named - metrics_of_the_code() == set()
+
+
+def test_every_alert_has_a_line_of_what_to_do_and_no_line_is_left_over() -> None:
+    page = (DOCS / "operations.md").read_text()
+    lines = re.findall(r"^\| `(Encoder\w+)` \|", page, re.MULTILINE)
+    assert sorted(lines) == sorted(rule["alert"] for rule in rules())
+
+
+def test_every_alert_says_how_bad_it_is_and_what_it_means() -> None:
+    for rule in rules():
+        assert rule["labels"]["severity"] in {"warning", "critical"}
+        assert rule["annotations"]["summary"].endswith(".")
+        assert rule["for"]
+
+
+def test_what_is_scraped_is_a_port_of_a_pod_of_ours() -> None:
+    monitors = list(yaml.safe_load_all((MONITORING / "scrape.yaml").read_text()))
+    for monitor in monitors:
+        name = monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"]
+        documents = yaml.safe_load_all((ROOT / "k8s" / f"{name}.yaml").read_text())
+        template = next(documents)["spec"]["template"]
+        ports = {
+            port["name"]
+            for container in template["spec"]["containers"]
+            for port in container.get("ports", [])
+        }
+        assert {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]} <= ports
+
+
+def test_the_folder_is_complete() -> None:
+    kustomization = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())
+    listed = set(kustomization["resources"]) | {"dashboard.json", "kustomization.yaml"}
+    assert {path.name for path in Path(MONITORING).iterdir()} == listed

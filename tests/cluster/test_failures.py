@@ -1,0 +1,289 @@
+"""What keeps a worker from its work on a real node, and what the record then says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from encoder_core.failures import Budget, kind_of
+from tests.cluster.deployment import NAMESPACE, Deployment, condition
+from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output
+
+Clip = Callable[[str], Path]
+
+MIB = 1024**2
+BIG_SOURCE_BYTES = 64 * MIB
+ONCE = {"app": 1, "infra": 1, "config": 1}
+"""The first failure ends the job, so that it can be read."""
+SLOW: dict[str, Any] = {"width": 1280, "height": 720, "upscale": True, "preset": "veryslow"}
+"""Of the long clip it is longer under way than the kubelet takes to notice anything."""
+
+
+def make_pool(service: Deployment, name: str, **spec: Any) -> None:
+    """A pool with one place, which the API knows."""
+    body = {
+        "apiVersion": "encoder.dev/v1alpha1",
+        "kind": "TranscodePool",
+        "metadata": {"name": name},
+        "spec": {"maxConcurrency": 1, **spec},
+    }
+    service.kubectl("apply", "-f", "-", text=json.dumps(body))
+
+    def known() -> bool:
+        pools = service.request("GET", "/pools").json()["pools"]
+        return name in {pool["name"] for pool in pools}
+
+    service.wait_for(f"the API knows the pool {name}", known)
+
+
+def submit(service: Deployment, pool: str, source: str, **output: Any) -> dict[str, Any]:
+    upload = {"kind": "http", "url": f"{service.http.url}/{pool}.mp4"}
+    return service.submit(
+        {
+            "source": {"kind": "http", "url": source},
+            "outputs": [an_output(upload, **output)],
+            "pool": pool,
+        }
+    )
+
+
+def wait_for_end(service: Deployment, number: int) -> dict[str, Any]:
+    service.wait_for(
+        f"job {number} ends", lambda: service.job(number)["status"] in ENDED, timeout_s=240
+    )
+    return service.job(number)
+
+
+def failures_of(job: Mapping[str, Any]) -> list[str | None]:
+    """The code of each attempt; None for one that did not fail."""
+    return [(attempt.get("failure") or {}).get("code") for attempt in job["attempts"]]
+
+
+@pytest.fixture(scope="module")
+def sources(service: Deployment, clip: Clip) -> dict[str, str]:
+    """
+    Clips by what is special about them.
+
+    The big one has nothing in most of its bytes: a box that players and ffmpeg skip.
+    """
+    long = clip(LONG_CLIP).read_bytes()
+    padding = BIG_SOURCE_BYTES.to_bytes(4, "big") + b"free" + bytes(BIG_SOURCE_BYTES - 8)
+    return {
+        "short": service.http.serve("/failures/short.mp4", clip(CLIP).read_bytes()),
+        "long": service.http.serve("/failures/long.mp4", long),
+        "big": service.http.serve("/failures/big.mp4", long + padding),
+    }
+
+
+# --- What ends a job -----------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    pool: dict[str, Any]
+    """What is wrong with it."""
+    source: str
+    output: dict[str, Any]
+    code: str
+    """How its job ends."""
+
+
+def with_image(image: str) -> dict[str, Any]:
+    return {"podTemplate": {"image": image}, "imagePullGraceSeconds": 0}
+
+
+ENDS = {
+    "no-such-image": Case(
+        with_image("localhost/encoder-worker:nobody-pushed-it"), "short", {}, "image_unavailable"
+    ),
+    "bad-image-name": Case(
+        with_image("localhost/encoder-worker:Not A Tag"), "short", {}, "image_unavailable"
+    ),
+    "no-worker-in-it": Case(
+        with_image("localhost/encoder-worker:empty"), "short", {}, "pod_invalid"
+    ),
+    "foreign-image": Case(
+        with_image("docker.io/someone/miner:latest"), "short", {}, "admission_denied"
+    ),
+    "too-slow": Case({"activeDeadlineSeconds": 8}, "long", SLOW, "deadline_exceeded"),
+    "small-disk": Case(
+        {"podTemplate": {"resources": {"limits": {"ephemeral-storage": "16Mi"}}}},
+        "big",
+        SLOW,
+        "capacity_disk",
+    ),
+}
+"""By the name of its pool."""
+
+
+@pytest.fixture(scope="module")
+def submitted(service: Deployment, sources: dict[str, str]) -> Iterator[dict[str, int]]:
+    """A job in each of those pools, all at once: most of them only wait for the kubelet."""
+    base = "docker.io/library/debian:bookworm-slim"
+    for node in service.cluster.nodes:
+        node.ctr("images", "tag", base, "localhost/encoder-worker:empty")
+    numbers = {}
+    for name, case in ENDS.items():
+        make_pool(service, name, retries=ONCE, **case.pool)
+        numbers[name] = submit(service, name, sources[case.source], **case.output)["id"]
+    yield numbers
+    for name in ENDS:
+        service.kubectl("delete", "tp", name, "--wait=false")
+
+
+@pytest.mark.parametrize(("pool", "code"), [(name, case.code) for name, case in ENDS.items()])
+def test_a_job_that_cannot_run_ends_and_says_why(
+    service: Deployment, submitted: dict[str, int], pool: str, code: str
+) -> None:
+    job = wait_for_end(service, submitted[pool])
+    assert (job["status"], failures_of(job)) == ("failed", [code])
+    assert job["failure"]["code"] == code
+    assert job["attempts"][0]["budget"] == kind_of(code).budget
+    assert not service.http.has(f"/{pool}.mp4")
+
+
+# --- What is borne until somebody helps ----------------------------------------------------------
+
+
+def test_a_job_for_which_no_node_is_right_says_so_and_starts_on_one_that_becomes_so(
+    service: Deployment, sources: dict[str, str]
+) -> None:
+    make_pool(service, "picky", podTemplate={"nodeSelector": {"encoder-tests/right": "yes"}})
+    accepted = submit(service, "picky", sources["short"])
+    name = f"tj-{accepted['uuid']}"
+    service.wait_for(
+        "its resource says that no node is right",
+        lambda: condition(service.resource(name), "Succeeded") == ("Unknown", "PodUnschedulable"),
+    )
+    said = service.kubectl("get", "tj", name, "-o", "jsonpath={.status.conditions[*].message}")
+    assert "didn't match Pod's node affinity/selector" in said
+    node = service.cluster.nodes[0].name
+    service.kubectl("label", "node", node, "encoder-tests/right=yes")
+    job = wait_for_end(service, accepted["id"])
+    service.kubectl("label", "node", node, "encoder-tests/right-")
+    assert (job["status"], failures_of(job)) == ("completed", [None])
+
+
+def test_a_job_over_the_quota_waits_for_it_and_is_charged_nothing(
+    service: Deployment, sources: dict[str, str]
+) -> None:
+    priority = {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": "encoder-tests-scarce"},
+        "value": 1,
+    }
+    scope = {"scopeName": "PriorityClass", "operator": "In", "values": ["encoder-tests-scarce"]}
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "scarce"},
+        "spec": {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [scope]}},
+    }
+    for body in (priority, quota):
+        service.kubectl("apply", "-f", "-", text=json.dumps(body))
+    path = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas/scarce"
+    service.wait_for("the quota counts", lambda: (service.maybe(path) or {})["status"].get("hard"))
+    make_pool(
+        service, "scarce", retries=ONCE, podTemplate={"priorityClassName": "encoder-tests-scarce"}
+    )
+    accepted = submit(service, "scarce", sources["short"])
+    service.wait_for(
+        "its first attempt met the quota",
+        lambda: failures_of(service.job(accepted["id"]))[:1] == ["quota_exceeded"],
+    )
+    assert service.job(accepted["id"])["status"] == "queued"
+    service.kubectl("delete", "resourcequota", "scarce")
+    job = wait_for_end(service, accepted["id"])
+    assert job["status"] == "completed"
+    assert {a["budget"] for a in job["attempts"] if a.get("failure")} == {Budget.CAPACITY}
+
+
+# --- What is tried again -------------------------------------------------------------------------
+
+
+def test_after_running_out_of_memory_the_next_pod_gets_more_of_it(
+    service: Deployment, sources: dict[str, str]
+) -> None:
+    make_pool(
+        service,
+        "tight",
+        memoryGrowth={"percent": 400},
+        podTemplate={"resources": {"limits": {"memory": "160Mi"}, "requests": {"memory": "160Mi"}}},
+    )
+    big = {"width": 1920, "height": 1080, "upscale": True, "preset": "veryslow"}
+    accepted = submit(service, "tight", sources["short"], **big)
+    second = f"tj-{accepted['uuid']}-a2"
+    pod = service.wait_for("a second Pod", lambda: service.pod(second), timeout_s=240)
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "640Mi"
+    job = wait_for_end(service, accepted["id"])
+    *short, last = failures_of(job)
+    assert (job["status"], set(short), last) == ("completed", {"capacity_memory"}, None)
+
+
+def begin_long(service: Deployment, pool: str, source: str) -> tuple[int, str]:
+    """A job that encodes, and the name of its Pod."""
+    accepted = submit(service, pool, source, width=640, height=360, preset="slower")
+    service.wait_for(
+        "it encodes", lambda: (service.job(accepted["id"])["progress"] or {}).get("percent", 0) > 1
+    )
+    return accepted["id"], f"tj-{accepted['uuid']}-a1"
+
+
+@pytest.mark.parametrize("how", ["deleted", "drained"])
+def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_own(
+    service: Deployment, sources: dict[str, str], how: str
+) -> None:
+    make_pool(service, how, retries={"app": 1})
+    number, pod = begin_long(service, how, sources["long"])
+    if how == "deleted":
+        service.kubectl("delete", "pod", pod, "--wait=false")
+    else:
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": NAMESPACE},
+        }
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+        status, answer = service.cluster.send("POST", path, eviction)
+        assert status == 201, answer
+    job = wait_for_end(service, number)
+    taken = {"deleted": {"worker_interrupted", "pod_deleted"}, "drained": {"node_drained"}}
+    first, *rest = failures_of(job)
+    assert (job["status"], rest) == ("completed", [None])
+    assert first in taken[how]
+    assert job["attempts"][0]["budget"] == Budget.INFRA
+
+
+# --- The worker from its image -------------------------------------------------------------------
+
+
+def processes_of(pod: Mapping[str, Any]) -> Iterator[tuple[list[str], Path]]:
+    """Arguments and folder in /proc of all that runs in a Pod's control group."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if f"pod{pod['metadata']['uid']}" in (process / "cgroup").read_text():
+                yield (process / "cmdline").read_bytes().decode().split("\0"), process
+
+
+def test_ffmpeg_takes_the_limit_of_its_pod_for_the_cores_and_has_a_root_that_is_only_read(
+    service: Deployment, sources: dict[str, str]
+) -> None:
+    one_core = {"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "200m"}}}
+    make_pool(service, "one-core", podTemplate=one_core)
+    number, name = begin_long(service, "one-core", sources["long"])
+    pod = service.pod(name)
+    assert pod is not None
+    running = [each for each in processes_of(pod) if each[0][0].endswith("ffmpeg")]
+    [(arguments, process)] = running
+    threads = {after for word, after in pairwise(arguments) if word == "-threads"}
+    roots = [line.split() for line in (process / "mounts").read_text().splitlines()]
+    assert service.request("POST", f"/jobs/{number}/cancel").ok
+    assert threads == {"1"}
+    assert [options.split(",")[0] for _, where, _, options, *_ in roots if where == "/"] == ["ro"]
+    assert wait_for_end(service, number)["status"] == "canceled"

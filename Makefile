@@ -6,7 +6,7 @@ PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-run demo up test test-kill test-kill-full check fix lock bench bench-api
-.PHONY: bench-worker bench-operator clean
+.PHONY: bench-worker bench-operator clean fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,14 @@ test-kill: setup ## Kill processes and mysqld at a sample of their steps; print 
 
 test-kill-full: setup ## The same at every step, with larger crowds
 	@KILL_RUN=full $(PYTHON) -m pytest tests/kill $(ARGS)
+
+FUZZ_EXAMPLES ?= 300
+FUZZ_SEED ?= $(shell date +%s)
+
+fuzz: setup ## Ask the API what nobody would, for long; the seed is printed, and can be given
+	@echo "FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES)"
+	@FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTHON) -m pytest -q \
+		-n $(PROCESSES) tests/api/test_schema_fuzz.py $(ARGS)
 
 check: setup-run ## Lint, format, types and the architecture, without changing anything
 	$(PYTHON) -m ruff check .

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     PlainSerializer,
     SecretStr,
@@ -61,6 +62,20 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """In UTC and with its fraction, also when that is zero: as text, moments sort as in time."""
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, and not true or false")
+    return value
+
+
+NOT_BOOLEAN: Final = BeforeValidator(_no_boolean)
+"""
+For numbers of a request: to Python `true` is 1, to whoever sent it by mistake it is not.
+
+Stands after `Field`: before it, the limits would be missing in the JSON schema.
+"""
 
 
 def is_revealing(info: SerializationInfo) -> bool:
@@ -124,7 +139,15 @@ Secret = Annotated[
     SecretStr,
     AfterValidator(_check_secret),
     PlainSerializer(_dump_secret),
-    WithJsonSchema({"type": "string", "writeOnly": True, "minLength": 1, "maxLength": 4096}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "writeOnly": True,
+            "minLength": 1,
+            "maxLength": 4096,
+            "pattern": r"^[^\u0000-\u001f]+$",
+        }
+    ),
 ]
 """A credential: prints as `***`, is shown as `{"set": true}`, is stored only sealed."""
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from encoder_core.model import FtpUrl, HttpUrl, Instant, Model, Secret
+from encoder_core.model import NOT_BOOLEAN, FtpUrl, HttpUrl, Instant, Model, Secret
 from encoder_core.presets import PresetName, fill_in
 
 MAX_OUTPUTS: Final = 32  # one ffmpeg process makes all of them; more would not fit its memory
@@ -203,7 +203,7 @@ FileTag = Literal["title", "artist", "album", "date", "genre", "comment", "copyr
 FileTagValue = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
-Dimension = Annotated[int, Field(ge=16, le=16384)]
+Dimension = Annotated[int, Field(ge=16, le=16384), NOT_BOOLEAN]
 
 
 class S3Location(Model):
@@ -235,7 +235,7 @@ class FtpLocation(Model):
     kind: Literal["ftp"]
     url: FtpUrl | None = None
     host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:\[\]-]{1,253}$")] | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535), NOT_BOOLEAN] | None = None
     user: Secret | None = None
     password: Secret | None = None
     path: Path | None = None
@@ -270,7 +270,7 @@ class InlineSource(Model):
 
     kind: Literal["inline"]
     data: InlineData | None = None
-    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    size_bytes: Annotated[int, Field(ge=0), NOT_BOOLEAN] | None = None
     """Set by the service once the bytes are stored. Not for callers."""
 
 
@@ -350,8 +350,8 @@ Destination = Annotated[
 class Clip(Model):
     """The part of the source to encode, in seconds of its timeline."""
 
-    start: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    duration: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    start: Annotated[float, Field(ge=0, le=1_000_000), NOT_BOOLEAN] = 0.0
+    duration: Annotated[float, Field(gt=0, le=1_000_000), NOT_BOOLEAN] | None = None
 
 
 class VideoSettings(Model):
@@ -361,15 +361,15 @@ class VideoSettings(Model):
     """An ffmpeg encoder or a common name: h264, hevc, vp9, av1, copy, none."""
     video_bitrate: Bitrate | None = None
     max_bitrate: Bitrate | None = None
-    crf: Annotated[float, Field(ge=0, le=63)] | None = None
+    crf: Annotated[float, Field(ge=0, le=63), NOT_BOOLEAN] | None = None
     """Constant quality; lower is better. Not together with videoBitrate."""
     width: Dimension | None = None
     height: Dimension | None = None
-    frame_rate: Annotated[float, Field(gt=0, le=240)] | None = None
+    frame_rate: Annotated[float, Field(gt=0, le=240), NOT_BOOLEAN] | None = None
     profile: Codec | None = None
     preset: Codec | None = None
     """The encoder's own speed preset, such as veryfast."""
-    gop_seconds: Annotated[float, Field(gt=0, le=60)] | None = None
+    gop_seconds: Annotated[float, Field(gt=0, le=60), NOT_BOOLEAN] | None = None
     """Seconds between keyframes."""
     fit: Literal["contain", "cover", "stretch", "none"] | None = None
     """What happens when width and height have another shape than the source. Default: contain."""
@@ -387,9 +387,9 @@ class AudioSettings(Model):
     audio_codec: Codec | None = None
     """An ffmpeg encoder or a common name: aac, opus, mp3, flac, copy, none."""
     audio_bitrate: Bitrate | None = None
-    audio_channels: Annotated[int, Field(ge=1, le=8)] | None = None
-    audio_sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] | None = None
-    loudness: Annotated[float, Field(ge=-40, le=-5)] | None = None
+    audio_channels: Annotated[int, Field(ge=1, le=8), NOT_BOOLEAN] | None = None
+    audio_sample_rate: Annotated[int, Field(ge=8_000, le=192_000), NOT_BOOLEAN] | None = None
+    loudness: Annotated[float, Field(ge=-40, le=-5), NOT_BOOLEAN] | None = None
     """Integrated loudness in LUFS (EBU R128), such as -23 or -16. Default: as it is."""
     language: Language | None = None
     """Of the sound, where the source has several. Default: the one that its author marked."""
@@ -406,26 +406,29 @@ class Packaging(Model):
         None
     )
     """Default: the container's own. `["hls", "dash"]` writes both over the same segments."""
-    segment_seconds: Annotated[float, Field(ge=1, le=60)] | None = None
+    segment_seconds: Annotated[float, Field(ge=1, le=60), NOT_BOOLEAN] | None = None
     """A whole number of times gopSeconds. Default: about 6."""
 
 
 class Sprite(Model):
     """Put the pictures on sheets, with a WebVTT file that says where on them each one is."""
 
-    columns: Annotated[int, Field(ge=1, le=50)] | None = None
+    columns: Annotated[int, Field(ge=1, le=50), NOT_BOOLEAN] | None = None
     """Default: 10."""
-    rows: Annotated[int, Field(ge=1, le=50)] | None = None
+    rows: Annotated[int, Field(ge=1, le=50), NOT_BOOLEAN] | None = None
     """Of one sheet; more pictures begin another. Default: 10."""
 
 
 class Thumbnails(Model):
     """Which pictures a jpg or png output takes: exactly one of the first three."""
 
-    count: Annotated[int, Field(ge=1, le=1000)] | None = None
-    interval_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    count: Annotated[int, Field(ge=1, le=1000), NOT_BOOLEAN] | None = None
+    interval_seconds: Annotated[float, Field(gt=0, le=86_400), NOT_BOOLEAN] | None = None
     at: (
-        Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1, max_length=1000)] | None
+        Annotated[
+            list[Annotated[float, Field(ge=0), NOT_BOOLEAN]], Field(min_length=1, max_length=1000)
+        ]
+        | None
     ) = None
     sprite: Sprite | None = None
 

@@ -49,6 +49,13 @@ def refusal_of(request: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.parametrize("field", ["audioChannels", "frameRate"])
+def test_true_is_not_the_number_one(field: str) -> None:
+    assert refusal_of(a_request(outputs=[an_output(**{field: True})])) == [
+        (f"outputs.0.{field}", "must be a number, and not true or false")
+    ]
+
+
 def test_the_original_request_is_accepted_and_comes_back_unchanged() -> None:
     request = JobRequest.model_validate(ORIGINAL)
     assert request.to_json_with_secrets() == {

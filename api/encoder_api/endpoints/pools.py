@@ -10,7 +10,7 @@ from starlette.responses import Response
 from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.problems import Problem
 from encoder_core.documents import Document
-from encoder_core.model import Instant, Model
+from encoder_core.model import NOT_BOOLEAN, Instant, Model
 from encoder_core.specs import Label
 from encoder_db import pools
 from encoder_db.pools import PoolRow, StopPolicy
@@ -48,18 +48,18 @@ class PoolList(Document):
 
 class NewPool(Model):
     name: Label
-    max_concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)]
-    max_per_owner: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)] = 0
+    max_concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY), NOT_BOOLEAN]
+    max_per_owner: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY), NOT_BOOLEAN] = 0
     """Of the places, how many one owner may hold; 0: all of them."""
 
 
 class PoolChange(Model):
     """What is left out stays as it is."""
 
-    max_concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)] | None = None
+    max_concurrency: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY), NOT_BOOLEAN] | None = None
     """Lowering it stops nothing that runs."""
     stop_policy: StopPolicy | None = None
-    max_per_owner: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY)] | None = None
+    max_per_owner: Annotated[int, Field(ge=0, le=MAX_CONCURRENCY), NOT_BOOLEAN] | None = None
     """0 takes the limit away."""
 
 

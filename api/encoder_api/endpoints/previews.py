@@ -13,7 +13,7 @@ from encoder_api.intake import check_job
 from encoder_core.errors import FieldProblem, InvalidRequest
 from encoder_core.media.explain import PlanDocument, explain_plan
 from encoder_core.media.probe import Probe, parse_probe
-from encoder_core.model import Model
+from encoder_core.model import NOT_BOOLEAN, Model
 from encoder_core.specs import JobRequest, OutputSpec
 from encoder_db import pools
 
@@ -24,8 +24,8 @@ Word = Annotated[str, StringConstraints(max_length=256)]
 Ratio = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}[:/][0-9]{1,9}$")]
 Digits = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,15}$")]
 Decimal = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$")]
-Count = Annotated[int, Field(ge=0, le=10**15)] | Digits
-Seconds = Annotated[float, Field(ge=0, le=10**9)] | Decimal
+Count = Annotated[int, Field(ge=0, le=10**15), NOT_BOOLEAN] | Digits
+Seconds = Annotated[float, Field(ge=0, le=10**9), NOT_BOOLEAN] | Decimal
 
 
 class _Printed(Model):
@@ -35,8 +35,8 @@ class _Printed(Model):
 
 
 class PrintedDisposition(_Printed):
-    default: Annotated[int, Field(ge=0, le=1)] = 0
-    attached_pic: Annotated[int, Field(ge=0, le=1)] = 0
+    default: Annotated[int, Field(ge=0, le=1), NOT_BOOLEAN] = 0
+    attached_pic: Annotated[int, Field(ge=0, le=1), NOT_BOOLEAN] = 0
 
 
 class PrintedTags(_Printed):
@@ -45,17 +45,17 @@ class PrintedTags(_Printed):
 
 
 class PrintedSideData(_Printed):
-    rotation: Annotated[float, Field(ge=-360, le=360)] | None = None
+    rotation: Annotated[float, Field(ge=-360, le=360), NOT_BOOLEAN] | None = None
 
 
 class PrintedStream(_Printed):
     """A stream, in ffprobe's words."""
 
-    index: Annotated[int, Field(ge=0, le=100_000)]
+    index: Annotated[int, Field(ge=0, le=100_000), NOT_BOOLEAN]
     codec_type: Word
     codec_name: Word | None = None
-    width: Annotated[int, Field(ge=0, le=65_535)] | None = None
-    height: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    width: Annotated[int, Field(ge=0, le=65_535), NOT_BOOLEAN] | None = None
+    height: Annotated[int, Field(ge=0, le=65_535), NOT_BOOLEAN] | None = None
     pix_fmt: Word | None = None
     sample_aspect_ratio: Ratio | None = None
     avg_frame_rate: Ratio | None = None
@@ -67,7 +67,7 @@ class PrintedStream(_Printed):
     nb_frames: Count | None = None
     bit_rate: Count | None = None
     duration: Seconds | None = None
-    channels: Annotated[int, Field(ge=0, le=255)] | None = None
+    channels: Annotated[int, Field(ge=0, le=255), NOT_BOOLEAN] | None = None
     channel_layout: Word | None = None
     sample_rate: Count | None = None
     disposition: PrintedDisposition | None = None
@@ -96,8 +96,8 @@ class ProbeResult(Model):
     """Of ffprobe."""
     container: Word | None = None
     """Of `sourceInfo`, like the next two."""
-    duration_s: Annotated[float, Field(ge=0, le=10**9)] | None = None
-    size_bytes: Annotated[int, Field(ge=0, le=10**15)] | None = None
+    duration_s: Annotated[float, Field(ge=0, le=10**9), NOT_BOOLEAN] | None = None
+    size_bytes: Annotated[int, Field(ge=0, le=10**15), NOT_BOOLEAN] | None = None
 
     def to_probe(self) -> Probe:
         found: dict[str, Any] = {

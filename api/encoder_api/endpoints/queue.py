@@ -14,7 +14,7 @@ from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.cursors import make_cursor, read_cursor
 from encoder_api.endpoints.jobs import MAX_ID, PAGE, job_ref
 from encoder_core.documents import Document, JobDocument
-from encoder_core.model import Instant, Model
+from encoder_core.model import NOT_BOOLEAN, Instant, Model
 from encoder_core.specs import Label, Priority
 from encoder_db import bump, redrive
 from encoder_db.redrive import DeadLetter, Redriven
@@ -57,7 +57,7 @@ class DeadLetterList(Document):
 
 
 class DeadLetterQuery(Model):
-    limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
+    limit: Annotated[int, Field(ge=1, le=PAGE), NOT_BOOLEAN] = PAGE
     """How many at most."""
     cursor: str | None = None
     """`nextCursor` of the page before."""
@@ -68,9 +68,9 @@ class RedriveRequest(Model):
     """Of the failed jobs to try again; `abandoned` is that of dead letters."""
     pool: Label | None = None
     """Only jobs of this pool."""
-    limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
+    limit: Annotated[int, Field(ge=1, le=PAGE), NOT_BOOLEAN] = PAGE
     """How many jobs at most; the oldest first."""
-    after_id: Annotated[int, Field(ge=0, le=MAX_ID)] = 0
+    after_id: Annotated[int, Field(ge=0, le=MAX_ID), NOT_BOOLEAN] = 0
     """`nextAfterId` of the page before."""
 
 

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.markup import escape
 
@@ -211,26 +210,14 @@ def main() -> None:
     try:
         app()
     except ValidationError as error:
-        for problem in error.errors(include_url=False, include_input=False):
-            name = _variable(error.title, str(problem["loc"][0] if problem["loc"] else ""))
-            print(
-                f"encoder: {name} {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr
-            )
+        from encoder_db.settings import wrong_settings
+
+        for sentence in wrong_settings(error):
+            print(f"encoder: {sentence}", file=sys.stderr)
         sys.exit(2)
     except EncoderError as error:
         print(f"encoder: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def _variable(settings: str, field: str) -> str:
-    """The environment variable behind a field of a settings class, both by name."""
-    classes, found = [BaseSettings], dict[str, type[BaseSettings]]()
-    while classes:
-        cls = classes.pop()
-        found[cls.__name__] = cls
-        classes += cls.__subclasses__()
-    prefix = found[settings].model_config.get("env_prefix", "") if settings in found else ""
-    return f"{prefix}{field}".upper() or settings
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -144,3 +144,23 @@ class AttemptSettings(Settings):
             deadline_s=deadline_s,
             strict_sandbox=self.sandbox == "strict",
         )
+
+
+def wrong_settings(error: ValidationError) -> list[str]:
+    """What is wrong with which environment variable, a sentence each; never with its value."""
+    return [
+        f"{_variable(error.title, str(problem['loc'][0] if problem['loc'] else ''))} "
+        + problem["msg"].removeprefix("Value error, ")
+        for problem in error.errors(include_url=False, include_input=False)
+    ]
+
+
+def _variable(settings: str, field: str) -> str:
+    """The environment variable behind a field of a settings class, both by name."""
+    classes, found = [BaseSettings], dict[str, type[BaseSettings]]()
+    while classes:
+        cls = classes.pop()
+        found[cls.__name__] = cls
+        classes += cls.__subclasses__()
+    prefix = found[settings].model_config.get("env_prefix", "") if settings in found else ""
+    return f"{prefix}{field}".upper() or settings

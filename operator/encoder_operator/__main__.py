@@ -13,11 +13,18 @@ from contextlib import AsyncExitStack
 import kopf
 from aiohttp import web
 from kopf._core.engines.peering import Identity  # the type of a public argument
+from pydantic import ValidationError
 
 from encoder_core.errors import ConfigurationError, EncoderError
 from encoder_core.logs import configure_logging
 from encoder_db.migrations import migrate
-from encoder_db.settings import DatabaseSettings, QueueSettings, SecretSettings, TransferSettings
+from encoder_db.settings import (
+    DatabaseSettings,
+    QueueSettings,
+    SecretSettings,
+    TransferSettings,
+    wrong_settings,
+)
 from encoder_db.store import Store, open_store
 from encoder_operator.budget import WriteBudget
 from encoder_operator.handlers import register
@@ -129,6 +136,10 @@ def main() -> int:
         with open_store(database, secrets) as store:
             migrate(store)
             asyncio.run(run(store, settings, queue))
+    except ValidationError as error:
+        for sentence in wrong_settings(error):
+            print(f"encoder operator: {sentence}", file=sys.stderr)
+        return 2
     except EncoderError as error:
         print(f"encoder operator: {error}", file=sys.stderr)
         return 2

@@ -17,8 +17,11 @@ from encoder_operator.seen import JobSeen, PodSeen
 RETRY_S: Final = 5.0
 UNKNOWN_POOL_S: Final = 60.0
 """How often a job asks for a pool that does not exist; one that is made wakes it at once."""
-UNBOUND_S: Final = 60.0
-"""From making a resource to noting it takes milliseconds; after a crash, a claim's lease."""
+UNBOUND_S: Final = 180.0
+"""
+From making a resource to noting it takes milliseconds; after a crash, a claim's lease of 60 s and
+some work. Who is called a stranger too early is told so in its conditions.
+"""
 STUCK_MARGIN_S: Final = 30.0
 """Past a Pod's grace, and past the publish lease: clocks differ, and a PUT may be under way."""
 SILENT_S: Final = 1800.0

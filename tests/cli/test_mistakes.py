@@ -50,6 +50,12 @@ def run(
     [
         pytest.param(["up"], {"PORT": "abc"}, "encoder: PORT Input should be", id="no number"),
         pytest.param(
+            ["operator"],
+            {"QUEUE_VISIBILITY_TIMEOUT_MS": "2000"},
+            "encoder operator: QUEUE_VISIBILITY_TIMEOUT_MS Input should be",
+            id="too short a lease for the operator",
+        ),
+        pytest.param(
             ["up", "--port", "99999"],
             {},
             "Invalid value for '--port': Input should be less",

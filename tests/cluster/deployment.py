@@ -55,6 +55,8 @@ class Deployment:
     webhooks: WebhookReceiver
     audit: Path
     """What the parts asked of the API server, a JSON document a line."""
+    database: str
+    """Host and port."""
     url: str = ""
 
     # --- As a REST client ----------------------------------------------------------------------
@@ -154,6 +156,7 @@ def deployed(folder: Path) -> Iterator[Deployment]:
             http=stack.enter_context(HttpServer(host=host)),
             webhooks=stack.enter_context(WebhookReceiver(host=host)),
             audit=audit,
+            database=f"{host}:{database.port}",
         )
         # In the order that k8s/kustomization.yaml says.
         apply_crds(cluster)

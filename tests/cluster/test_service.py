@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cluster.deployment import RETENTION_S, Deployment, condition
+from tests.harness.processes import REPOSITORY
 from tests.servers.s3 import S3Bucket
 
 CLIP = "h264_320x180_25p_2s_stereo.mp4"
@@ -206,3 +209,38 @@ def test_a_killed_operator_picks_everything_up_again(service: Deployment, clip: 
     service.wait_for("it ends", lambda: service.job(accepted["id"])["status"] in ENDED)
     job = service.job(accepted["id"])
     assert (job["status"], len(job["attempts"])) == ("completed", 1)
+
+
+# --- At the end, of all that the tests of this deployment have done ------------------------------
+
+
+def test_the_parts_used_their_rights_and_asked_for_no_others(service: Deployment) -> None:
+    [role] = [
+        document
+        for document in yaml.safe_load_all((REPOSITORY / "k8s" / "rbac.yaml").read_text())
+        if (document["kind"], document["metadata"]["name"]) == ("Role", "encoder-operator")
+    ]
+    granted = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    asked: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
+    refused = set()
+    for line in service.audit.read_text().splitlines():
+        entry = json.loads(line)
+        what = entry.get("objectRef")
+        if what is None:
+            continue  # which APIs there are, not what is in them
+        name = "/".join(filter(None, [what["resource"], what.get("subresource")]))
+        right = (what.get("apiGroup", ""), name, entry["verb"])
+        asked[entry["user"]["username"].rpartition(":")[2]].add(right)
+        if entry["responseStatus"]["code"] == 403 and "forbidden: User" in str(entry):
+            refused.add(right)
+    assert set(asked) == {"encoder-operator"}, "API, sender and workers have nothing to ask"
+    assert refused == set()
+    assert asked["encoder-operator"] - granted == set()
+    after_a_crash = {("", "pods", "get"), ("", "secrets", "delete")}  # what the one before made
+    assert granted - asked["encoder-operator"] <= after_a_crash

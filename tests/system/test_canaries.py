@@ -210,13 +210,17 @@ class Watched:
         self.environments: set[str] = set()
 
     def look(self, pid: int) -> None:
-        for child in children_of(pid):
-            with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-                line = _of(child, "cmdline")
-                if line != _of(pid, "cmdline"):  # else it is about to become another program
-                    self.command_lines.add(line)
-                    self.environments.add(_of(child, "environ"))
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            for child in children_of(pid):
+                self._note(child, parent=pid)
                 self.look(child)
+
+    def _note(self, pid: int, *, parent: int) -> None:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            line = _of(pid, "cmdline")
+            if line != _of(parent, "cmdline"):  # else it is about to become another program
+                self.command_lines.add(line)
+                self.environments.add(_of(pid, "environ"))
 
 
 def _of(pid: int, what: str) -> str:

@@ -62,6 +62,7 @@ class Container(StrEnum):
     GIF = "gif"
     JPG = "jpg"
     PNG = "png"
+    VTT = "vtt"
 
 
 BITRATE_PATTERN: Final = r"^([0-9]{1,10})(?:\.([0-9]{1,3}))?([kKmM]?)$"
@@ -458,7 +459,11 @@ class OutputSpec(VideoSettings, AudioSettings):
     subtitles: (
         Annotated[list[AudioTrack], Field(min_length=1, max_length=MAX_AUDIO_TRACKS)] | None
     ) = None
-    """Which of the source's the file keeps, as in audioTracks. Default: none."""
+    """
+    Which of the source's the file keeps, as in audioTracks. Default: none.
+
+    A vtt is one of them: a language or a number; by default the first that is text.
+    """
     rotate: Literal[90, 180, 270] | None = None
     """Degrees clockwise, after what the source itself says of its rotation."""
     metadata: Annotated[dict[FileTag, FileTagValue], Field(max_length=16)] | None = None

@@ -161,7 +161,7 @@ def changed(pointer: str, value: Any) -> dict[str, Any]:
             "/outputs/0/container",
             "not_allowed",
             'must be one of "mp4", "mov", "mkv", "webm", "ts", "hls", "dash", "mp3", "m4a", "ogg", '
-            '"opus", "flac", "wav", "gif", "jpg" or "png"',
+            '"opus", "flac", "wav", "gif", "jpg", "png" or "vtt"',
             id="an unknown container",
         ),
         pytest.param(

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from encoder_core.errors import InvalidRequest
 from encoder_core.media.command import build_encode_command, build_loudness_command
+from encoder_core.media.cues import compare_cues, read_cues
 from encoder_core.media.explain import explain_plan
 from encoder_core.media.languages import is_same_language
 from encoder_core.media.loudness import Loudness, Meter, list_meters, read_loudness, turn
 from encoder_core.media.plan import plan_output
+from encoder_core.media.planned import SubtitlePlan
 from encoder_core.media.probe import Probe, SubtitleStream
 from encoder_core.specs import JobRequest
 from tests.core.test_media_plan import (
@@ -216,6 +219,75 @@ class TestSubtitles:
         assert warnings(WORDS) == ["subtitles_dropped"]
 
 
+class TestSubtitlesAsAFile:
+    def test_the_first_text_by_default(self) -> None:
+        made = plan(WORDS, container="vtt")
+        assert (made.video, made.sounds, made.warnings) == (None, (), ())
+        assert made.subtitles == (
+            SubtitlePlan(stream=2, encoder="webvtt", family="webvtt", language="ger"),
+        )
+
+    def test_its_command(self) -> None:
+        arguments = command(WORDS, container="vtt", subtitles=["en"])
+        assert "-filter_complex" not in arguments
+        assert " ".join(arguments).endswith(
+            "-map 0:3 -c:s:0 webvtt -max_muxing_queue_size 4096 -f webvtt file:/s/out/0.vtt"
+        )
+
+    def test_webvtt_stays_as_it_is(self) -> None:
+        source = replace(WORDS, subtitles=(SubtitleStream(index=2, codec="webvtt"),))
+        assert [words.encoder for words in plan(source, container="vtt").subtitles] == ["copy"]
+
+    @pytest.mark.parametrize(
+        ("probe", "fields", "pointer"),
+        [
+            pytest.param(WORDS, {"subtitles": ["fr"]}, "/outputs/0/subtitles/0", id="pictures"),
+            pytest.param(WORDS, {"subtitles": ["it"]}, "/outputs/0/subtitles/0", id="not there"),
+            pytest.param(FILM, {}, "/outputs/0/container", id="no subtitles at all"),
+        ],
+    )
+    def test_without_text_nothing_is_left(
+        self, probe: Probe, fields: dict[str, Any], pointer: str
+    ) -> None:
+        with pytest.raises(InvalidRequest) as refusal:
+            plan(probe, container="vtt", **fields)
+        assert [(problem.pointer, problem.code) for problem in refusal.value.problems] == [
+            (pointer, "no_subtitles")
+        ]
+
+    def test_a_source_that_nobody_saw_may_have_it(self) -> None:
+        request = JobRequest.model_validate({
+            "source": {"kind": "http", "url": "http://example.com/a"},
+            "outputs": [{
+                "container": "vtt", "subtitles": ["de"],
+                "destination": {"kind": "s3", "bucket": "films", "path": "7/film.vtt"},
+            }],
+        })  # fmt: skip
+        [output] = explain_plan(request, None).outputs
+        assert [words.codec for words in output.subtitles] == ["webvtt"]
+
+
+class TestCues:
+    @pytest.mark.parametrize(
+        ("text", "want"),
+        [
+            pytest.param("WEBVTT\n\n00:01.000 --> 00:02.000 line:0\nHi\n", [], id="a cue"),
+            pytest.param(
+                "WEBVTT - film\n\n00:01.000 --> 99:00:00.000\nEnd\n", [], id="words that stay"
+            ),
+            pytest.param("WEBVTT\n\n", ["output_truncated"], id="no cue"),
+            pytest.param("", ["output_invalid"], id="an empty file"),
+            pytest.param("WEBVTT\n\n00:02.000 --> 00:01.000\n", ["output_invalid"], id="backwards"),
+            pytest.param(
+                "WEBVTT\n\n99:00:00.000 --> 99:00:01.000\n", ["output_invalid"], id="too late"
+            ),
+        ],
+    )
+    def test_compare(self, text: str, want: list[str]) -> None:
+        found = compare_cues(plan(WORDS, container="vtt"), read_cues(text.splitlines()))
+        assert [finding.code for finding in found] == want
+
+
 class TestRotation:
     @pytest.mark.parametrize(
         ("probe", "degrees", "size", "filters"),
@@ -346,6 +418,12 @@ class TestMetadata:
         pytest.param(
             {"subtitles": ["de"], "clip": {"start": 1}}, ["/subtitles"], id="words of a part"
         ),
+        pytest.param(
+            {"subtitles": ["all"], "container": "vtt"}, ["/subtitles"], id="all words in one file"
+        ),
+        pytest.param({"clip": {"start": 1}, "container": "vtt"}, ["/clip"], id="a file of a part"),
+        pytest.param({"height": 90, "container": "vtt"}, ["/height"], id="the height of words"),
+        pytest.param({"rotate": 90, "container": "vtt"}, ["/rotate"], id="turn words"),
         pytest.param({"language": "de", "container": "gif"}, ["/language"], id="a GIF that talks"),
         pytest.param(
             {"audioTracks": ["all"], "container": "mp3"}, ["/audioTracks"], id="songs in one MP3"

@@ -213,9 +213,18 @@ def test_subtitles_in_the_form_of_each_container(tmp_path: Path) -> None:
         to_file(f"film.{name}", container=name, height=32, subtitles=["all"])
         for name in ("mp4", "mov", "mkv", "webm")
     ]
-    made = run(tmp_path, sample("words.mkv"), *outputs)
+    sidecar = to_file("film.de.vtt", container="vtt", subtitles=["de"])
+    made = run(tmp_path, sample("words.mkv"), *outputs, sidecar)
     assert made.code == 0, made.reports[-1]
-    streams = {path.name: stream_of("subtitle", probe(path)) for path in made.files.glob("film.*")}
+    [call] = made.calls
+    assert call.count("-i") == 1
+    # The source's own times, which its sound moved by a frame when it was made.
+    words = "00:00.121 --> 00:00.521\nHello <i>there</i>\n\n00:00.621 --> 00:00.921\nGoodbye"
+    assert (made.files / "film.de.vtt").read_text().strip() == f"WEBVTT\n\n{words}"
+    [file] = last_of_output(made.reports, 4)["result"]["files"]
+    assert file["contentType"] == "text/vtt"
+    films = made.files.glob("film.[mw]*")
+    streams = {path.name: stream_of("subtitle", probe(path)) for path in films}
     assert {name: stream and stream["codec_name"] for name, stream in streams.items()} == {
         "film.mp4": "mov_text", "film.mov": "mov_text", "film.mkv": "subrip", "film.webm": "webvtt",
     }  # fmt: skip

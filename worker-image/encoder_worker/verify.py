@@ -16,10 +16,11 @@ from typing import Final
 from encoder_core.errors import JobError
 from encoder_core.media.cmaf import BadSegment, Segment, parse_init, read_segment
 from encoder_core.media.containers import CONTAINERS, Kind
+from encoder_core.media.cues import compare_cues, read_cues
 from encoder_core.media.manifests import Stream, build_master, build_mpd, build_playlist
 from encoder_core.media.pictures import BadPicture, Picture, parse_picture
 from encoder_core.media.planned import OutputPlan
-from encoder_core.media.probe import AudioStream, Probe, VideoStream
+from encoder_core.media.probe import AudioStream, Probe, SubtitleStream, VideoStream
 from encoder_core.media.sprites import build_vtt, compare_tiles, compare_vtt, read_tiles
 from encoder_core.media.verify import Finding, compare, invalid, truncated
 from encoder_core.media.verify_package import compare_manifests, compare_package
@@ -57,6 +58,8 @@ def verify_output(tools: Tools, plan: OutputPlan, folder: Path) -> Made | list[F
             return _verify_package(plan, folder / str(plan.index))
         if plan.kind.kind is Kind.PICTURE:
             return _verify_pictures(plan, folder)
+        if plan.kind.kind is Kind.TEXT:
+            return _verify_text(plan, folder)
         return _verify_file(tools, plan, folder)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -82,6 +85,26 @@ def _verify_file(tools: Tools, plan: OutputPlan, folder: Path) -> Made | list[Fi
         return [invalid(error.failure.message)]
     file = MadeFile(path, plan.kind.content_type)
     return compare(plan, measured) or Made(plan, (file,), measured)
+
+
+def _verify_text(plan: OutputPlan, folder: Path) -> Made | list[Finding]:
+    path = folder / plan.file_name
+    if not path.is_file():
+        return [truncated("There is no file.")]
+    try:
+        with path.open(encoding="utf-8") as lines:
+            cues = read_cues(lines)
+    except UnicodeDecodeError:
+        return [invalid("The subtitles are not UTF-8.")]
+    [words] = plan.subtitles
+    measured = Probe(
+        formats=("webvtt",),
+        duration_s=cues.last_end_s,
+        subtitle_streams=1,
+        subtitles=(SubtitleStream(index=0, codec=words.family, language=words.language),),
+    )
+    file = MadeFile(path, plan.kind.content_type)
+    return compare_cues(plan, cues) or Made(plan, (file,), measured)
 
 
 # --- Pictures --------------------------------------------------------------------------------

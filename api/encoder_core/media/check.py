@@ -52,6 +52,9 @@ def check_output(spec: OutputSpec, notes: Notes) -> None:
     kind = CONTAINERS[spec.container]
     if kind.kind is Kind.AUDIO:
         _refuse_fields(spec, _PICTURE_FIELDS, f"{spec.container.value} holds no picture", notes)
+    if kind.kind is Kind.TEXT:
+        why = f"{spec.container.value} holds subtitles alone"
+        _refuse_fields(spec, (*_PICTURE_FIELDS, *_SOUND_FIELDS, "clip"), why, notes)
     if kind.kind in (Kind.PICTURE, Kind.ANIMATION):
         _refuse_fields(spec, _SOUND_FIELDS, f"{spec.container.value} holds no sound", notes)
         _refuse_fields(

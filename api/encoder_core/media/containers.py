@@ -17,6 +17,7 @@ class Kind(StrEnum):
     PICTURE = "picture"  #: One still picture, or a set of them.
     ANIMATION = "animation"  #: Moving pictures without sound.
     PACKAGE = "package"  #: Segments of a ladder and manifests that list them.
+    TEXT = "text"  #: Subtitles as a file of their own.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +115,9 @@ CONTAINERS: Final = {
     Container.PNG: ContainerKind(
         kind=Kind.PICTURE, muxer="image2", extension="png", content_type="image/png",
         video=("png",), default_video="png",
+    ),
+    Container.VTT: ContainerKind(
+        kind=Kind.TEXT, muxer="webvtt", extension="vtt", content_type="text/vtt",
     ),
 }  # fmt: skip
 SOURCE_DEMUXERS: Final = (

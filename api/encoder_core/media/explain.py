@@ -19,10 +19,10 @@ from encoder_core.media.command import build_encode_command, build_loudness_comm
 from encoder_core.media.loudness import list_meters
 from encoder_core.media.plan import plan_output
 from encoder_core.media.planned import AudioPlan, OutputPlan, VideoPlan
-from encoder_core.media.probe import AudioStream, Probe, VideoStream
+from encoder_core.media.probe import AudioStream, Probe, SubtitleStream, VideoStream
 from encoder_core.media.resources import estimate, likely_size
 from encoder_core.model import Model
-from encoder_core.specs import FileSource, InlineSource, JobSpec, OutputSpec
+from encoder_core.specs import Container, FileSource, InlineSource, JobSpec, OutputSpec
 
 ASSUMED_SIZE: Final = (1920, 1080)
 ASSUMED_FPS: Final = Fraction(30)
@@ -157,7 +157,7 @@ def explain_plan(spec: JobSpec, probe: Probe | None, *, threads: int = THREADS) 
     outputs: list[PlannedOutput] = []
     for index, output in enumerate(spec.outputs):
         try:
-            plan = plan_output(index, output if probe else _of_any_length(output), source)
+            plan = plan_output(index, output if probe else _of_any_source(output), source)
         except InvalidRequest as error:
             if probe is None:
                 raise
@@ -214,13 +214,22 @@ def assume_source(spec: JobSpec) -> Probe:
         nominal_fps=ASSUMED_FPS,
     )
     audio = AudioStream(index=1, codec="aac", channels=2, sample_rate=48_000)
+    words = SubtitleStream(index=2, codec="mov_text")
+    as_a_file = any(output.container is Container.VTT for output in spec.outputs)
     return Probe(
-        formats=("mov", "mp4"), duration_s=None, video=video, audio=(audio,), video_streams=1
+        formats=("mov", "mp4"),
+        duration_s=None,
+        video=video,
+        audio=(audio,),
+        video_streams=1,
+        subtitles=(words,) if as_a_file else (),
     )
 
 
-def _of_any_length(output: OutputSpec) -> OutputSpec:
-    """Without instants that only a source of known length has."""
+def _of_any_source(output: OutputSpec) -> OutputSpec:
+    """Without instants that only a source of known length has, or the language of its words."""
+    if output.container is Container.VTT:
+        return output.model_copy(update={"subtitles": None})
     if output.thumbnails is None:
         return output
     one = {"count": None, "interval_seconds": None, "at": [0.0]}

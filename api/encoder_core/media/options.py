@@ -21,7 +21,7 @@ _OF_THE_SOUND: Final = ("language", "audio_tracks", "loudness")
 
 def check_options(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
     name = spec.container.value
-    if kind.kind is Kind.AUDIO:
+    if kind.kind in (Kind.AUDIO, Kind.TEXT):
         _refuse(spec, _OF_THE_PICTURE, f"{name} holds no picture", notes)
     elif spec.video_codec == NONE:
         _refuse(spec, _OF_THE_PICTURE, "there is no picture, by videoCodec", notes)
@@ -35,7 +35,11 @@ def check_options(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
         if spec.audio_codec == COPY:
             _refuse(spec, ("loudness",), "a copied stream stays as it is", notes)
         _check_tracks(spec, kind, notes)
-    if spec.container not in WITH_SUBTITLES:
+    if kind.kind is Kind.TEXT:
+        if spec.subtitles is not None and (len(spec.subtitles) > 1 or "all" in spec.subtitles):
+            detail = f"{name} holds one of them; give one language or number"
+            notes.refuse("subtitles", "not_applicable", detail)
+    elif spec.container not in WITH_SUBTITLES:
         _refuse(spec, ("subtitles",), f"{name} keeps no subtitles here", notes)
     elif spec.clip is not None:
         _refuse(spec, ("subtitles",), "subtitles of a part cannot be cut out", notes)

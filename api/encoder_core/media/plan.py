@@ -18,7 +18,7 @@ from encoder_core.media.planned import OutputPlan, PackagePlan, VideoPlan
 from encoder_core.media.probe import Probe
 from encoder_core.media.sound import plan_sounds, with_audio_length
 from encoder_core.media.stills import plan_choice, plan_pictures, plan_sprite
-from encoder_core.media.subtitles import plan_subtitles
+from encoder_core.media.subtitles import plan_sidecar, plan_subtitles
 from encoder_core.media.timing import longest, plan_clip
 from encoder_core.specs import OutputSpec
 
@@ -49,10 +49,12 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
     sprite = None
     if video is not None:
         sprite = plan_sprite(spec, (video.width, video.height), len(pictures), notes)
+    subtitles = plan_sidecar(spec, probe, notes) if kind.kind is Kind.TEXT else ()
     if kind.kind in (Kind.VIDEO, Kind.PACKAGE) and not notes.problems and not seen and not sounds:
         notes.refuse("container", "no_streams", "nothing that was asked for is in the source")
     stop_at_problems(notes)
-    subtitles = plan_subtitles(spec, probe, notes) if spec.subtitles else ()
+    if spec.subtitles and kind.kind is not Kind.TEXT:
+        subtitles = plan_subtitles(spec, probe, notes)
     unasked = spec.subtitles is None and kind.kind in (Kind.VIDEO, Kind.PACKAGE)
     if probe.subtitle_streams and unasked:
         notes.warn("subtitles_dropped", "The source's subtitles are not in the output.")

@@ -25,6 +25,7 @@ UNKNOWN_FPS: Final = Fraction(25)
 DECODE_CPU_S: Final = 0.015  # a megapixel, H.264; others are within half and double of it
 DECODE_BYTES: Final = 40  # a pixel: some 24 frames in 4:2:0 between decoder and filters
 AUDIO_CPU_S: Final = 0.01  # a second of sound
+SUBTITLES_BYTES: Final = 256 * 1024  # text of a long film, all of it; the whole is some 100 kB
 SURE_RATE: Final = 1.15  # what a bit rate may be missed by, container included
 UNSURE_SIZE: Final = 4.0  # by how much noisy material passes the size that constant quality has
 
@@ -172,6 +173,8 @@ def _size(plan: OutputPlan, probe: Probe, *, unsure: float, sure: float) -> int 
         assert plan.video is not None
         pixels = plan.video.width * plan.video.height * max(1, len(plan.pictures))
         return int(pixels * _cost(plan.video.encoder).bits_px / 8 * unsure)
+    if plan.kind.kind is Kind.TEXT:
+        return SUBTITLES_BYTES
     if plan.duration_s is None:
         return None
     bits = 0.0

@@ -27,6 +27,25 @@ _CONVERTED: Final = {
 WITH_SUBTITLES: Final = frozenset(_KEPT)
 
 
+def plan_sidecar(spec: OutputSpec, probe: Probe, notes: Notes) -> tuple[SubtitlePlan, ...]:
+    """The one text that a file of subtitles is; without it nothing is left, so it is refused."""
+    wanted = spec.subtitles[0] if spec.subtitles else None
+    field = "container" if wanted is None else "subtitles/0"
+    named = "subtitles" if wanted is None else f"subtitles {wanted!r}"
+    found = probe.subtitles if wanted is None else find_tracks(wanted, probe.subtitles)
+    if not found:
+        notes.refuse(field, "no_subtitles", f"the source has no {named}")
+        return ()
+    text = next((stream for stream in found if stream.codec in TEXT), None)
+    if text is None:
+        detail = f"the source's {named} are pictures, which cannot become text"
+        notes.refuse(field, "no_subtitles", detail)
+        return ()
+    encoder = "copy" if text.codec == "webvtt" else "webvtt"
+    plan = SubtitlePlan(stream=text.index, encoder=encoder, family="webvtt", language=text.language)
+    return (plan,)
+
+
 def plan_subtitles(spec: OutputSpec, probe: Probe, notes: Notes) -> tuple[SubtitlePlan, ...]:
     """Text becomes what the container holds; pictures of text cannot become text."""
     chosen: list[SubtitleStream] = []

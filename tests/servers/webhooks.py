@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -27,6 +30,12 @@ class Answer:
     """Take the delivery, never answer."""
     drip_s: float | None = None
     """Answer with a byte of the body each so many seconds, for ever."""
+    reset: bool = False
+    """Take the delivery, then reset the connection."""
+    flood: bool = False
+    """Answer with a body that never ends, as fast as it is read."""
+    lie: bool = False
+    """Promise more of a body than ever comes, and keep the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +125,29 @@ class _Handler(QuietHandler):
             self.close_connection = True
             self.receiver.closing.wait()
             return
+        if answer.reset:
+            self.close_connection = True
+            # To linger for no time sends a RST instead of a FIN.
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            # Half of a socketserver's goodbye is a FIN, which would come before the RST.
+            self.connection.close()
+            return
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
+        if answer.flood or answer.lie:
+            self.close_connection = True
+            if answer.lie:
+                self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            self.wfile.write(b"ok")
+            with contextlib.suppress(OSError):  # the sender has read enough
+                while answer.flood and not self.receiver.closing.is_set():
+                    self.wfile.write(bytes(65536))
+            if answer.lie:
+                self.receiver.closing.wait()
+            return
         if answer.drip_s is None:
             if answer.status != 204:
                 self.send_header("Content-Length", "0")

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
-from encoder_api.webhooks.sender import Sender
+from encoder_api.webhooks.sender import BATCH, Sender
 from encoder_api.webhooks.settings import WebhookSettings
 from encoder_core.egress import Dialler
 from encoder_core.reports import (
@@ -49,6 +49,7 @@ KEYS = KeyRing([bytes(range(32))])
 LOOPBACK = Dialler(["127.0.0.0/8"])
 QUICK = WebhookSettings(timeout_s=0.5)
 PATIENT = WebhookSettings(timeout_s=15)
+LONGEST = WebhookSettings(timeout_s=60)
 
 
 @pytest.fixture
@@ -345,6 +346,44 @@ def test_receivers_that_hang_do_not_delay_the_others(
         assert max(waited) < PATIENT.timeout_s / 3, waited
         for dead in (first, second, third):
             assert len(dead.deliveries) <= 4, "one host, so many at once"
+
+
+@pytest.mark.parametrize(
+    ("evil", "outcomes"),
+    [
+        pytest.param(Answer(hang=True), set(), id="hangs"),
+        pytest.param(Answer(status=200, drip_s=0.1), set(), id="drips"),
+        pytest.param(Answer(reset=True), {"connection_failed"}, id="resets"),
+        pytest.param(Answer(status=200, flood=True), {"delivered"}, id="floods"),
+        pytest.param(Answer(status=200, lie=True), set(), id="promises more than it sends"),
+        pytest.param(
+            Answer(status=302, headers={"Location": "/hook"}),
+            {"redirect_refused"},
+            id="redirects to itself",
+        ),
+    ],
+)
+def test_a_receiver_that_misbehaves_holds_up_nobody_elses_first_attempt(
+    evil: Answer, outcomes: set[str], store: Store, webhook_receiver: WebhookReceiver
+) -> None:
+    """
+    The healthy one hears of everything while no exchange with the bad one has timed out.
+
+    More deliveries than one claim takes wait for the bad one, all of them older.
+    """
+    count = BATCH + 4
+    with sending(store, settings=LONGEST), WebhookReceiver() as bad:
+        url = bad.answer("/hook", *[evil] * count * 2)
+        jobs = [submit(store, url) for _ in range(count)]
+        bad.wait_for(1)
+        for number in range(1, 4):
+            submit(store, f"{webhook_receiver.url}/hook")
+            arrived = webhook_receiver.wait_for(number, timeout_s=50)
+        if outcomes:
+            wait_until(lambda: any(attempts_of(store, job) for job in jobs))
+        came = {one.outcome for job in jobs for one in attempts_of(store, job)}
+        assert came == outcomes
+    assert [one.headers["webhook-attempt"] for one in arrived] == ["1"] * 3
 
 
 def test_an_address_that_is_not_allowed_is_never_dialled(

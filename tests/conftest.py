@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.honesty import pytest_make_collect_report, pytest_runtest_makereport
 from tests.servers import clips
@@ -37,6 +38,11 @@ SHARED_SERVERS = {"mysql": run_mysql, "mariadb": run_mariadb, "s3": run_s3}
 SERVER_FIXTURES = {"mysql_server", "mariadb_server", "s3_server", "clip"}
 
 BROKER: pytest.StashKey[Broker] = pytest.StashKey()
+
+
+# A machine that is busy with other test processes is slow now and then; that is no finding.
+settings.register_profile("encoder", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("encoder")
 
 
 # --- Rings -----------------------------------------------------------------------------------

@@ -88,6 +88,8 @@ CREATED: list[tuple[str, Spec, Spec]] = [
     ("kmsKeyId needs serverSideEncryption aws:kms",
      to({**DESTINATION, "serverSideEncryption": "aws:kms", "kmsKeyId": "alias/a"}),
      to({**DESTINATION, "kmsKeyId": "alias/a"})),
+    ("files keep title, artist, album, date, genre, comment and copyright",
+     make_({"metadata": {"title": "Bunny"}}), make_({"metadata": {"encoder": "Bunny"}})),
     ("method is for http and https", to({**SOURCE, "method": "PUT"}),
      to({**DESTINATION, "method": "PUT"})),
     ("a signed URL is a secret", with_(notificationUrl=HIDDEN), with_(notificationUrl=SIGNED)),

@@ -14,6 +14,7 @@ import yaml
 
 from tests.cluster.deployment import RETENTION_S, Deployment, condition
 from tests.harness.processes import REPOSITORY
+from tests.servers.http import Fault
 from tests.servers.s3 import S3Bucket
 
 CLIP = "h264_320x180_25p_2s_stereo.mp4"
@@ -147,11 +148,12 @@ def test_a_resource_applied_with_kubectl_is_a_job_like_any_other(
 def test_deleting_a_resource_cancels_its_job_and_stops_its_pod(
     service: Deployment, clip: Clip
 ) -> None:
-    accepted = service.submit(a_long_spec(service, clip, "/deleted.mp4"))
+    spec = a_long_spec(service, clip, "/deleted.mp4")
+    spec["source"]["url"] = service.http.serve("/dripping.mp4", clip(LONG_CLIP).read_bytes())
+    service.http.misbehave("/dripping.mp4", Fault(bytes_per_s=20_000))  # a minute and more
+    accepted = service.submit(spec)
     name = f"tj-{accepted['uuid']}"
-    service.wait_for(
-        "it encodes", lambda: (service.job(accepted["id"])["progress"] or {}).get("percent", 0) > 1
-    )
+    service.wait_for("it runs", lambda: service.job(accepted["id"])["status"] == "running")
     service.kubectl("delete", "tj", name)
     service.wait_for("canceled", lambda: service.job(accepted["id"])["status"] in ENDED)
     assert service.job(accepted["id"])["status"] == "canceled"

@@ -83,13 +83,16 @@ clean: ## Remove .venv and every cache of the tree (not the test servers' cache 
 
 # --- Kubernetes (root; docs/development-cluster.md) ---
 
-.PHONY: setup-cluster cluster-up cluster-down test-cluster images
+.PHONY: setup-cluster cluster-up cluster-down test-cluster test-cluster-full images
 
 setup-cluster:
 	@tools/setup cluster
 
 test-cluster: setup-cluster ## Run all tests of the cluster ring, on a Kubernetes of their own
 	@$(PYTHON) -m pytest tests/cluster $(ARGS)
+
+test-cluster-full: setup-cluster ## The same, with the operator killed after every write of a life
+	@CLUSTER_RUN=full $(PYTHON) -m pytest tests/cluster $(ARGS)
 
 cluster-up: setup-cluster ## Leave a Kubernetes running; print what to export to reach it
 	@$(PYTHON) -m tests.harness up

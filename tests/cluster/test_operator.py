@@ -6,14 +6,19 @@ Nodes and workers are stood in for, so that a life takes as long as its writes d
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from encoder_db.fsck import fsck
 from tests.harness.rig import Rig, rig
 from tests.harness.tamper import Tamper, tamper
 
 JOBS = 12
+FULL = os.environ.get("CLUSTER_RUN") == "full"
+EACH = 3  # every third write in the short run; a kill costs up to a claim's lease of a minute
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +111,57 @@ def test_events_and_answers_that_are(shared: Rig, between: Tamper, spoil: str) -
             between.gone = 6
     run_some(shared, 6)
     assert operator.stop() == 0
+
+
+# --- Killed after each write of a life -----------------------------------------------------------
+
+
+def live(on: Rig, between: Tamper, *, kill_after: int | None = None) -> list[str]:
+    """
+    One job from its acceptance to its last trace; the writes about it to the API server.
+
+    After the given one the operator is killed, before it hears of it, and another one begins.
+    """
+    kubeconfig = between.kubeconfig(on.folder)
+    first = on.start_operator(kubeconfig=kubeconfig)
+    first.wait_ready()
+    writes: list[str] = []
+    killed = threading.Event()
+
+    def note(number: int) -> None:
+        write = between.writes[number - 1]
+        if "transcodepools" in write or killed.is_set():
+            return
+        writes.append(write)
+        if len(writes) == kill_after:
+            killed.set()
+            first.stop(kill=True)
+
+    between.after_write = note
+    known = completed(on)
+    on.submit(1)
+    if kill_after is not None:
+        on.wait_for("killed, or over", lambda: killed.is_set() or completed(on) > known)
+        first.stop(kill=True)
+        on.start_operator(kubeconfig=kubeconfig)
+    on.wait_for("completed", lambda: completed(on) == known + 1, timeout_s=180)
+    on.wait_for("tidied up", lambda: on.count("transcodejobs") == 0, timeout_s=120)
+    while on.operators:
+        on.operators.pop().stop(kill=True)
+    return writes
+
+
+def test_killed_after_any_write_of_a_life_it_loses_and_doubles_nothing(
+    shared: Rig, between: Tamper
+) -> None:
+    writes = live(shared, between)
+    assert [write for write in writes if write.startswith("POST pods ")] == ["POST pods 201"]
+    places = range(1, len(writes) + 1, 1 if FULL else EACH)
+    for place in places:
+        live(shared, between, kill_after=place)
+    with shared.store.read() as tx:
+        ends = "SELECT COUNT(*) FROM job_events WHERE type = 'job.completed' GROUP BY job_id"
+        assert {count for (count,) in tx.exec_driver_sql(ends)} == {1}
+    assert fsck(shared.store).findings == []
+    assert shared.count("pods") == shared.count("secrets") == 0
+    print(f"a life has {len(writes)} writes: {', '.join(writes)}; kills {len(places)}, lost 0")

@@ -18,7 +18,7 @@ from tests.harness.tamper import Tamper, tamper
 
 JOBS = 12
 FULL = os.environ.get("CLUSTER_RUN") == "full"
-EACH = 3  # every third write in the short run; a kill costs up to a claim's lease of a minute
+EACH = 4  # every fourth write in the short run; a kill costs up to a claim's lease of a minute
 
 
 @pytest.fixture(scope="module")

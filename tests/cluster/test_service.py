@@ -148,7 +148,7 @@ def test_a_resource_applied_with_kubectl_is_a_job_like_any_other(
 def test_deleting_a_resource_cancels_its_job_and_stops_its_pod(
     service: Deployment, clip: Clip
 ) -> None:
-    spec = a_long_spec(service, clip, "/deleted.mp4")
+    spec = a_long_spec(service, clip, "/of-a-deleted-resource.mp4")
     spec["source"]["url"] = service.http.serve("/dripping.mp4", clip(LONG_CLIP).read_bytes())
     service.http.misbehave("/dripping.mp4", Fault(bytes_per_s=20_000))  # a minute and more
     accepted = service.submit(spec)
@@ -158,7 +158,7 @@ def test_deleting_a_resource_cancels_its_job_and_stops_its_pod(
     service.wait_for("canceled", lambda: service.job(accepted["id"])["status"] in ENDED)
     assert service.job(accepted["id"])["status"] == "canceled"
     service.wait_for("the Pod is gone", lambda: service.pod(f"{name}-a1") is None)
-    assert not service.http.has("/deleted.mp4")
+    assert not service.http.has("/of-a-deleted-resource.mp4")
 
 
 def test_canceling_a_job_stops_its_pod(service: Deployment, clip: Clip) -> None:

@@ -13,6 +13,7 @@ ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
 POOL_LABEL: Final = f"{GROUP}/pool"
 CREDENTIALS_PREFIX: Final = "encoder-creds-"
 """A `credentialsSecretRef` must begin with it, so that no job can name a foreign Secret."""
+ORDER_PREFIX: Final = "encoder-order-"
 
 _RESOURCE = re.compile(r"tj-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
@@ -33,4 +34,8 @@ def pod_name(resource: str, attempt: int) -> str:
 
 
 def secret_name(resource: str, attempt: int) -> str:
-    return f"{resource}-a{attempt}"
+    """
+    The work order of an attempt. What stands in its way is replaced unread, so the name must be one
+    that nobody else's Secret has: people choose what a TranscodeJob is called.
+    """
+    return f"{ORDER_PREFIX}{pod_name(resource, attempt)}"

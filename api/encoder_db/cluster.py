@@ -11,11 +11,12 @@ from uuid import UUID
 from sqlalchemy import Connection, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from encoder_core.errors import FieldProblem, InvalidRequest
 from encoder_core.ids import hash_token, new_token
 from encoder_core.names import pod_name
 from encoder_core.sealing import KeyRing
 from encoder_core.specs import JobSpec
-from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
+from encoder_core.states import FINAL_JOB, OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
 from encoder_db.intake import create_job
 from encoder_db.pools import StopPolicy
@@ -49,11 +50,19 @@ class ResourceRow:
 def read_resource(
     tx: Connection, *, uuid: UUID | None, resource_uid: str | None, resource_name: str | None = None
 ) -> ResourceRow | None:
-    """The job of a TranscodeJob: by the UUID in its spec, or by the resource's own uid or name."""
+    """
+    The job of a TranscodeJob: by the UUID in its spec, or by the resource's own uid or name.
+
+    By name alone only as long as nobody knows another resource of that name, or while the job is
+    under way: an earlier one's is over, and people use a name again.
+    """
+    by_name = jobs.c.resource_name == resource_name
+    if resource_uid is not None:
+        by_name &= jobs.c.status.not_in(sorted(FINAL_JOB))
     named = [
         *([jobs.c.uuid == uuid] if uuid is not None else []),
         *([jobs.c.resource_uid == resource_uid] if resource_uid is not None else []),
-        *([jobs.c.resource_name == resource_name] if resource_name is not None else []),
+        *([by_name] if resource_name is not None else []),
     ]
     latest = (job_attempts.c.job_id == jobs.c.id) & (job_attempts.c.number == jobs.c.attempt)
     query = (
@@ -106,11 +115,16 @@ def adopt_job(
     """
     Record a job that somebody applied with kubectl. None: it is recorded already.
 
-    Raises Refused when its pool does not exist.
+    Raises InvalidRequest when its pool does not exist, or belongs to another engine.
     """
     known = select(jobs.c.id).where(jobs.c.resource_uid == uid)
     if tx.execute(known).first() is not None:
         return None
+    engine = tx.execute(select(pools.c.engine).where(pools.c.name == spec.pool)).scalar()
+    if engine != "kubernetes":
+        raise InvalidRequest(
+            [FieldProblem("/pool", "pool_unknown", f"there is no TranscodePool {spec.pool}")]
+        )
     job = create_job(tx, spec=spec, owner=KUBERNETES_OWNER, keys=keys)
     bind_resource(tx, job.id, name=name, uid=uid)
     return job

@@ -61,6 +61,13 @@ class Refused:
     final: bool
 
 
+class NameTaken(Exception):
+    """Somebody else's Pod has the name of the one to make. The next attempt's has another."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is a Pod {name} that is not Encoder's.")
+
+
 async def in_thread(work: Callable[[], T]) -> T:
     """Blocking database calls never run on the event loop."""
     return await asyncio.to_thread(work)
@@ -95,8 +102,8 @@ class Actor:
             case Disown(message):
                 log.warning("not_ours", extra={"resource": seen.name, "why": message})
                 return Refused("NotOurs", message, final=True)
-            case Refuse(reason, message):
-                return Refused(reason, message, final=True)
+            case Refuse(reason, message, final):
+                return Refused(reason, message, final=final)
             case CancelJob():
                 assert seen.row is not None
                 uuid = seen.row.uuid
@@ -135,7 +142,9 @@ class Actor:
         except InvalidRequest as error:
             log.warning("not_adopted", extra={"resource": job.name, "why": str(error)})
             if any(problem.code == "pool_unknown" for problem in error.problems):
-                return Refused("PoolNotFound", f"There is no pool {job.pool}.", final=False)
+                return Refused(
+                    "PoolNotFound", f"There is no TranscodePool {job.pool}.", final=False
+                )
             said = "; ".join(f"spec{p.pointer}: {p.detail}" for p in error.problems)
             return Refused("SpecInvalid", said, final=True)
         except RequestRefused as error:
@@ -199,6 +208,9 @@ class Actor:
                 self.cache.note_quota(policy.name, error.message, until)
             await self._end(seen, attempt, Ended(code, error.message))
             return
+        except NameTaken as error:
+            await self._end(seen, attempt, Ended("pod_invalid", str(error)))
+            return
         await self._record_pod(row.id, attempt, job.name)
         log.info("pod_created", extra={"job": row.id, "attempt": attempt, "resource": job.name})
 
@@ -229,9 +241,11 @@ class Actor:
             if not error.exists_already:
                 raise
             body = await self.kube.get(PODS, pod_name(job.name, attempt))
-            owners = body["metadata"].get("ownerReferences") or []
-            if not any(owner["uid"] == job.uid for owner in owners):
-                raise  # another's: tried again until it is gone
+            found = parse_pod(body)
+            if found is None and body["metadata"].get("deletionTimestamp") is None:
+                raise NameTaken(body["metadata"]["name"]) from None
+            if found is None or found.owner != job.uid:
+                raise  # on its way out, or of an earlier job of this name: tried again until then
         self._remember(body)
 
     def _remember(self, body: dict[str, Any]) -> None:
@@ -257,7 +271,7 @@ class Actor:
             return work, cluster.earlier_attempts(tx, job_id, attempt)
 
     async def _finish(self, seen: Observed, step: FinishAttempt) -> None:
-        if step.gone and await self._still_exists(pod_name(seen.name, step.attempt)):
+        if step.gone and await self._still_exists(seen, step.attempt):
             return
         pod = seen.pods.get(step.attempt)
         await self._end(
@@ -269,15 +283,18 @@ class Actor:
             node=pod.node if pod is not None else None,
         )
 
-    async def _still_exists(self, name: str) -> bool:
+    async def _still_exists(self, seen: Observed, attempt: int) -> bool:
         """Ask the API server: that a watch does not show a Pod proves nothing."""
+        assert seen.row is not None
         try:
-            self._remember(await self.kube.get(PODS, name))
+            body = await self.kube.get(PODS, pod_name(seen.name, attempt))
         except KubeError as error:
             if error.not_found:
                 return False
             raise
-        return True
+        self._remember(body)
+        found = parse_pod(body)
+        return found is not None and found.owner == seen.row.resource_uid
 
     async def _end(
         self,

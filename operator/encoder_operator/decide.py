@@ -42,6 +42,7 @@ class RowSeen:
     """The number of the latest attempt; 0 before the first."""
     attempt_open: bool
     """Whether that attempt holds a place."""
+    resource_name: str | None
     resource_uid: str | None
     pod_created: bool
     """Whether a Pod was made for the latest attempt."""
@@ -78,10 +79,11 @@ class Disown:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Say why nothing will ever run for this resource."""
+    """Say why nothing runs for this resource, and if it is `final`, never will."""
 
     reason: str
     message: str
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,8 @@ def decide(seen: Observed) -> Decision:
     if seen.job is None:
         return _without_resource(seen, seen.row)
     if seen.row.resource_uid not in (None, seen.job.uid):
+        if seen.row.resource_name == seen.name and seen.row.status not in FINAL_JOB:
+            return _replaced(seen, seen.row)
         return Decision([Disown("The job in spec.jobUID belongs to another resource.")])
     if seen.row.resource_uid is None:
         return _unbound(seen, seen.row, seen.job)
@@ -176,6 +180,15 @@ def _unbound(seen: Observed, row: RowSeen, job: JobSeen) -> Decision:
     if left_s > 0 or row.status in FINAL_JOB:
         return Decision(wake_after_s=max(left_s, RETRY_S) if left_s > 0 else None)
     return Decision([Disown("The job in spec.jobUID is not admitted; its resource is not yours.")])
+
+
+def _replaced(seen: Observed, row: RowSeen) -> Decision:
+    """Names are unique, so the job's own resource is gone; the one that has its name now waits."""
+    ending = _without_resource(seen, row)
+    if ending.wake_after_s == 0:
+        return ending
+    said = "An earlier job of this name still ends."
+    return replace(ending, steps=[*ending.steps, Refuse("PreviousEnding", said, final=False)])
 
 
 def _without_row(seen: Observed) -> Decision:

@@ -23,7 +23,7 @@ class View:
 
 def observe(store: Store, cache: Cache, name: str, *, defaults: PoolPolicy) -> View:
     """Blocking: for a thread. The cache is read first: the row may only be newer than it."""
-    job, pods = cache.jobs.get(name), cache.pods_of(name)
+    job, known = cache.jobs.get(name), cache.pods_of(name)
     with store.read() as tx:
         moment = now(tx)
         uuid = job.job_uid if job else job_of_resource(name)
@@ -31,6 +31,9 @@ def observe(store: Store, cache: Cache, name: str, *, defaults: PoolPolicy) -> V
             tx, uuid=uuid, resource_uid=job.uid if job else None, resource_name=name
         )
         document = jobs.read_job(tx, row.uuid, owner=None) if row else None
+    # Another resource may have had this name before: its Pods are not this one's.
+    owner = row.resource_uid if row else job.uid if job else None
+    pods = {n: pod for n, pod in known.items() if owner is None or pod.owner == owner}
     pool = row.pool if row else job.pool if job else ""
     seen = cache.pools.get(pool)
     return View(
@@ -53,6 +56,7 @@ def _seen(row: cluster.ResourceRow) -> RowSeen:
         status=row.status,
         attempt=row.attempt,
         attempt_open=row.attempt_open,
+        resource_name=row.resource_name,
         resource_uid=row.resource_uid,
         pod_created=row.pod_created,
         finished_at=row.finished_at,

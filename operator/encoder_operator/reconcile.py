@@ -52,11 +52,12 @@ class Reconciler:
             await self._say_store_is_away(name)
             raise
         decision = decide(view.observed)
-        missed = view.observed.job is None and any(
-            isinstance(step, CancelJob) for step in decision.steps
-        )
-        if missed and await self._exists(name):
-            return 0
+        job, row = view.observed.job, view.observed.row
+        missed = row is not None and (job is None or job.uid != row.resource_uid)
+        if missed and any(isinstance(step, CancelJob) for step in decision.steps):
+            assert row is not None
+            if await self._exists(name, row.resource_uid):
+                return 0
         refused = None
         try:
             for step in decision.steps:
@@ -74,7 +75,7 @@ class Reconciler:
             await self._publish(view)
         return decision.wake_after_s
 
-    async def _exists(self, name: str) -> bool:
+    async def _exists(self, name: str, uid: str | None) -> bool:
         """Ask the API server: that a watch does not show a resource proves nothing."""
         try:
             body = await self.kube.get(JOBS, name)
@@ -83,7 +84,7 @@ class Reconciler:
                 return False
             raise
         self.cache.jobs[name] = parse_job(body)
-        return True
+        return uid is None or body["metadata"]["uid"] == uid
 
     async def _say_store_is_away(self, name: str) -> None:
         """Only to who waits for something: a job that ended well is told of no outage."""

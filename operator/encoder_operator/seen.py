@@ -9,7 +9,14 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL, POOL_LABEL, job_of_resource
+from encoder_core.names import (
+    ATTEMPT_LABEL,
+    GROUP,
+    JOB_LABEL,
+    POOL_LABEL,
+    job_of_resource,
+    pod_name,
+)
 
 WORKER: Final = "worker"
 """The name of the container that is ours."""
@@ -31,6 +38,8 @@ class PodSeen:
     uid: str
     resource: str
     """The TranscodeJob it belongs to."""
+    owner: str
+    """That one's uid: another of the same name may have followed it."""
     attempt: int
     pool: str
     phase: PodPhase
@@ -124,10 +133,20 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
-    """A Pod of ours; None when its labels do not say whose it is."""
+    """
+    A Pod of ours; None when its labels, its name and its owner do not agree on whose it is.
+
+    Labels alone are anybody's to write, and how a Pod ends decides what becomes of a job.
+    """
     metadata, status = body["metadata"], body.get("status") or {}
     labels = metadata.get("labels") or {}
-    if JOB_LABEL not in labels or not str(labels.get(ATTEMPT_LABEL, "")).isdigit():
+    resource, attempt = labels.get(JOB_LABEL, ""), str(labels.get(ATTEMPT_LABEL, ""))
+    owner = _owner(metadata, resource)
+    if (
+        owner is None
+        or not attempt.isdigit()
+        or metadata["name"] != pod_name(resource, int(attempt))
+    ):
         return None
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     scheduled = conditions.get("PodScheduled", {})
@@ -136,8 +155,9 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
     return PodSeen(
         name=metadata["name"],
         uid=metadata["uid"],
-        resource=labels[JOB_LABEL],
-        attempt=int(labels[ATTEMPT_LABEL]),
+        resource=resource,
+        owner=owner,
+        attempt=int(attempt),
         pool=labels.get(POOL_LABEL, ""),
         phase=PodPhase(status.get("phase") or "Pending"),
         reason=status.get("reason"),
@@ -166,6 +186,14 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
         started_at=parse_time((state.get("running") or ended).get("startedAt")),
         finished_at=parse_time(ended.get("finishedAt")),
     )
+
+
+def _owner(metadata: Mapping[str, Any], resource: str) -> str | None:
+    for owner in metadata.get("ownerReferences") or []:
+        group = owner.get("apiVersion", "").partition("/")[0]
+        if (group, owner.get("kind"), owner.get("name")) == (GROUP, "TranscodeJob", resource):
+            return str(owner.get("uid"))
+    return None
 
 
 def _container_state(

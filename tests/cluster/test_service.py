@@ -123,7 +123,7 @@ def test_a_job_of_the_api_runs_in_a_pod_and_leaves_nothing_behind(
             not (
                 service.resource(name)
                 or service.pod(f"{name}-a1")
-                or service.maybe(f"/api/v1/namespaces/encoder/secrets/{name}-a1")
+                or service.maybe(f"/api/v1/namespaces/encoder/secrets/encoder-order-{name}-a1")
             )
         ),
         timeout_s=RETENTION_S + 60,

@@ -28,7 +28,8 @@ DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 def test_the_objects_of_a_job_are_named_after_it() -> None:
     resource = resource_name(JOB)
     assert resource == f"tj-{JOB}"
-    assert pod_name(resource, 2) == secret_name(resource, 2) == f"tj-{JOB}-a2"
+    assert pod_name(resource, 2) == f"tj-{JOB}-a2"
+    assert secret_name(resource, 2) == f"encoder-order-tj-{JOB}-a2"
 
 
 @given(st.uuids(), st.integers(1, 9999))

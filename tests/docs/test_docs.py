@@ -127,13 +127,16 @@ def test_every_reason_for_which_a_job_waits_is_in_the_guide() -> None:
     reasons = set(re.findall(r'reason="(\w+)"', waits))
     reasons |= {reason_of(rule.code) for rule in WAIT_RULES}
     reasons |= {"StoreUnavailable", "PodNotStarted", "CredentialsMissing", "NotOurs", "SpecInvalid"}
+    reasons |= {"PreviousEnding", "PoolNotFound"}
     assert len(reasons) > 12
     assert {reason for reason in reasons if f"`{reason}`" not in text} == set()
 
 
 def code_that_writes_reasons() -> str:
     operator = ROOT / "operator" / "encoder_operator"
-    modules = [operator / f"{name}.py" for name in ("status", "poolstatus", "events", "act")]
+    modules = [
+        operator / f"{name}.py" for name in ("status", "poolstatus", "events", "act", "decide")
+    ]
     modules.append(ROOT / "api" / "encoder_db" / "waiting.py")
     return "\n".join(module.read_text() for module in modules)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import aiohttp
 
-from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL
+from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL, ORDER_PREFIX
 from encoder_core.reports import (
     Envelope,
     FinalReport,
@@ -115,14 +115,14 @@ class StandIn:
     async def _collect(self, job: dict[str, Any]) -> None:
         for attempt in range(1, job.get("status", {}).get("attempt", 1) + 1):
             name = f"{job['metadata']['name']}-a{attempt}"
-            for kind in ("pods", "secrets"):
-                await self._call("DELETE", f"{self._core}/{kind}/{name}?gracePeriodSeconds=0")
+            for owned in (f"pods/{name}", f"secrets/{ORDER_PREFIX}{name}"):
+                await self._call("DELETE", f"{self._core}/{owned}?gracePeriodSeconds=0")
 
     async def _work(self, pod: dict[str, Any]) -> None:
         name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
         began = stamp()
         async with self._at_once:
-            secret = await self._call("GET", f"{self._core}/secrets/{name}")
+            secret = await self._call("GET", f"{self._core}/secrets/{ORDER_PREFIX}{name}")
             if secret is None or JOB_LABEL not in labels:
                 return
             order = json.loads(base64.b64decode(secret["data"]["order.json"]))

@@ -34,6 +34,10 @@ RUNNING: dict[str, Any] = {
     "conditions": [{"type": "PodScheduled", "status": "True"}],
     "containerStatuses": [{"name": "worker", "state": {"running": {}}}],
 }
+BY_HAND: dict[str, Any] = {
+    "source": {"kind": "https", "url": "https://media.example/in.mov"},
+    "outputs": [{"destination": {"kind": "s3", "bucket": "clips", "path": "out.mp4"}}],
+}
 SUCCEEDED: dict[str, Any] = {
     "phase": "Succeeded",
     "containerStatuses": [{"name": "worker", "state": {"terminated": {"exitCode": 0}}}],

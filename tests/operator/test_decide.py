@@ -39,6 +39,7 @@ DONE = a_row(JobStatus.COMPLETED, attempt_open=False, finished_at=NOW)
 STOPPING = a_row(JobStatus.CANCELING)
 WAITING = a_row(JobStatus.QUEUED, attempt=0, attempt_open=False, pod_created=False)
 PULLING = a_pod(phase=PodPhase.PENDING, running=False, waiting="ImagePullBackOff")
+STILL_ENDS = "An earlier job of this name still ends."
 KILL = DeletePod(a_pod().name, a_pod().uid)
 
 
@@ -68,9 +69,24 @@ KILL = DeletePod(a_pod().name, a_pod().uid)
             id="a forged jobUID is disowned",
         ),
         pytest.param(
-            observed(job=a_job(uid="another")),
+            observed(name="mine", job=a_job(name="mine", uid="another")),
             [Disown("The job in spec.jobUID belongs to another resource.")],
             id="a second resource for the same job is disowned",
+        ),
+        pytest.param(
+            observed(job=a_job(uid="another")),
+            [CancelJob("The resource was deleted")],
+            id="another resource of the same name: the job's own was deleted",
+        ),
+        pytest.param(
+            observed(job=a_job(uid="another"), row=STOPPING),
+            [KILL, Refuse("PreviousEnding", STILL_ENDS, final=False)],
+            id="which waits until the job has ended",
+        ),
+        pytest.param(
+            observed(job=a_job(uid="another"), row=DONE),
+            [Disown("The job in spec.jobUID belongs to another resource.")],
+            id="a second resource for a job that is over is disowned",
         ),
         pytest.param(observed(row=WAITING, pods={}), [], id="a waiting job gets no Pod"),
         pytest.param(

@@ -33,8 +33,10 @@ from tests.operator.builders import a_pod
 
 def pod_with(status: dict[str, Any], **metadata: Any) -> PodSeen:
     labels = {JOB_LABEL: "tj-x", ATTEMPT_LABEL: "1"}
+    owner = {"apiVersion": "encoder.dev/v1alpha1", "kind": "TranscodeJob", "name": "tj-x"}
+    ours = {"name": "tj-x-a1", "uid": "u", "labels": labels, "ownerReferences": [owner]}
     body = {
-        "metadata": {"name": "tj-x-a1", "uid": "u", "labels": labels, **metadata},
+        "metadata": {**ours, **metadata},
         "spec": {"nodeName": "node-1"},
         "status": status,
     }

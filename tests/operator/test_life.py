@@ -15,16 +15,12 @@ from encoder_core.reports import Started
 from encoder_core.states import JobStatus
 from encoder_db.jobs import cancel_job
 from encoder_db.store import Store
-from encoder_operator.kube import EVENTS, JOBS, PODS, KubeError
+from encoder_operator.kube import EVENTS, JOBS, PODS
 from tests.db import builders as make
-from tests.operator.desk import RUNNING, SUCCEEDED, Desk
+from tests.operator.desk import BY_HAND, RUNNING, SUCCEEDED, Desk
 from tests.operator.fake_api import refusal
 
 J = JobStatus
-BY_HAND: dict[str, Any] = {
-    "source": {"kind": "https", "url": "https://media.example/in.mov"},
-    "outputs": [{"destination": {"kind": "s3", "bucket": "clips", "path": "out.mp4"}}],
-}
 STATUS = "PATCH transcodejobs/status"
 EVENT = "POST events"
 WRITES = [
@@ -266,70 +262,3 @@ def test_two_operators_at_once_make_one_pod_and_end_the_job_once(desk: Desk) -> 
     assert make.attempt_statuses(desk.store, job) == ["succeeded"]
     assert [type_ for _, type_ in make.events(desk.store, job)].count("job.completed") == 1
     assert desk.events() == ["PodCreated", "Succeeded"]
-
-
-# --- Abuse ---------------------------------------------------------------------------------------
-
-
-def test_a_forged_job_uid_runs_nothing_and_cancels_nothing(desk: Desk) -> None:
-    job = desk.submit()
-    desk.api.put(JOBS, "mine", spec={"jobUID": str(job.uuid), **BY_HAND}, metadata={
-        "creationTimestamp": "2020-01-01T00:00:00Z"})  # fmt: skip
-    desk.settle("mine")
-    assert desk.condition("mine", "Succeeded")[:2] == ("False", "NotOurs")
-    assert desk.api.all(PODS) == []
-    del desk.api.objects[JOBS.path("work", "mine")]
-    desk.settle("mine")
-    assert make.status(desk.store, job) is J.QUEUED
-
-
-def test_a_second_resource_for_a_job_that_runs_is_not_its_job(desk: Desk) -> None:
-    job, name = desk.admitted()
-    spec = {"jobUID": str(job.uuid), "desiredState": "Cancel", **BY_HAND}
-    desk.api.put(JOBS, "mine", spec=spec)
-    desk.settle("mine")
-    desk.settle(name)
-    assert desk.condition("mine", "Succeeded")[:2] == ("False", "NotOurs")
-    assert make.status(desk.store, job) is J.STARTING
-
-
-def test_what_a_resource_says_is_not_what_a_job_of_the_api_runs(desk: Desk) -> None:
-    job = desk.submit()
-    desk.dispatch()
-    name = resource_name(job.uuid)
-    spec = desk.api.objects[JOBS.path("work", name)]["spec"]
-    spec["source"] = {"kind": "https", "url": "https://evil.example/x"}
-    spec["credentialsSecretRef"] = {"name": "encoder-creds-of-another"}
-    desk.settle(name)
-    pod = desk.pod(name)
-    assert "encoder-creds-of-another" not in str(pod)
-    assert desk.order_of(job)["source"]["kind"] == "file"
-
-
-def test_a_secret_of_somebody_else_is_not_mounted(desk: Desk) -> None:
-    desk.apply("by-hand", {**BY_HAND, "credentialsSecretRef": {"name": "encoder-env"}})
-    desk.settle("by-hand")
-    desk.dispatch()
-    desk.settle("by-hand")
-    assert desk.api.all(PODS) == []
-    assert desk.condition("by-hand", "Succeeded")[:2] == ("False", "RequestImpossible")
-
-
-def test_one_operator_does_not_void_the_token_of_another(desk: Desk) -> None:
-    """Both saw that there is no Pod yet; the second must neither make one nor a Secret."""
-    other = desk.another()
-    job = desk.submit()
-    name = resource_name(job.uuid)
-    desk.dispatch()
-    desk.api.refuse["POST", PODS.plural] = refusal(500, "InternalError")
-    with pytest.raises(KubeError):
-        desk.settle(name)  # between its Secret and its Pod
-    before = desk.order_of(job)["token"]
-    del desk.api.refuse["POST", PODS.plural]
-    other.settle(name)
-    assert desk.api.all(PODS) == []
-    assert desk.order_of(job)["token"] == before
-    make.let_pass(desk.store, 11)  # the first has crashed, it seems
-    other.settle(name)
-    assert len(desk.api.all(PODS)) == 1
-    assert desk.say(job, Started())

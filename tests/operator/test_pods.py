@@ -90,7 +90,11 @@ POD: dict[str, Any] = {
         "volumes": [
             {
                 "name": "order",
-                "secret": {"secretName": f"{NAME}-a1", "defaultMode": 0o440, "optional": False},
+                "secret": {
+                    "secretName": f"encoder-order-{NAME}-a1",
+                    "defaultMode": 0o440,
+                    "optional": False,
+                },
             },
             {"name": "scratch", "emptyDir": {"sizeLimit": "10Gi"}},
         ],
@@ -218,7 +222,11 @@ def test_the_secret_of_an_attempt_goes_with_its_job() -> None:
     assert secret == {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": f"{NAME}-a1", "labels": LABELS, "ownerReferences": OWNERS},
+        "metadata": {
+            "name": f"encoder-order-{NAME}-a1",
+            "labels": LABELS,
+            "ownerReferences": OWNERS,
+        },
         "type": "Opaque",
         "immutable": True,
         "data": {"order.json": base64.b64encode(b'{"token": "t"}').decode()},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from encoder_api.auth import Authenticator
 from encoder_api.feed import Feed
 from encoder_api.health import DatabaseHealth
-from encoder_api.metrics import Metrics
+from encoder_api.metrics import Metrics, RecordMetrics
 from encoder_api.rates import RateLimiter
 from encoder_api.sessions import Sessions
 from encoder_api.settings import ApiSettings
@@ -36,8 +36,9 @@ def make_services(settings: ApiSettings, store: Store, clock: Clock) -> Services
     sessions = Sessions(store.keys, hours=settings.session_hours)
     authenticator = Authenticator(settings, store, sessions, clock=clock)
     health, intake = DatabaseHealth(store), Intake(store)
+    metrics = Metrics(RecordMetrics(store, clock=clock))
     return Services(
-        *(settings, store, authenticator, sessions, Metrics(), health, intake),
+        *(settings, store, authenticator, sessions, metrics, health, intake),
         feed=Feed(store),
         limiter=RateLimiter(settings.rate_limit_per_s, clock=clock),
     )

@@ -205,6 +205,7 @@ dead_letters: Final = _table(
     Column("redriven_at", Timestamp()),
     Index("ix_dead_letters_of_job", "job_id"),
     Index("ix_dead_letters_latest", "dead_at", "id"),
+    Index("ix_dead_letters_open", "redriven_at", "id"),
 )
 
 # --- What belongs to a job: secrets.py, blobs.py, reports.py -----------------------------------

@@ -213,16 +213,6 @@ def test_health(client: CheckedClient) -> None:
     assert client.get("/livez").status_code == 200
 
 
-def test_metrics_count_by_operation(client: CheckedClient) -> None:
-    client.get("/jobs")
-    client.get("/jobs/1")
-    client.get("/no/such/path")
-    metrics = client.get("/metrics").text
-    assert 'encoder_api_requests_total{operation="list_jobs",status="200"} 1.0' in metrics
-    assert 'encoder_api_requests_total{operation="read_job",status="404"} 1.0' in metrics
-    assert 'operation="none",status="404"' in metrics
-
-
 def test_whatever_the_record_refuses_with_is_in_the_catalogue() -> None:
     """`Refused(code, …, status=…)` in encoder_db becomes a problem of that code and status."""
     found = set()

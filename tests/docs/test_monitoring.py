@@ -58,6 +58,21 @@ def test_every_metric_that_is_looked_at_exists() -> None:
     assert named - metrics_of_the_code() == set()
 
 
+def test_every_metric_of_the_api_is_listed_and_no_line_is_left_over() -> None:
+    page = (DOCS / "operations.md").read_text()
+    lines = set(re.findall(r"^\| `(encoder_\w+)` \|", page, re.MULTILINE))
+    of_a_histogram = re.compile(r"_(bucket|count|sum)$")
+    told = {of_a_histogram.sub("", n) for n in metrics_of_the_code() if n.startswith("encoder_")}
+    assert lines == told
+
+
+def test_what_every_replica_tells_of_the_record_is_never_added_up() -> None:
+    of_one_process = ("encoder_api_", "transcode_")
+    for expression in expressions():
+        if any(not name.startswith(of_one_process) for name in NAME.findall(expression)):
+            assert "max" in expression or "sum" not in expression
+
+
 def test_every_alert_has_a_line_of_what_to_do_and_no_line_is_left_over() -> None:
     page = (DOCS / "operations.md").read_text()
     lines = re.findall(r"^\| `(Encoder\w+)` \|", page, re.MULTILINE)

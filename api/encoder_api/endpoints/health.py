@@ -72,7 +72,11 @@ async def check_health(call: Call[None, None]) -> Response:
     replies={200: Reply(says="Metrics for Prometheus.", media_type="text/plain")},
 )
 def read_metrics(call: Call[None, None]) -> Response:
-    """Read the metrics of this process."""
+    """
+    Read the metrics of this process, and of what the record holds.
+
+    The record is counted every five seconds at most.
+    """
     return Response(call.services.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 

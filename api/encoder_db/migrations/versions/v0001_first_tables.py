@@ -181,6 +181,7 @@ def upgrade() -> None:
         sa.Column("redriven_at", t.Timestamp()),
         sa.Index("ix_dead_letters_latest", "dead_at", "id"),
         sa.Index("ix_dead_letters_of_job", "job_id"),
+        sa.Index("ix_dead_letters_open", "redriven_at", "id"),
     )
     _create(
         "job_secrets",

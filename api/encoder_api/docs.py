@@ -51,11 +51,19 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[st
     if body:
         yield f"<p>Body: {_type(body['schema'])}</p>"
     for title, example in body.get("examples", {}).items():
-        text = json.dumps(example["value"], indent=2, ensure_ascii=False)
-        yield f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
+        yield _example(title, example["value"])
     rows = [(status, reply["description"]) for status, reply in operation["responses"].items()]
     yield _table(("answer", "meaning"), rows)
+    for status, reply in operation["responses"].items():
+        for content in reply.get("content", {}).values():
+            if "example" in content:
+                yield _example(f"{status}, for example", content["example"])
     yield "</section>"
+
+
+def _example(title: str, value: Any) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
 
 
 def _schema(name: str, schema: dict[str, Any]) -> Iterator[str]:

@@ -99,6 +99,19 @@ def load_summaries(
     return [JobSummary(**_summary_fields(dict(row), outputs[row["id"]])) for row in rows]
 
 
+def list_outputs(tx: Connection, job_id: int) -> list[OutputDocument]:
+    """The outputs of a job in the order of the request: one query, 32 of them at most."""
+    return _outputs_of(tx, [job_id])[job_id]
+
+
+def list_attempts(
+    tx: Connection, job_id: int, *, after: int = 0, limit: int = 200
+) -> list[AttemptDocument]:
+    """The attempts of a job with a higher number than `after`, the first ones first: one query."""
+    query = _attempts(job_id).where(job_attempts.c.number > after).limit(limit)
+    return [_attempt(row) for row in tx.execute(query).mappings()]
+
+
 def _summary_fields(row: Mapping[str, Any], outputs: list[OutputDocument]) -> dict[str, Any]:
     request = row["request"]
     return {
@@ -158,10 +171,12 @@ def _outputs_of(tx: Connection, job_ids: Sequence[int]) -> dict[int, list[Output
 
 
 def _attempts_of(tx: Connection, job_id: int) -> Sequence[RowMapping]:
-    query = (
-        select(job_attempts).where(job_attempts.c.job_id == job_id).order_by(job_attempts.c.number)
-    )
-    return tx.execute(query).mappings().all()
+    return tx.execute(_attempts(job_id)).mappings().all()
+
+
+def _attempts(job_id: int) -> Select[Any]:
+    of_job = job_attempts.c.job_id == job_id
+    return select(job_attempts).where(of_job).order_by(job_attempts.c.number)
 
 
 def _attempt(row: RowMapping) -> AttemptDocument:

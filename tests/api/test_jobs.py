@@ -12,10 +12,12 @@ import pytest
 from sqlalchemy import event
 
 from encoder_api.conditional import matches
+from encoder_core.failures import failure
 from encoder_db.blobs import read_blob
 from encoder_db.store import Store
 from tests.api.conftest import CheckedClient, ClientMaker
 from tests.api.samples import job, output
+from tests.db import builders as make
 from tests.original import ORIGINAL
 
 Headers = dict[str, str]
@@ -226,7 +228,8 @@ def test_anything_else_is_no_job(client: CheckedClient, method: str, ref: str) -
 
 def test_what_did_not_change_is_not_sent_again(client: CheckedClient) -> None:
     accepted = submit(client)
-    for path in (f"/jobs/{accepted['id']}", "/jobs", f"/jobs/{accepted['id']}/events"):
+    one = f"/jobs/{accepted['id']}"
+    for path in ("/jobs", f"{one}/outputs", f"{one}/attempts", f"{one}/events", one):
         tag = client.get(path).headers["etag"]
         again = client.get(path, headers={"If-None-Match": tag})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
@@ -260,6 +263,37 @@ def test_the_events_of_a_job(client: CheckedClient) -> None:
     assert [(e["type"], e["sequence"]) for e in rest["events"]] == [("job.canceled", 2)]
     assert rest["nextAfter"] is None
     assert rest["events"][0]["data"]["status"] == "canceled"
+
+
+def test_the_outputs_of_a_job(client: CheckedClient) -> None:
+    accepted = submit(client, job(outputs=[output(), output(height=720)]))
+    shown = client.get(f"/jobs/{accepted['uuid']}/outputs").json()
+    assert shown["outputs"] == client.get(f"/jobs/{accepted['id']}").json()["outputs"]
+    assert [(one["index"], one["status"]) for one in shown["outputs"]] == [
+        (0, "pending"),
+        (1, "pending"),
+    ]
+
+
+def test_the_attempts_of_a_job_page_by_page(client: CheckedClient, store: Store) -> None:
+    accepted = submit(client)
+    assert client.get(f"/jobs/{accepted['id']}/attempts").json() == {
+        "attempts": [],
+        "nextAfter": None,
+    }
+    for number in range(1, 4):
+        claimed = make.running(store)
+        make.finish(store, claimed, exit_code=1, failure=failure("source_invalid"))
+        if number < 3:
+            client.post(f"/jobs/{accepted['id']}/retry")
+    page = client.get(f"/jobs/{accepted['uuid']}/attempts?limit=2").json()
+    assert [one["number"] for one in page["attempts"]] == [1, 2]
+    rest = client.get(f"/jobs/{accepted['id']}/attempts?after={page['nextAfter']}").json()
+    assert [one["number"] for one in rest["attempts"]] == [3]
+    assert rest["nextAfter"] is None
+    whole = client.get(f"/jobs/{accepted['id']}").json()["attempts"]
+    assert page["attempts"] + rest["attempts"] == whole
+    assert {one["failure"]["code"] for one in whole} == {"source_invalid"}
 
 
 # --- List ------------------------------------------------------------------------------------
@@ -440,6 +474,8 @@ def test_delete_a_job(client: CheckedClient) -> None:
     for method, path in [
         ("GET", ""),
         ("GET", "/events"),
+        ("GET", "/outputs"),
+        ("GET", "/attempts"),
         ("DELETE", ""),
         ("POST", "/cancel"),
         ("POST", "/retry"),
@@ -458,6 +494,8 @@ def test_owners_do_not_learn_of_each_other(client: CheckedClient, add_key: AddKe
         for method, path in [
             ("GET", ""),
             ("GET", "/events"),
+            ("GET", "/outputs"),
+            ("GET", "/attempts"),
             ("POST", "/cancel"),
             ("POST", "/retry"),
             ("DELETE", ""),
@@ -501,3 +539,4 @@ def test_a_request_makes_a_known_number_of_queries(client: CheckedClient, store:
         submit(client)
     assert counted("GET", "/jobs") == few <= 2
     assert counted("GET", "/jobs/1") <= 7
+    assert counted("GET", "/jobs/1/outputs") == counted("GET", "/jobs/1/attempts") == 2

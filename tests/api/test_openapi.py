@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
@@ -51,6 +52,19 @@ def test_the_example_is_a_request_that_is_accepted(client: CheckedClient) -> Non
     content = client.document["paths"]["/jobs"]["post"]["requestBody"]["content"]
     for example in content["application/json"]["examples"].values():
         JobRequest.model_validate(example["value"])
+
+
+def test_an_example_of_an_answer_is_one_that_could_be_given(client: CheckedClient) -> None:
+    examples = 0
+    for path in client.document["paths"].values():
+        for operation in path.values():
+            for reply in operation["responses"].values():
+                for content in reply.get("content", {}).values():
+                    if "example" in content:
+                        schema = {**content["schema"], "components": client.document["components"]}
+                        Draft202012Validator(schema).validate(content["example"])
+                        examples += 1
+    assert examples >= 2
 
 
 def test_the_page_shows_every_operation_and_problem(client: CheckedClient) -> None:

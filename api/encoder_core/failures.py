@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field
 
-from encoder_core.model import Model
+from encoder_core.model import NOT_BOOLEAN, Model
 
 MESSAGE_CHARACTERS: Final = 1024  # what fits the column and a kubectl line
 
@@ -190,7 +190,7 @@ class Failure(Model):
     """One sentence with the facts. Never a credential, never a whole URL."""
     hint: str
     retryable: bool
-    output: int | None = None
+    output: Annotated[int, NOT_BOOLEAN] | None = None
     """The index of the output it concerns."""
     detail: str | None = None
     """The last lines of ffmpeg, redacted."""
@@ -217,5 +217,5 @@ class Warned(Model):
 
     code: str
     message: str
-    output: int | None = None
+    output: Annotated[int, NOT_BOOLEAN] | None = None
     pointer: str | None = Field(default=None, description="JSON pointer into the request")

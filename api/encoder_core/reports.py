@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import Field
 
 from encoder_core.failures import Failure, Warned
-from encoder_core.model import Model, Secret
+from encoder_core.model import NOT_BOOLEAN, Model, Secret
 from encoder_core.specs import OutputSpec, Source
 from encoder_core.states import OutputStatus
 
@@ -28,6 +28,10 @@ PUBLISH_LEASE_S: Final = 120.0
 
 MAX_LOG_CHARS: Final = 32 * 1024
 """Of an attempt's log that is kept: its end, where the reason is."""
+
+
+Whole = Annotated[int, Field(ge=0, le=2**63 - 1), NOT_BOOLEAN]  # what a database can store
+Number = Annotated[float, NOT_BOOLEAN]
 
 
 class Phase(StrEnum):
@@ -121,7 +125,7 @@ class OutputFile(Model):
 
     url: str
     """Where it is, without credentials."""
-    size_bytes: int
+    size_bytes: Whole
     sha256: str
     content_type: str
 
@@ -131,25 +135,25 @@ class OutputResult(Model):
 
     files: list[OutputFile]
     """The main file first; a set (HLS, thumbnails) has more."""
-    size_bytes: int
-    duration_s: float | None = None
+    size_bytes: Whole
+    duration_s: Number | None = None
     container: str | None = None
     video_codec: str | None = None
-    width: int | None = None
-    height: int | None = None
-    frame_rate: float | None = None
-    frames: int | None = None
-    video_bitrate: int | None = None
+    width: Whole | None = None
+    height: Whole | None = None
+    frame_rate: Number | None = None
+    frames: Whole | None = None
+    video_bitrate: Whole | None = None
     audio_codec: str | None = None
-    audio_channels: int | None = None
-    audio_sample_rate: int | None = None
+    audio_channels: Whole | None = None
+    audio_sample_rate: Whole | None = None
 
 
 class SourceInfo(Model):
     """What the source turned out to be."""
 
-    size_bytes: int | None = None
-    duration_s: float | None = None
+    size_bytes: Whole | None = None
+    duration_s: Number | None = None
     container: str | None = None
     streams: list[dict[str, Any]] = []
 
@@ -167,13 +171,13 @@ class ProgressReport(Model):
 
     type: Literal["progress"] = "progress"
     phase: Phase
-    percent: Annotated[float, Field(ge=0, le=100)]
+    percent: Annotated[float, Field(ge=0, le=100), NOT_BOOLEAN]
     """Of the whole attempt, never decreasing."""
-    speed: float | None = None
+    speed: Number | None = None
     """Seconds of media a second."""
-    frame: int | None = None
-    fps: float | None = None
-    eta_s: float | None = None
+    frame: Whole | None = None
+    fps: Number | None = None
+    eta_s: Number | None = None
 
 
 class SourceReport(Model):
@@ -188,7 +192,7 @@ class OutputReport(Model):
     """One output changed its status. `uploaded` is final and true: verified and confirmed."""
 
     type: Literal["output"] = "output"
-    index: int
+    index: Whole
     status: OutputStatus
     result: OutputResult | None = None
     failure: Failure | None = None
@@ -201,7 +205,7 @@ class LogReport(Model):
     type: Literal["log"] = "log"
     tail: Annotated[str, Field(max_length=MAX_LOG_CHARS)]
     """Without secrets: whoever logs blanks them."""
-    lines: Annotated[int, Field(ge=0)]
+    lines: Annotated[int, Field(ge=0, le=2**32 - 1), NOT_BOOLEAN]
     """Of the whole log; the tail has the last of them."""
 
 
@@ -217,10 +221,10 @@ class FinalReport(Model):
     type: Literal["final"] = "final"
     outcome: Outcome
     failure: Failure | None = None
-    retry_after_s: float | None = None
+    retry_after_s: Number | None = None
     """What the other side asked for, as with HTTP's Retry-After."""
     outputs: list[OutputReport] = []
-    reached: dict[Milestone, float] = {}
+    reached: dict[Milestone, Number] = {}
     """Seconds after its first report, by the worker's own clock, which need not agree with ours."""
 
 
@@ -234,7 +238,7 @@ class Envelope(Model):
     """A report with what proves that it comes from the current attempt."""
 
     job_uuid: UUID
-    attempt: int
+    attempt: Whole
     token: Secret
     report: Report
 

@@ -118,6 +118,59 @@ def test_what_is_no_report_is_refused(report: dict[str, Any]) -> None:
         Envelope.model_validate({"jobUuid": JOB, "attempt": 1, "token": "t", "report": report})
 
 
+@pytest.mark.parametrize(
+    "report",
+    [
+        pytest.param({"type": "progress", "phase": "encoding", "percent": True}, id="percent"),
+        pytest.param(
+            {"type": "progress", "phase": "encoding", "percent": 1, "speed": True}, id="speed"
+        ),
+        pytest.param({"type": "log", "tail": "", "lines": True}, id="lines of a log"),
+        pytest.param({"type": "source", "source": {"durationS": True}}, id="the source's length"),
+        pytest.param(
+            {"type": "output", "index": True, "status": "running"}, id="an output's index"
+        ),
+        pytest.param(
+            {
+                "type": "output",
+                "index": 0,
+                "status": "uploaded",
+                "result": {"files": [], "sizeBytes": True},
+            },
+            id="an output's size",
+        ),
+        pytest.param(
+            {
+                "type": "output",
+                "index": 0,
+                "status": "running",
+                "warnings": [{"code": "c", "message": "m", "output": True}],
+            },
+            id="the output of a warning",
+        ),
+        pytest.param(
+            {"type": "final", "outcome": "succeeded", "reached": {"fetched": True}},
+            id="when a step was over",
+        ),
+        pytest.param(
+            {"type": "final", "outcome": "failed", "retryAfterS": False}, id="when to try again"
+        ),
+    ],
+)
+def test_true_is_no_number(report: dict[str, Any]) -> None:
+    envelope = {"jobUuid": str(JOB), "attempt": 1, "token": "t", "report": report}
+    with pytest.raises(ValidationError, match="and not true or false"):
+        Envelope.model_validate(envelope)
+    with pytest.raises(ValidationError, match="and not true or false"):
+        Envelope.model_validate_json(json.dumps(envelope))  # as a local child's line is read
+
+
+def test_true_is_no_attempt() -> None:
+    envelope = {"jobUuid": str(JOB), "attempt": True, "token": "t", "report": {"type": "started"}}
+    with pytest.raises(ValidationError, match="and not true or false"):
+        Envelope.model_validate(envelope)
+
+
 def test_an_answer_that_says_no_grants_nothing() -> None:
     assert Answer(accepted=False).to_json() == {
         "accepted": False,

@@ -130,6 +130,18 @@ class OutputFile(Model):
     content_type: str
 
 
+class MadeSound(Model):
+    """One sound of an uploaded output."""
+
+    name: str | None = None
+    """Of a package: a part of its files' names, such as `audio-de`."""
+    language: str | None = None
+    """By BCP 47, where the source tells."""
+    codec: str
+    channels: Whole
+    duration_s: Number | None = None
+
+
 class OutputResult(Model):
     """What an uploaded output really is, as ffprobe measured it before delivery."""
 
@@ -147,6 +159,8 @@ class OutputResult(Model):
     audio_codec: str | None = None
     audio_channels: Whole | None = None
     audio_sample_rate: Whole | None = None
+    audio_tracks: list[MadeSound] = []
+    """All sounds, the one that players take by default first."""
 
 
 class SourceInfo(Model):

@@ -455,7 +455,7 @@ class OutputSpec(VideoSettings, AudioSettings):
     audio_tracks: (
         Annotated[list[AudioTrack], Field(min_length=1, max_length=MAX_AUDIO_TRACKS)] | None
     ) = None
-    """Several sounds in one file, in this order: languages, numbers from 1, or all."""
+    """Several sounds in one output, in this order: languages, numbers from 1, or all."""
     subtitles: (
         Annotated[list[AudioTrack], Field(min_length=1, max_length=MAX_AUDIO_TRACKS)] | None
     ) = None

@@ -106,11 +106,45 @@ def test_a_ladder_is_told_as_it_will_be() -> None:
     assert [warning.code for warning in output.warnings] == ["rendition_dropped"]
 
 
+def test_sounds_are_told_with_their_names_and_languages() -> None:
+    [sound] = FILM.audio
+    tongues = replace(
+        SIZED, audio=(replace(sound, language="ger"), replace(sound, index=2, language="eng"))
+    )
+    [both, one] = explain(
+        {"container": "hls", "audioTracks": ["en", "all"]}, {"language": "de"}, probe=tongues
+    ).outputs
+    assert both.audio is not None
+    told = [(sound.name, sound.language) for sound in (both.audio, *both.other_audio)]
+    assert told == [("audio-en", "en"), ("audio-de", "de")]
+    assert one.audio is not None
+    assert (one.audio.name, one.audio.language) == (None, "de")
+
+
 class TestResources:
     def test_scratch_holds_the_source_and_what_is_made_of_it(self) -> None:
         resources = explain({"container": "mp4", "videoBitrate": "2M"}).resources
         assert resources.scratch_bytes is not None
         assert resources.scratch_bytes > 40_000_000 + 15_000_000
+
+    def test_every_sound_takes_its_room(self) -> None:
+        [sound] = FILM.audio
+        tongues = replace(SIZED, audio=(sound, replace(sound, index=2)))
+        sizes = [
+            explain({"container": "hls", **fields}, probe=tongues).outputs[0].size_bytes
+            for fields in ({}, {"audioTracks": ["all"]})
+        ]
+        assert sizes[0] is not None
+        assert sizes[1] == sizes[0] + 128_000 * 60 // 8
+
+    def test_copies_are_never_larger_than_their_source(self) -> None:
+        sounds = tuple(replace(FILM.audio[0], index=number) for number in range(1, 6))
+        [output] = explain(
+            {"container": "mkv", "videoCodec": "copy", "audioCodec": "copy",
+             "audioTracks": ["all"]},
+            probe=replace(SIZED, audio=sounds),
+        ).outputs  # fmt: skip
+        assert output.size_bytes == SIZED.size_bytes
 
     def test_a_file_is_read_where_it_is(self) -> None:
         output = {"container": "mp4", "videoBitrate": "2M"}

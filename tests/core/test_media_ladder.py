@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from encoder_core.media.command import build_encode_command
 from encoder_core.media.planned import PackagePlan
 from encoder_core.media.probe import Probe
-from tests.core.test_media_plan import FILM, SONG, film, plan, problems_at_the_door, problems_of
+from tests.core.test_media_plan import (
+    AUDIO,
+    FILM,
+    SONG,
+    film,
+    plan,
+    problems_at_the_door,
+    problems_of,
+)
 
 
 def package(probe: Probe = FILM, **fields: Any) -> PackagePlan:
@@ -141,6 +151,40 @@ class TestManifests:
         assert package(container=container, **fields).manifests == want
 
 
+TONGUES = replace(
+    FILM,
+    audio=(
+        replace(AUDIO, index=1, language="ger"),
+        replace(AUDIO, index=2, language="eng", codec="ac3", channels=6),
+    ),
+)
+
+
+class TestSounds:
+    def test_those_that_were_chosen_are_a_choice_of_the_package(self) -> None:
+        planned = plan(TONGUES, container="hls", audioTracks=["en", "de"])
+        assert [sound.stream for sound in planned.sounds] == [2, 1]
+        assert planned.package is not None
+        assert [named.name for named in planned.package.sounds] == ["audio-en", "audio-de"]
+
+    def test_each_is_a_stream_of_the_one_muxer(self) -> None:
+        planned = plan(TONGUES, container="hls", audioTracks=["all"], audioBitrate="96k")
+        text = " ".join(build_encode_command([planned], source="/s", folder="/o", threads=2))
+        assert "-map [o0r0] -map 0:1 -map 0:2" in text
+        assert "-c:a:0 aac -b:a:0 96000" in text
+        assert "-c:a:1 aac -b:a:1 96000" in text
+        assert text.count("file:/o/") == 1
+
+    def test_copies_of_different_codecs_are_refused(self) -> None:
+        # hls.js stops at such a group (video-dev/hls.js#5378).
+        fields: dict[str, Any] = {"container": "hls", "audioCodec": "copy"}
+        assert problems_of(TONGUES, **fields, audioTracks=["all"]) == [
+            ("/outputs/0/audioCodec", "codecs_differ")
+        ]
+        assert len(plan(TONGUES, **fields, audioTracks=["de"]).sounds) == 1
+        assert len(plan(TONGUES, container="mkv", audioTracks=["all"]).sounds) == 2
+
+
 HLS = {"container": "hls"}
 
 
@@ -206,6 +250,16 @@ HLS = {"container": "hls"}
             {"audioCodec": "flac"},
             ("/outputs/1/audioCodec", "codec_not_in_container"),
             id="a codec of sound that players of segments lack",
+        ),
+        pytest.param(
+            {"audioTracks": ["all"], "audioCodec": "none"},
+            ("/outputs/1/audioTracks", "not_applicable"),
+            id="sounds to choose from, and no sound",
+        ),
+        pytest.param(
+            {"audioTracks": ["de"], "language": "de"},
+            ("/outputs/1/language", "not_applicable"),
+            id="the sound chosen in two ways",
         ),
         pytest.param(
             {"container": "jpg", "width": 2000, "thumbnails": {"count": 9, "sprite": {}}},

@@ -90,6 +90,28 @@ def _text_subtitles(target: Path) -> None:
     )
 
 
+def _several_countries(target: Path) -> None:
+    """A film as discs have it: five sounds, of which one begins late, and four subtitles."""
+    words, pictures = target.with_suffix(".srt"), target.with_suffix(".sup")
+    words.write_text(SUBTITLES)
+    pictures.write_bytes(_pgs([(0.1, 0.5), (0.6, 0.9)]))
+    tone = "-f lavfi -i sine=sample_rate=48000:duration=3"
+    languages = {"a": ("ger", "eng", "eng", "fre", "und"), "s": ("ger", "eng", "ger", "fre")}
+    tags = [
+        f"-metadata:s:{kind}:{number} language={language}"
+        for kind, tracks in languages.items()
+        for number, language in enumerate(tracks)
+    ]
+    _make(
+        f"-f lavfi -i testsrc2=size=160x90:rate=25:duration=3 {4 * (tone + ' ')}"
+        f" -itsoffset 1.2 -f lavfi -i sine=sample_rate=44100:duration=1.8"
+        f" {3 * f'-i {words} '} -i {pictures} {' '.join(f'-map {n}' for n in range(10))}"
+        f" {H264} -c:a aac -ac:a:0 2 -c:s:0 srt -c:s:1 ass -c:s:2 webvtt -c:s:3 copy"
+        f" {' '.join(tags)} -disposition:a:0 default -disposition:a:1 0",
+        target,
+    )
+
+
 def _bitmap_subtitles(target: Path) -> None:
     """As discs have them: pictures of words."""
     pictures = target.with_suffix(".sup")
@@ -156,6 +178,7 @@ MADE: Final[dict[str, Callable[[Path], None]]] = {
     "rotated.mp4": _turned,
     "trimmed.mp4": _trimmed,
     "words.mkv": _text_subtitles,
+    "world.mkv": _several_countries,
     "pictures.mkv": _bitmap_subtitles,
     "cover.m4a": _cover,
     "covered.mp4": _film_with_cover,

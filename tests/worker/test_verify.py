@@ -125,7 +125,7 @@ def test_a_package_is_all_of_its_files(encoded: Scratch) -> None:
         pytest.param(lambda f: (f / "1-00005.m4s").unlink(), "46p has 400 of 500 frames",
                      id="the last segment is missing"),
         pytest.param(lambda f: [path.unlink() for path in f.glob("2-0000[56].m4s")],
-                     "The sound lasts", id="the last segments of the sound are missing"),
+                     "The audio lasts", id="the last segments of the sound are missing"),
         pytest.param(lambda f: cut(f / "0-00002.m4s", 0.5), "Segment 2 of 90p is damaged",
                      id="a segment was cut off"),
         pytest.param(lambda f: os.truncate(f / "0-00002.m4s", 0), "Segment 2 of 90p is damaged",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
 from encoder_core.media.containers import CONTAINERS
+from encoder_core.media.languages import standard_tag
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.parallel import each
-from encoder_core.reports import OutputFile, OutputResult
+from encoder_core.reports import MadeSound, OutputFile, OutputResult
 from encoder_core.specs import Container, OutputSpec
 from encoder_core.storage import open_destination
 from encoder_core.storage.base import Access, Upload
@@ -61,7 +63,22 @@ def _facts(plan: OutputPlan, measured: Probe, size: int) -> OutputResult:
         audio_codec=audio.codec if audio else None,
         audio_channels=audio.channels if audio else None,
         audio_sample_rate=audio.sample_rate if audio else None,
+        audio_tracks=_sounds(plan, measured),
     )
+
+
+def _sounds(plan: OutputPlan, measured: Probe) -> list[MadeSound]:
+    named = plan.package.sounds if plan.package is not None else ()
+    return [
+        MadeSound(
+            name=name.name if name else None,
+            language=standard_tag(sound.language),
+            codec=sound.codec,
+            channels=sound.channels,
+            duration_s=None if sound.duration_s is None else round(sound.duration_s, 3),
+        )
+        for sound, name in zip_longest(measured.audio, named)
+    ]
 
 
 def deliver(encoded: Encoded, spec: OutputSpec, access: Access) -> OutputResult:

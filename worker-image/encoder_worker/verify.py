@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,13 @@ from encoder_core.errors import JobError
 from encoder_core.media.cmaf import BadSegment, Segment, parse_init, read_segment
 from encoder_core.media.containers import CONTAINERS, Kind
 from encoder_core.media.cues import compare_cues, read_cues
-from encoder_core.media.manifests import Stream, build_master, build_mpd, build_playlist
+from encoder_core.media.manifests import (
+    Stream,
+    build_master,
+    build_mpd,
+    build_playlist,
+    target_seconds,
+)
 from encoder_core.media.pictures import BadPicture, Picture, parse_picture
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import AudioStream, Probe, SubtitleStream, VideoStream
@@ -198,11 +204,10 @@ class _Missing(Exception):
 
 
 def _read_streams(plan: OutputPlan, folder: Path) -> list[Stream]:
-    """The streams in ffmpeg's order, which is the plan's."""
+    """The streams in ffmpeg's order, which is the plan's: renditions, then sounds."""
     assert plan.package is not None
     names = [rendition.name for rendition in plan.package.renditions]
-    if plan.audio is not None:
-        names.append("audio")
+    names += [sound.name for sound in plan.package.sounds]
     numbers: dict[int, list[int]] = {}
     for path in folder.iterdir():
         match = SEGMENT.match(path.name)
@@ -233,15 +238,17 @@ def _read_stream(
                 segments.append(read_segment(file, path.stat().st_size, track))
         except BadSegment as error:
             raise BadSegment(f"Segment {number} of {name} is damaged: {error}") from None
-    is_rendition = index < len(plan.package.renditions)
-    return Stream(
+    stream = Stream(
         name=name,
         track=track,
         segments=tuple(segments),
         prefix=f"{plan.stem}-{plan.container.value}-{name}",
-        frame_rate=plan.package.renditions[index].video.fps if is_rendition else None,
-        channels=0 if is_rendition or plan.audio is None else plan.audio.channels,
     )
+    renditions = plan.package.renditions
+    if index < len(renditions):
+        return replace(stream, frame_rate=renditions[index].video.fps)
+    number = index - len(renditions)
+    return replace(stream, channels=plan.sounds[number].channels, sound=plan.package.sounds[number])
 
 
 def _segment_path(folder: Path, index: int, number: int) -> Path:
@@ -253,6 +260,7 @@ def _write_manifests(plan: OutputPlan, streams: Sequence[Stream], folder: Path) 
     assert plan.package is not None
     manifests: list[MadeFile] = []
     playlists: list[MadeFile] = []
+    target_s = target_seconds(streams)
     for kind in plan.package.manifests:
         extension, content_type = ("m3u8", HLS_TYPE) if kind == "hls" else ("mpd", DASH_TYPE)
         text = build_master(streams) if kind == "hls" else build_mpd(streams)
@@ -264,7 +272,7 @@ def _write_manifests(plan: OutputPlan, streams: Sequence[Stream], folder: Path) 
         if kind == "hls":
             for index, stream in enumerate(streams):
                 path = folder / f"{index}.m3u8"
-                path.write_text(build_playlist(stream), encoding="utf-8")
+                path.write_text(build_playlist(stream, target_s), encoding="utf-8")
                 playlists.append(MadeFile(path, HLS_TYPE, stream.playlist))
     media: list[MadeFile] = []
     for index, stream in enumerate(streams):
@@ -278,7 +286,7 @@ def _write_manifests(plan: OutputPlan, streams: Sequence[Stream], folder: Path) 
 
 
 def _measure_package(plan: OutputPlan, streams: Sequence[Stream]) -> Probe:
-    """The largest rendition and the sound, as of a single file."""
+    """The largest rendition and the sounds, as of a single file."""
     videos = [stream for stream in streams if stream.track.is_video]
     sounds = [stream for stream in streams if not stream.track.is_video]
     duration = float(max(stream.duration_s for stream in streams))
@@ -298,14 +306,15 @@ def _measure_package(plan: OutputPlan, streams: Sequence[Stream]) -> Probe:
         )
     audio = tuple(
         AudioStream(
-            index=len(videos),
+            index=index,
             codec=sound.track.family,
             channels=sound.channels,
             sample_rate=sound.track.sample_rate,
             duration_s=float(sound.duration_s),
+            language=sound.sound.language if sound.sound else None,
             bit_rate=sound.average_rate,
         )
-        for sound in sounds
+        for index, sound in enumerate(sounds, start=len(videos))
     )
     return Probe(
         formats=(plan.container.value,),

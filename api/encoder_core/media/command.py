@@ -287,24 +287,24 @@ def _package_arguments(
     plan: OutputPlan, package: PackagePlan, folder: str, threads: int, *, cut: bool
 ) -> list[str]:
     """
-    Segments of all renditions and of the sound, cut by one muxer.
+    Segments of all renditions and sounds, cut by one muxer.
 
-    Stream N becomes N-init.mp4 and N-00001.m4s onwards, renditions first. Each cut is the first
-    keyframe at or after a multiple of the segment's length; its microseconds are rounded down, so
-    that no keyframe comes too early for its cut.
+    Stream N becomes N-init.mp4 and N-00001.m4s onwards, renditions first, then sounds. Each cut is
+    the first keyframe at or after a multiple of the segment's length; its microseconds are rounded
+    down, so that no keyframe comes too early for its cut.
     """
     arguments: list[str] = []
     for _, _, name in _branches(plan):
         arguments += ["-map", f"[o{name}]"]
-    if plan.audio is not None:
-        arguments += ["-map", f"0:{plan.audio.stream}"]
+    for sound in plan.sounds:
+        arguments += ["-map", f"0:{sound.stream}"]
     for number, rendition in enumerate(package.renditions):
         options = _video_arguments(plan, rendition.video, threads, cut=cut)
         arguments += _for_stream(options, f"v:{number}")
-    if plan.audio is not None:
-        arguments += _audio_arguments(plan, plan.audio, "a:0", cut=cut)
-        if cut and plan.audio.encoder is None:
-            arguments += _clip_arguments(plan.start_s, plan.length_s)
+    for number, sound in enumerate(plan.sounds):
+        arguments += _audio_arguments(plan, sound, f"a:{number}", cut=cut)
+    if cut and any(sound.encoder is None for sound in plan.sounds):
+        arguments += _clip_arguments(plan.start_s, plan.length_s)
     microseconds = int(package.segment_s * 1_000_000)
     return [
         *arguments,

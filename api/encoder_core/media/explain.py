@@ -8,6 +8,7 @@ and for the engine that sizes a Pod.
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import zip_longest
 from typing import Any, Final
 
 from pydantic import Field
@@ -16,7 +17,9 @@ from encoder_core.errors import InvalidRequest
 from encoder_core.failures import Warned
 from encoder_core.media.check import check_request
 from encoder_core.media.command import build_encode_command, build_loudness_command
+from encoder_core.media.languages import standard_tag
 from encoder_core.media.loudness import list_meters
+from encoder_core.media.naming import TrackName
 from encoder_core.media.plan import plan_output
 from encoder_core.media.planned import AudioPlan, OutputPlan, VideoPlan
 from encoder_core.media.probe import AudioStream, Probe, SubtitleStream, VideoStream
@@ -57,6 +60,9 @@ class PlannedVideo(Model):
 
 
 class PlannedAudio(Model):
+    name: str | None = None
+    """In a package, where a player chooses: a part of its files' names."""
+    language: str | None = None
     codec: str
     encoder: str | None = None
     """Null: the stream is copied."""
@@ -95,7 +101,7 @@ class PlannedOutput(Model):
     renditions: list[PlannedVideo] | None = None
     audio: PlannedAudio | None = None
     other_audio: list[PlannedAudio] = []
-    """More sounds of the same file."""
+    """More sounds beside the first, which players take by default."""
     subtitles: list[PlannedSubtitles] = []
     packaging: PlannedPackaging | None = None
     pictures_at: list[float] | None = None
@@ -260,6 +266,8 @@ def _describe_assumed(source: Probe) -> AssumedSource:
 
 def _describe(plan: OutputPlan, source: Probe) -> PlannedOutput:
     package, sprite = plan.package, plan.sprite
+    named = package.sounds if package else ()
+    sounds = [_describe_audio(*pair) for pair in zip_longest(plan.sounds, named)]
     return PlannedOutput(
         index=plan.index,
         container=plan.container.value,
@@ -267,8 +275,8 @@ def _describe(plan: OutputPlan, source: Probe) -> PlannedOutput:
         renditions=[_describe_video(one.video, one.name) for one in package.renditions]
         if package
         else None,
-        audio=_describe_audio(plan.audio) if plan.audio else None,
-        other_audio=[_describe_audio(sound) for sound in plan.other_audio],
+        audio=next(iter(sounds), None),
+        other_audio=sounds[1:],
         subtitles=[
             PlannedSubtitles(codec=words.family, language=words.language)
             for words in plan.subtitles
@@ -312,8 +320,10 @@ def _describe_video(video: VideoPlan, name: str | None = None) -> PlannedVideo:
     )
 
 
-def _describe_audio(audio: AudioPlan) -> PlannedAudio:
+def _describe_audio(audio: AudioPlan, named: TrackName | None) -> PlannedAudio:
     return PlannedAudio(
+        name=named.name if named else None,
+        language=standard_tag(audio.language),
         codec=audio.family,
         encoder=audio.encoder.name if audio.encoder else None,
         channels=audio.channels,

@@ -1,6 +1,10 @@
-"""Say whether two tags mean the same language. Pure."""
+"""Read the tags of languages: what one is called, and whether two mean the same. Pure."""
 
 from __future__ import annotations
+
+import re
+
+from encoder_core.specs import LANGUAGE_PATTERN
 
 
 def is_same_language(one: str, other: str) -> bool:
@@ -17,3 +21,19 @@ def is_same_language(one: str, other: str) -> bool:
         return False
     shared = min(len(first), len(second))
     return first[:shared] == second[:shared]
+
+
+def standard_tag(tag: str | None) -> str | None:
+    """
+    A file's tag as browsers and manifests want it (BCP 47): `de` for `ger`.
+
+    None when it says nothing of the language, or is none.
+    """
+    import langcodes
+
+    try:
+        standard: str = langcodes.standardize_tag(tag or "und")
+    except ValueError:
+        return None
+    known = standard != "und" and re.fullmatch(LANGUAGE_PATTERN, standard)
+    return standard if known else None

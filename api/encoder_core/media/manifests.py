@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import quote
 
 from encoder_core.media.cmaf import Segment, Track
+from encoder_core.media.naming import TrackName
 
 HLS_VERSION: Final = 7  # the first with fragmented MP4
 AUDIO_GROUP: Final = "audio"
@@ -24,7 +25,7 @@ MIN_BUFFER_S: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """One track of a package: a rendition, or the sound."""
+    """One track of a package: a rendition, or a sound."""
 
     name: str
     """In file names: `720p`, `audio`."""
@@ -34,7 +35,8 @@ class Stream:
     """What the names of its files begin with."""
     frame_rate: Fraction | None = None
     channels: int = 0
-    language: str | None = None
+    sound: TrackName | None = None
+    """None: it is a rendition."""
 
     @property
     def playlist(self) -> str:
@@ -74,40 +76,48 @@ class Stream:
 
 
 def build_master(streams: Sequence[Stream]) -> str:
-    """The multivariant playlist: each rendition with the sound, or the sound alone."""
+    """
+    The multivariant playlist: each rendition with the sounds, or the first sound with the others.
+
+    Every sound has its own playlist in the group, also the one that stands for all where there is
+    no picture: Shaka Player passes over those without.
+    """
     videos = [stream for stream in streams if stream.track.is_video]
     sounds = [stream for stream in streams if not stream.track.is_video]
+    group = sounds if videos or len(sounds) > 1 else []
     lines = ["#EXTM3U", f"#EXT-X-VERSION:{HLS_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
-    if videos:
-        lines += [_media_line(sound, number) for number, sound in enumerate(sounds)]
-    for stream in videos or sounds:
-        with_it = sounds if videos else []
+    lines += [_media_line(sound) for sound in group]
+    for stream in videos or sounds[:1]:
+        own_peak, own_average = (stream.peak_rate, stream.average_rate) if videos else (0, 0)
         attributes = {
-            "BANDWIDTH": str(stream.peak_rate + max((s.peak_rate for s in with_it), default=0)),
+            "BANDWIDTH": str(own_peak + max((s.peak_rate for s in sounds), default=0)),
             "AVERAGE-BANDWIDTH": str(
-                stream.average_rate + max((s.average_rate for s in with_it), default=0)
+                own_average + max((s.average_rate for s in sounds), default=0)
             ),
-            "CODECS": _quoted(",".join(_codecs([stream, *with_it]))),
+            "CODECS": _quoted(",".join(_codecs([stream, *sounds]))),
         }
         if stream.track.is_video:
             attributes["RESOLUTION"] = f"{stream.track.width}x{stream.track.height}"
         if stream.frame_rate is not None:
             attributes["FRAME-RATE"] = f"{float(stream.frame_rate):.3f}"
-        if with_it:
+        if group:
             attributes["AUDIO"] = _quoted(AUDIO_GROUP)
         lines += [f"#EXT-X-STREAM-INF:{_join(attributes)}", quote(stream.playlist)]
     return "\n".join(lines) + "\n"
 
 
-def _media_line(sound: Stream, number: int) -> str:
-    attributes = {"TYPE": "AUDIO", "GROUP-ID": _quoted(AUDIO_GROUP), "NAME": _quoted(sound.name)}
+def _media_line(stream: Stream) -> str:
+    sound = stream.sound
+    assert sound is not None
+    attributes = {"TYPE": "AUDIO", "GROUP-ID": _quoted(AUDIO_GROUP), "NAME": _quoted(sound.label)}
     if sound.language is not None:
         attributes["LANGUAGE"] = _quoted(sound.language)
-    attributes["DEFAULT"] = "NO" if number else "YES"
-    attributes["AUTOSELECT"] = "YES"
-    if sound.channels:
-        attributes["CHANNELS"] = _quoted(str(sound.channels))
-    attributes["URI"] = _quoted(quote(sound.playlist))
+    attributes["DEFAULT"] = "NO" if sound.number else "YES"
+    # A player that chooses by language could not tell a second one of the same from the first.
+    attributes["AUTOSELECT"] = "NO" if sound.repeats else "YES"
+    if stream.channels:
+        attributes["CHANNELS"] = _quoted(str(stream.channels))
+    attributes["URI"] = _quoted(quote(stream.playlist))
     return f"#EXT-X-MEDIA:{_join(attributes)}"
 
 
@@ -123,14 +133,23 @@ def _join(attributes: dict[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in attributes.items())
 
 
-def build_playlist(stream: Stream) -> str:
+def target_seconds(streams: Sequence[Stream]) -> int:
+    """
+    What all media playlists give as their target, since RFC 8216 (6.2.4) wants one for all.
+
+    No segment, rounded to a whole second, may be longer.
+    """
+    lengths = [stream.seconds(segment) for stream in streams for segment in stream.segments]
+    return max(1, *(int(length + Fraction(1, 2)) for length in lengths))
+
+
+def build_playlist(stream: Stream, target_s: int) -> str:
     """The media playlist of one stream, complete."""
     lengths = [stream.seconds(segment) for segment in stream.segments]
     lines = [
         "#EXTM3U",
         f"#EXT-X-VERSION:{HLS_VERSION}",
-        # By RFC 8216 no segment, rounded to a whole second, may be longer.
-        f"#EXT-X-TARGETDURATION:{max(max(1, int(length + Fraction(1, 2))) for length in lengths)}",
+        f"#EXT-X-TARGETDURATION:{target_s}",
         "#EXT-X-PLAYLIST-TYPE:VOD",
         "#EXT-X-INDEPENDENT-SEGMENTS",
         f'#EXT-X-MAP:URI="{quote(stream.init)}"',
@@ -177,15 +196,32 @@ def _adaptation_set(number: int, streams: Sequence[Stream]) -> list[str]:
         "segmentAlignment": "true",
         "startWithSAP": "1",
     }
-    if first.language is not None:
-        attributes["lang"] = first.language
+    if first.sound is not None and first.sound.language is not None:
+        attributes["lang"] = first.sound.language
     if kind == "video":
         attributes["maxWidth"] = str(max(stream.track.width for stream in streams))
         attributes["maxHeight"] = str(max(stream.track.height for stream in streams))
     lines = [f"    <AdaptationSet{_xml(attributes)}>"]
+    if first.sound is not None:
+        lines += _described(first.sound, _role(first.sound))
     for stream in streams:
         lines += _representation(stream)
     return [*lines, "    </AdaptationSet>"]
+
+
+def _role(sound: TrackName) -> str:
+    if sound.number == 0:
+        return "main"
+    # Another language is another voice; the same one again is a commentary or the like.
+    return "alternate" if sound.repeats or sound.language is None else "dub"
+
+
+def _described(track: TrackName, role: str) -> list[str]:
+    lines = []
+    if track.repeats:  # of the others players say the language, in the viewer's own
+        lines.append(f"      <Label>{track.label}</Label>")
+    scheme = _xml({"schemeIdUri": "urn:mpeg:dash:role:2011", "value": role})
+    return [*lines, f"      <Role{scheme}/>"]
 
 
 def _representation(stream: Stream) -> list[str]:

@@ -50,7 +50,7 @@ def check_options(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
 def _check_tracks(spec: OutputSpec, kind: ContainerKind, notes: Notes) -> None:
     if spec.audio_tracks is None:
         return
-    if kind.kind is not Kind.VIDEO:
+    if kind.kind not in (Kind.VIDEO, Kind.PACKAGE):
         why = f"{spec.container.value} holds one sound here; choose it by language"
         _refuse(spec, ("audio_tracks",), why, notes)
     if spec.language is not None:

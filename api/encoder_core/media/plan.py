@@ -8,10 +8,12 @@ alone tells is in `check`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from encoder_core.media.check import check_output
 from encoder_core.media.containers import CONTAINERS, Kind
 from encoder_core.media.ladder import plan_package, with_videos
-from encoder_core.media.naming import stem_of
+from encoder_core.media.naming import name_tracks, stem_of
 from encoder_core.media.notes import Notes, stop_at_problems
 from encoder_core.media.picture import plan_video, with_video_length
 from encoder_core.media.planned import OutputPlan, PackagePlan, VideoPlan
@@ -73,6 +75,9 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         video = max(videos, key=lambda one: one.width * one.height)
     sounds = tuple(with_audio_length(sound, start, length, probe) for sound in sounds)
     audio = sounds[0] if sounds else None
+    if package is not None:
+        named = name_tracks("audio", [sound.language for sound in sounds])
+        package = replace(package, sounds=named)
     return OutputPlan(
         index=index,
         container=spec.container,

@@ -9,6 +9,7 @@ from typing import Final
 from encoder_core.failures import Warned
 from encoder_core.media.codecs import AudioEncoder, VideoEncoder
 from encoder_core.media.containers import ContainerKind
+from encoder_core.media.naming import TrackName
 from encoder_core.specs import Container
 
 FFMPEG_MANIFEST: Final = "ffmpeg.mpd"  # written by its muxer in any case, and never delivered
@@ -86,13 +87,15 @@ class RenditionPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackagePlan:
-    """An hls or dash output: segments of every rendition and of the sound, and what lists them."""
+    """An hls or dash output: segments of every rendition and sound, and what lists them."""
 
     manifests: tuple[str, ...]
     """`hls`, `dash` or both; the container's own first."""
     renditions: tuple[RenditionPlan, ...]
     segment_s: Fraction
     """A whole number of keyframe distances, the same for all renditions."""
+    sounds: tuple[TrackName, ...] = ()
+    """Of the output's sounds, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

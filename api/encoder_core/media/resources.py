@@ -27,6 +27,8 @@ DECODE_BYTES: Final = 40  # a pixel: some 24 frames in 4:2:0 between decoder and
 AUDIO_CPU_S: Final = 0.01  # a second of sound
 SUBTITLES_BYTES: Final = 256 * 1024  # text of a long film, all of it; the whole is some 100 kB
 SURE_RATE: Final = 1.15  # what a bit rate may be missed by, container included
+UNKNOWN_VIDEO_RATE: Final = 5_000_000  # of copies, where neither stream nor file tell
+UNKNOWN_AUDIO_RATE: Final = 256_000
 UNSURE_SIZE: Final = 4.0  # by how much noisy material passes the size that constant quality has
 
 
@@ -88,7 +90,7 @@ def estimate(
 ) -> Estimate:
     """`fetched_bytes` is what the source takes of the scratch space; None when that is unknown."""
     videos = [video for plan in plans for video in encoded_videos(plan)]
-    sounds = [plan.audio for plan in plans if plan.audio and plan.audio.encoder]
+    sounds = [sound for plan in plans for sound in plan.sounds if sound.encoder]
     source_px = probe.video.width * probe.video.height if probe.video else 0
     source_fps = float((probe.video.average_fps if probe.video else None) or UNKNOWN_FPS)
     decode = source_px * source_fps / 1e6 * DECODE_CPU_S if videos else 0.0
@@ -179,12 +181,11 @@ def _size(plan: OutputPlan, probe: Probe, *, unsure: float, sure: float) -> int 
         return None
     bits = 0.0
     videos = encoded_videos(plan)
-    if plan.video is not None and not videos:
-        bits += (plan.video.bitrate or _copied_rate(probe, video=True)) * sure
     for video in videos:
         bits += _video_rate(video, unsure=unsure, sure=sure)
-    if plan.audio is not None:
-        bits += _audio_rate(plan.audio, probe) * sure
+    for sound in plan.sounds:
+        bits += _audio_rate(sound) * sure if sound.encoder is not None else 0.0
+    bits += _copied_rate(plan, probe, with_video=not videos) * sure
     return int(bits / 8 * plan.duration_s)
 
 
@@ -201,20 +202,29 @@ def _video_rate(video: VideoPlan, *, unsure: float, sure: float) -> float:
     return min(rate, video.max_bitrate * sure) if video.max_bitrate is not None else rate
 
 
-def _audio_rate(audio: AudioPlan, probe: Probe) -> float:
-    if audio.encoder is None:
-        return _copied_rate(probe, video=False)
+def _audio_rate(audio: AudioPlan) -> float:
     if audio.bitrate is not None:
         return audio.bitrate
     depth = 24 if audio.family in ("pcm_s24le", "flac", "alac") else 16
     return audio.sample_rate * audio.channels * depth
 
 
-def _copied_rate(probe: Probe, *, video: bool) -> float:
-    """Of the stream where the header tells, else of the whole file, which has it at most."""
-    stream = probe.video if video else probe.main_audio
-    if stream is not None and stream.bit_rate is not None:
-        return stream.bit_rate
+def _copied_rate(plan: OutputPlan, probe: Probe, *, with_video: bool) -> float:
+    """
+    Of the streams that stay as they are, where their headers tell.
+
+    The rate of one that does not tell is that of the whole file, which all of them together never
+    pass.
+    """
+    whole = None
     if probe.size_bytes and probe.duration_s:
-        return probe.size_bytes * 8 / probe.duration_s
-    return 5_000_000 if video else 256_000
+        whole = probe.size_bytes * 8 / probe.duration_s
+    bits = 0.0
+    if with_video and plan.video is not None:
+        known = probe.video.bit_rate if probe.video else None
+        bits += known or whole or UNKNOWN_VIDEO_RATE
+    copied = {sound.stream for sound in plan.sounds if sound.encoder is None}
+    for stream in probe.audio:
+        if stream.index in copied:
+            bits += stream.bit_rate or whole or UNKNOWN_AUDIO_RATE
+    return bits if whole is None else min(bits, whole)

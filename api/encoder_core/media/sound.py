@@ -27,10 +27,19 @@ def plan_sounds(
         else:
             notes.warn("no_audio", "The source has no sound; neither has the output.")
         return ()
-    return tuple(
+    sounds = tuple(
         _plan_sound(spec, kind, probe, stream, notes)
         for stream in choose_tracks(spec, probe, notes)
     )
+    families = list(dict.fromkeys(sound.family for sound in sounds))
+    if kind.kind is Kind.PACKAGE and len(families) > 1:
+        notes.refuse(
+            "audio_codec",
+            "codecs_differ",
+            f"the sounds are {' and '.join(families)}, and players change only between sounds of "
+            "one codec; name one instead of copy",
+        )
+    return sounds
 
 
 def _plan_sound(

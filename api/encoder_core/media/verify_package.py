@@ -23,7 +23,7 @@ DRIFT_S: Final = Fraction(1, 2)  # sound is cut between its own frames, near whe
 
 
 def compare_package(plan: OutputPlan, streams: Sequence[Stream]) -> list[Finding]:
-    """Everything that is wrong with the streams, which are in the plan's order, sound last."""
+    """Everything that is wrong with the streams, which are in the plan's order, sounds last."""
     assert plan.package is not None
     findings: list[Finding] = []
     videos = [stream for stream in streams if stream.track.is_video]
@@ -31,8 +31,9 @@ def compare_package(plan: OutputPlan, streams: Sequence[Stream]) -> list[Finding
     if len(videos) != len(plan.package.renditions):
         message = f"There are {len(videos)} of {len(plan.package.renditions)} renditions."
         return [truncated(message)]
-    if len(sounds) != (plan.audio is not None):
-        return [truncated("There is no sound.") if plan.audio else invalid("There is sound.")]
+    if len(sounds) != len(plan.sounds):
+        message = f"There are {len(sounds)} of {len(plan.sounds)} sounds."
+        return [(truncated if len(sounds) < len(plan.sounds) else invalid)(message)]
     for stream in streams:
         findings += _compare_timeline(stream)
     for stream, rendition in zip(videos, plan.package.renditions, strict=True):
@@ -44,9 +45,8 @@ def compare_package(plan: OutputPlan, streams: Sequence[Stream]) -> list[Finding
             )
         if _keyframes(stream) != _keyframes(videos[0]):
             findings.append(invalid(f"{stream.name} has other keyframes than {videos[0].name}."))
-    for stream in sounds:
-        assert plan.audio is not None
-        findings += _compare_sound(stream, plan.audio, videos)
+    for stream, sound in zip(sounds, plan.sounds, strict=True):
+        findings += _compare_sound(stream, sound, plan.package.segment_s)
     return findings
 
 
@@ -101,19 +101,18 @@ def _compare_rendition(
     return findings
 
 
-def _compare_sound(stream: Stream, wanted: AudioPlan, videos: Sequence[Stream]) -> list[Finding]:
+def _compare_sound(stream: Stream, wanted: AudioPlan, segment_s: Fraction) -> list[Finding]:
+    """Cut where the pictures are, or would be: all sounds change at the same segments."""
     findings: list[Finding] = []
-    track = stream.track
+    track, name = stream.track, stream.name
     if track.family != wanted.family:
-        findings.append(invalid(f"The sound is {track.family}, not {wanted.family}."))
+        findings.append(invalid(f"{name} is {track.family}, not {wanted.family}."))
     if track.channels and wanted.encoder is not None and track.channels != wanted.channels:
-        findings.append(invalid(f"The sound has {track.channels}, not {wanted.channels} channels."))
+        findings.append(invalid(f"{name} has {track.channels}, not {wanted.channels} channels."))
     if wanted.duration_s is not None:
-        findings += short(wanted.duration_s, float(stream.duration_s), "sound")
-    for sound, cut in zip(_cuts(stream), _cuts(videos[0]) if videos else (), strict=False):
-        if abs(sound - cut) > DRIFT_S:
-            findings.append(invalid("The sound is cut elsewhere than the pictures."))
-            break
+        findings += short(wanted.duration_s, float(stream.duration_s), name)
+    if any(abs(cut - n * segment_s) > DRIFT_S for n, cut in enumerate(_cuts(stream))):
+        findings.append(invalid(f"{name} is cut elsewhere than the pictures."))
     return findings
 
 
@@ -148,9 +147,11 @@ def compare_manifests(
         if master is not None:
             listed = walk_hls(master, texts)
             findings += _compare_listed({s.playlist: s for s in streams}, listed, sizes)
-            findings += _compare_choices(streams, listed)
+            findings += findings or _compare_hls_choices(streams, listed)
         if mpd is not None:
-            findings += _compare_listed({s.name: s for s in streams}, walk_dash(mpd), sizes)
+            listed = walk_dash(mpd)
+            faults = _compare_listed({s.name: s for s in streams}, listed, sizes)
+            findings += faults or _compare_dash_choices(streams, listed)
     except (BadManifest, KeyError, ValueError) as error:
         findings.append(invalid(f"A manifest cannot be followed: {error}."))
     return findings
@@ -185,18 +186,61 @@ def _compare_listed(
     return findings
 
 
-def _compare_choices(streams: Sequence[Stream], listed: Mapping[str, Listed]) -> list[Finding]:
-    """What a player chooses by has to be so: size, codecs, and a bandwidth that suffices."""
+def _compare_hls_choices(streams: Sequence[Stream], listed: Mapping[str, Listed]) -> list[Finding]:
+    """What a player chooses by has to be so: size, codecs, language, and sufficient bandwidth."""
+    findings: list[Finding] = []
+    sounds = [stream for stream in streams if stream.sound is not None]
+    codecs = {sound.track.codecs for sound in sounds}
+    for stream in streams:
+        name, said = stream.playlist, listed[stream.playlist].attributes
+        if "BANDWIDTH" in said:
+            if not codecs | {stream.track.codecs} <= set(said.get("CODECS", "").split(",")):
+                findings.append(invalid(f"{name} is not listed with all of its codecs."))
+            if int(said["BANDWIDTH"]) < stream.peak_rate:
+                findings.append(invalid(f"{name} needs more than its listed bandwidth."))
+        if stream.track.is_video:
+            size = f"{stream.track.width}x{stream.track.height}"
+            if said.get("RESOLUTION") != size:
+                findings.append(invalid(f"{name} is not listed as {size}."))
+            if bool(sounds) != ("AUDIO" in said):
+                findings.append(invalid(f"{name} is not listed with the sounds of the package."))
+    if sounds and len(streams) > 1:  # a single one is no choice, so there is no group
+        findings += _compare_group(sounds, listed)
+    if len({listed[stream.playlist].target_s for stream in streams}) > 1:
+        findings.append(invalid("The playlists do not have one target duration."))
+    return findings
+
+
+def _compare_group(sounds: Sequence[Stream], listed: Mapping[str, Listed]) -> list[Finding]:
+    """Every sound in the one group, told apart by its name, and the first by default."""
+    said = [listed[sound.playlist].attributes for sound in sounds]
+    findings = [
+        invalid(f"{sound.playlist} is not listed in the language {sound.sound.language}.")
+        for sound, what in zip(sounds, said, strict=True)
+        if sound.sound is not None and what.get("LANGUAGE") != sound.sound.language
+    ]
+    named = {(what.get("GROUP-ID"), what["NAME"]) for what in said}
+    if len(named) < len(sounds) or len({group for group, _ in named}) > 1:
+        findings.append(invalid("The sounds are not one group of different names."))
+    if [what["DEFAULT"] for what in said] != ["YES"] + ["NO"] * (len(said) - 1):
+        findings.append(invalid("Another sound than the first is the default."))
+    return findings
+
+
+def _compare_dash_choices(streams: Sequence[Stream], listed: Mapping[str, Listed]) -> list[Finding]:
     findings: list[Finding] = []
     for stream in streams:
-        said = listed[stream.playlist].attributes
-        if not stream.track.is_video:
+        name, said = stream.name, listed[stream.name].attributes
+        if said.get("codecs") != stream.track.codecs:
+            findings.append(invalid(f"{name} is not listed as {stream.track.codecs}."))
+        if int(said["bandwidth"]) < stream.peak_rate:
+            findings.append(invalid(f"{name} needs more than its listed bandwidth."))
+        if stream.sound is None:
             continue
-        size = f"{stream.track.width}x{stream.track.height}"
-        if said.get("RESOLUTION") != size:
-            findings.append(invalid(f"{stream.playlist} is not listed as {size}."))
-        if stream.track.codecs not in said.get("CODECS", "").split(","):
-            findings.append(invalid(f"{stream.playlist} is not listed as {stream.track.codecs}."))
-        if int(said["BANDWIDTH"]) < stream.peak_rate:
-            findings.append(invalid(f"{stream.playlist} needs more than its listed bandwidth."))
+        if said.get("lang") != stream.sound.language:
+            findings.append(
+                invalid(f"{name} is not listed in the language {stream.sound.language}.")
+            )
+        if (said.get("role") == "main") != (stream.sound.number == 0):
+            findings.append(invalid("Another sound than the first is the main one."))
     return findings

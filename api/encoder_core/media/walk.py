@@ -31,6 +31,8 @@ class Listed:
     """File names with their lengths in seconds."""
     attributes: Mapping[str, str]
     """What is said of it where a player chooses."""
+    target_s: int | None = None
+    """Of an HLS playlist: the longest segment that it promises."""
 
     @property
     def duration_s(self) -> Fraction:
@@ -38,8 +40,12 @@ class Listed:
 
 
 def walk_hls(master: str, files: Mapping[str, str]) -> dict[str, Listed]:
-    """Each media playlist that the master names, by its name, followed through `files`."""
-    found: dict[str, Listed] = {}
+    """
+    Each media playlist that the master names, by its name, followed through `files`.
+
+    One that is named twice, as a choice and as what is played, has what both say of it.
+    """
+    said: dict[str, dict[str, str]] = {}
     attributes: dict[str, str] | None = None
     lines = master.splitlines()
     if not lines or lines[0] != "#EXTM3U":
@@ -47,19 +53,17 @@ def walk_hls(master: str, files: Mapping[str, str]) -> dict[str, Listed]:
     for line in lines:
         if line.startswith("#EXT-X-MEDIA:"):
             media = _attributes(line)
-            name = unquote(media["URI"])
-            found[name] = _read_playlist(name, files, media)
+            said.setdefault(unquote(media["URI"]), {}).update(media)
         elif line.startswith("#EXT-X-STREAM-INF:"):
             attributes = _attributes(line)
         elif line and not line.startswith("#"):
             if attributes is None:
                 raise BadManifest(f"{line} is listed without being described")
-            name = unquote(line)
-            found[name] = _read_playlist(name, files, attributes)
+            said.setdefault(unquote(line), {}).update(attributes)
             attributes = None
     if attributes is not None:
         raise BadManifest("the last rendition is described and not listed")
-    return found
+    return {name: _read_playlist(name, files, what) for name, what in said.items()}
 
 
 def _attributes(line: str) -> dict[str, str]:
@@ -92,7 +96,7 @@ def _read_playlist(name: str, files: Mapping[str, str], attributes: Mapping[str,
         raise BadManifest(f"{name} is not complete")
     if any(int(length + Fraction(1, 2)) > target for _, length in segments):
         raise BadManifest(f"{name} lists a segment longer than its target")
-    return Listed(init=init, segments=tuple(segments), attributes=attributes)
+    return Listed(init=init, segments=tuple(segments), attributes=attributes, target_s=target)
 
 
 def walk_dash(mpd: str) -> dict[str, Listed]:
@@ -108,11 +112,16 @@ def walk_dash(mpd: str) -> dict[str, Listed]:
             if template is None:
                 raise BadManifest("a representation lists no segments")
             found[representation.attrib["id"]] = _read_template(
-                template, {**adaptation.attrib, **representation.attrib}
+                template, {**adaptation.attrib, **representation.attrib, **_roles(adaptation)}
             )
     if not found:
         raise BadManifest("the MPD has no representation")
     return found
+
+
+def _roles(adaptation: ElementTree.Element) -> dict[str, str]:
+    roles = [role.attrib["value"] for role in adaptation.iter(f"{_MPD}Role")]
+    return {"role": " ".join(roles)} if roles else {}
 
 
 def _read_template(template: ElementTree.Element, attributes: Mapping[str, str]) -> Listed:

@@ -1,0 +1,108 @@
+"""
+Packages in several languages: made by the real worker, read by ffmpeg's own demuxers.
+
+One job, of a film as discs have it, serves all of the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.corpus import sample
+from tests.system.test_worker_media import Job, run
+from tests.worker.driver import last_of_output, to_file
+
+BOTH = {"manifests": ["hls", "dash"], "segmentSeconds": 1}
+QUICK = {"container": "hls", "preset": "ultrafast", "gopSeconds": 1, "packaging": BOTH}
+OUTPUTS = [
+    to_file(
+        "film/film.m3u8",
+        **QUICK,
+        renditions=[{"height": 90}, {"height": 46}],
+        audioTracks=["en", "de", "4"],
+    ),
+    to_file("radio/film.m3u8", **QUICK, videoCodec="none", audioTracks=["de", "fr"]),
+    to_file("one/film.m3u8", **QUICK, height=46, language="fr"),
+]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    made = run(tmp_path_factory.mktemp("tracks"), sample("world.mkv"), *OUTPUTS)
+    assert made.code == 0, made.reports[-1]
+    return made
+
+
+def streams_of(path: Path) -> list[dict[str, Any]]:
+    """Everything that the demuxer finds, decoded and counted."""
+    found = subprocess.run(
+        [
+            *("ffprobe", "-v", "error", "-count_frames", "-show_streams", "-of", "json"),
+            *(["-allowed_extensions", "ALL"] if path.suffix == ".m3u8" else []),
+            path,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    assert found.stderr == b""
+    streams: list[dict[str, Any]] = json.loads(found.stdout)["streams"]
+    return streams
+
+
+def spoken(streams: list[dict[str, Any]]) -> list[tuple[str | None, int]]:
+    """Language and channels of each sound, all of which were heard to their end."""
+    sounds = [stream for stream in streams if stream["codec_type"] == "audio"]
+    assert all(int(sound["nb_read_frames"]) >= 140 for sound in sounds)
+    return [(sound.get("tags", {}).get("language"), sound["channels"]) for sound in sounds]
+
+
+def test_one_ffmpeg_decodes_the_source_once(job: Job) -> None:
+    [call] = job.calls
+    assert call.count("-i") == 1
+
+
+@pytest.mark.parametrize("manifest", ["film.m3u8", "film.mpd"])
+def test_a_player_finds_every_sound_in_its_language(job: Job, manifest: str) -> None:
+    streams = streams_of(job.files / "film" / manifest)
+    heights = [stream["height"] for stream in streams if stream["codec_type"] == "video"]
+    assert heights == [90, 46]
+    assert spoken(streams) == [("en", 1), ("en", 1), ("de", 2), ("fr", 1)]
+
+
+@pytest.mark.parametrize("manifest", ["film.m3u8", "film.mpd"])
+def test_sounds_alone_are_a_choice_too(job: Job, manifest: str) -> None:
+    found = spoken(streams_of(job.files / "radio" / manifest))
+    # Of HLS ffmpeg lists the sound that stands for all once more, without its language.
+    assert [sound for sound in found if sound[0]] == [("de", 2), ("fr", 1)]
+
+
+def test_a_single_sound_says_its_language_too(job: Job) -> None:
+    assert spoken(streams_of(job.files / "one" / "film.mpd")) == [("fr", 1)]
+    assert 'NAME="fr",LANGUAGE="fr",' in (job.files / "one" / "film.m3u8").read_text()
+
+
+def test_the_result_lists_the_sounds(job: Job) -> None:
+    result = last_of_output(job.reports, 0)["result"]
+    assert [
+        (sound["name"], sound["language"], sound["codec"], sound["channels"])
+        for sound in result["audioTracks"]
+    ] == [
+        ("audio-en", "en", "aac", 1),
+        ("audio-en-2", "en", "aac", 1),
+        ("audio-de", "de", "aac", 2),
+        ("audio-fr", "fr", "aac", 1),
+    ]
+    assert all(abs(sound["durationS"] - 3) < 0.1 for sound in result["audioTracks"])
+
+
+def test_all_sounds_have_their_segments_at_the_same_instants(job: Job) -> None:
+    names = [path.name for path in (job.files / "film").glob("film-hls-audio-*.m4s")]
+    counts = {name: sum(one.startswith(name) for one in names) for name in (
+        "film-hls-audio-en-0", "film-hls-audio-en-2-0", "film-hls-audio-de-0", "film-hls-audio-fr-0"
+    )}  # fmt: skip
+    assert len(set(counts.values())) == 1, counts

@@ -16,7 +16,15 @@ from encoder_db import cluster
 from encoder_db.store import Store
 from encoder_operator.act import Actor, Refused, in_thread
 from encoder_operator.cache import Cache
-from encoder_operator.decide import Adopt, CancelJob, StartPod, decide, is_done, why_not_started
+from encoder_operator.decide import (
+    Adopt,
+    CancelJob,
+    DeleteResource,
+    StartPod,
+    decide,
+    is_done,
+    why_not_started,
+)
 from encoder_operator.events import build_event, notes_of_job
 from encoder_operator.exits import Stuck, classify_waiting
 from encoder_operator.kube import EVENTS, JOBS, Kube, KubeError
@@ -66,6 +74,8 @@ class Reconciler:
             return cluster.BEGUN_S  # its Pod wakes us; if it crashed, we take over then
         if any(isinstance(step, StartPod) for step in decision.steps):
             return 0  # what is shown first has the Pod in it
+        if any(isinstance(step, DeleteResource) for step in decision.steps):
+            return decision.wake_after_s  # there is nothing to show it on
         adopted = refused is None and any(isinstance(step, Adopt) for step in decision.steps)
         if decision.wake_after_s == 0 or adopted:
             return 0  # the next round is due at once, and its status would overwrite this one

@@ -209,8 +209,9 @@ def events(store: Store, job: JobRow | int) -> list[tuple[int, str]]:
     return [(item.sequence, item.type) for item in found]
 
 
-def attempt_statuses(store: Store, job: JobRow) -> list[str]:
-    query = select(job_attempts.c.status).where(job_attempts.c.job_id == job.id)
+def attempt_statuses(store: Store, job: JobRow | int) -> list[str]:
+    number = job if isinstance(job, int) else job.id
+    query = select(job_attempts.c.status).where(job_attempts.c.job_id == number)
     with store.read() as tx:
         return list(tx.execute(query.order_by(job_attempts.c.number)).scalars())
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from encoder_core.names import pod_name, resource_name, secret_name
-from encoder_core.reports import AmbientCredentials, Report
+from encoder_core.reports import AmbientCredentials, Envelope, Report
 from encoder_core.retries import RetryLimits
-from encoder_db.rows import Claimed, JobRow, QueueMessage
+from encoder_db.reports import apply_report
+from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from encoder_db.sweep import sweep
 from encoder_db.takeover import end_abandoned
@@ -146,14 +147,22 @@ class Desk:
 
     def say(self, job: JobRow, report: Report, *, attempt: int = 1) -> bool:
         """A report of the worker, with the token that its Pod was given."""
-        message = QueueMessage(id=0, queue="", job_id=job.id, deliveries=1, failures=0, lease_seq=1)
-        token = self.order_of(job, attempt)["token"]
-        worker = Claimed(message=message, job=job, attempt=attempt, token=token)
-        return make.say(self.store, worker, report).accepted
+        return self.say_of(resource_name(job.uuid), report, attempt=attempt)
+
+    def say_of(self, name: str, report: Report, *, attempt: int = 1) -> bool:
+        """The same, by the name of the resource."""
+        order = self.order(name, attempt)
+        envelope = Envelope(
+            job_uuid=order["jobUuid"], attempt=attempt, token=order["token"], report=report
+        )
+        return apply_report(self.store, envelope).accepted
 
     def order_of(self, job: JobRow, attempt: int = 1) -> dict[str, Any]:
         """What the Pod of an attempt is told to do."""
-        path = SECRETS.path("work", secret_name(resource_name(job.uuid), attempt))
+        return self.order(resource_name(job.uuid), attempt)
+
+    def order(self, name: str, attempt: int = 1) -> dict[str, Any]:
+        path = SECRETS.path("work", secret_name(name, attempt))
         data = self.api.objects[path]["data"]["order.json"]
         order: dict[str, Any] = json.loads(base64.b64decode(data))
         return order

@@ -1,15 +1,17 @@
 """
 From claimed to acknowledged with an executor that does nothing: what the record alone allows.
 
-One claimer, as the operator is, in a pool of the Kubernetes engine, whose messages are acknowledged
-when an attempt starts. The same is done with few and with many jobs queued, in turn: the ratio says
-whether a long queue costs anything.
+One claimer in a pool of the Kubernetes engine, whose messages are acknowledged when an attempt
+starts: job by job, and as the operator does it, which opens the attempts of a whole claim at once.
+Both are done with few and with many jobs queued, in turn: the ratio says whether a long queue costs
+anything.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sqlalchemy import text
@@ -18,22 +20,23 @@ from benchmarks.report import Figure, Options, Series, say
 from encoder_core.retries import RetryLimits
 from encoder_core.sealing import KeyRing
 from encoder_core.specs import DEFAULT_OWNER, JobSpec
-from encoder_db.attempts import finish_attempt, mark_starting, open_attempt
+from encoder_db.attempts import finish_attempt, mark_starting, open_attempt, open_attempts_of
 from encoder_db.intake import create_job
 from encoder_db.migrations import migrate
 from encoder_db.pools import create_pool
 from encoder_db.queue import claim
-from encoder_db.rows import Claimed
+from encoder_db.rows import Claimed, QueueMessage, Refusal
 from encoder_db.store import Store
 from encoder_db.tables import job_outputs, jobs, queue_jobs
+from encoder_operator.dispatch import BATCH as OPERATOR_BATCH
 from tests.servers.mysql import mysql_server
 
 ROUNDS = 5
 FEW, MANY, QUICK_MANY = 1_000, 100_000, 10_000
 BATCH, QUICK_BATCH = 100, 50
-AT_ONCE = 10  # messages a claim asks for: what becomes free between two looks of a busy operator
+AT_ONCE = 10  # messages a claim asks for: what becomes free between two looks of a busy engine
 FILL = 10_000  # jobs a transaction: one of 100,000 would be undone for minutes if it failed
-POOL = "bench"
+POOL, PLACES = "bench", 1000
 LEASE_S = 600.0
 
 SPEC = JobSpec.model_validate(
@@ -48,9 +51,15 @@ SPEC = JobSpec.model_validate(
 def run(options: Options, folder: Path) -> Iterable[Figure]:
     few, many = FEW, QUICK_MANY if options.quick else MANY
     batch = QUICK_BATCH if options.quick else BATCH
-    names = {count: f"{count:,} queued: claimed and acknowledged" for count in (few, many)}
-    ratio = f"rate at {many:,} ÷ rate at {few:,}"
-    series = Series(goals={names[many]: "≥ 50", ratio: "≥ 0.8"})
+    names = {
+        (count, way): f"{count:,} queued, {says}"
+        for way, says in WAYS.items()
+        for count in (few, many)
+    }
+    ratios = {way: f"rate at {many:,} ÷ rate at {few:,}, {says}" for way, says in WAYS.items()}
+    series = Series(
+        goals={names[many, way]: "≥ 50" for way in WAYS} | dict.fromkeys(ratios.values(), "≥ 0.8")
+    )
     (folder / "mysql").mkdir()
     with (
         mysql_server(folder / "mysql") as server,
@@ -64,44 +73,66 @@ def run(options: Options, folder: Path) -> Iterable[Figure]:
         for count, store in stores.items():
             say(f"  filling in {count:,} jobs")
             fill(store, count)
-            hand_off(store, AT_ONCE)  # statements are compiled once a process
+            for way in WAYS:
+                hand_off(store, AT_ONCE, way)  # statements are compiled once a process
         for number in range(options.rounds_or(ROUNDS)):
             say(f"  round {number + 1}")
-            rates = {}
-            for count in sorted(stores, reverse=bool(number % 2)):
-                rates[count] = hand_off(stores[count], batch)
-                fill(stores[count], batch)
-            for count, name in names.items():
-                series.add(name, rates[count], unit="/s")
-            series.add(ratio, rates[many] / rates[few])
+            for way, ratio in ratios.items():
+                rates = {}
+                for count in sorted(stores, reverse=bool(number % 2)):
+                    rates[count] = hand_off(stores[count], batch, way)
+                    fill(stores[count], batch)
+                    series.add(names[count, way], rates[count], unit="/s")
+                series.add(ratio, rates[many] / rates[few])
     return series.figures()
 
 
 def opened(url: str) -> Store:
     store = Store.open(url, keys=KeyRing([bytes(32)]))
     migrate(store)
-    store.run(lambda tx: create_pool(tx, POOL, engine="kubernetes", max_concurrency=1000))
+    store.run(lambda tx: create_pool(tx, POOL, engine="kubernetes", max_concurrency=PLACES))
     return store
 
 
-def hand_off(store: Store, count: int) -> float:
+def hand_off(store: Store, count: int, way: Way) -> float:
     """Take so many jobs to `starting`; how many a second. What frees their places is not timed."""
     done: list[Claimed] = []
     began = time.perf_counter()
     while len(done) < count:
-        for message in claim(
-            store, engine="kubernetes", worker="bench", limit=AT_ONCE, lease_s=LEASE_S
-        ):
-            claimed = open_attempt(store, message, executor="kubernetes", worker="bench")
-            if not isinstance(claimed, Claimed) or not mark_starting(store, claimed):
-                raise RuntimeError(f"job {message.job_id} was not handed off: {claimed}")
-            done.append(claimed)
+        limit = min(count - len(done), OPERATOR_BATCH if way is in_batches else AT_ONCE)
+        messages = claim(store, engine="kubernetes", worker="bench", limit=limit, lease_s=LEASE_S)
+        done += way(store, messages)
     took_s = time.perf_counter() - began
     for claimed in done:
         finish_attempt(
             store, claimed.job.id, claimed.attempt, exit_code=0, limits=RetryLimits(), jitter=0.0
         )
     return len(done) / took_s
+
+
+def job_by_job(store: Store, messages: Sequence[QueueMessage]) -> list[Claimed]:
+    """As an engine does it that takes a job whenever a place becomes free."""
+    return [
+        start(store, open_attempt(store, message, executor="kubernetes", worker="bench"))
+        for message in messages
+    ]
+
+
+def in_batches(store: Store, messages: Sequence[QueueMessage]) -> list[Claimed]:
+    """As the operator does it: one transaction gives all the places, each job starts by itself."""
+    opened = open_attempts_of(store, messages, executor="kubernetes", worker="bench", total=PLACES)
+    return [start(store, one) for one in opened]
+
+
+def start(store: Store, opened: Claimed | Refusal) -> Claimed:
+    resource = (f"tj-{uuid.uuid4()}", str(uuid.uuid4()))
+    if not isinstance(opened, Claimed) or not mark_starting(store, opened, resource=resource):
+        raise RuntimeError(f"not handed off: {opened}")
+    return opened
+
+
+Way = Callable[[Store, Sequence[QueueMessage]], list[Claimed]]
+WAYS: dict[Way, str] = {job_by_job: "job by job", in_batches: "in the operator's batches"}
 
 
 def fill(store: Store, count: int) -> None:

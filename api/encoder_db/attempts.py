@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection, insert, update
 
 from encoder_core.ids import hash_token, new_token
 from encoder_core.retries import RetryLimits
 from encoder_core.states import AttemptStatus, JobStatus
+from encoder_db.cluster import bind_resource
 from encoder_db.dialect import db_now
 from encoder_db.endings import end_canceled
 from encoder_db.messages import ack, begin_handling, give_back
@@ -23,10 +25,11 @@ from encoder_db.rows import (
     QueueMessage,
     Refusal,
     lock_job,
+    lock_jobs,
     read_attempt,
     read_open_attempt,
 )
-from encoder_db.store import Store
+from encoder_db.store import Store, now
 from encoder_db.tables import job_attempts, jobs
 from encoder_db.takeover import (
     end_lost,
@@ -73,8 +76,7 @@ def open_attempt(
 
     def work(tx: Connection) -> Claimed | Refusal:
         places = Places(tx, executor, worker, limit=limit)
-        places.lock([message.pool])
-        return _open(tx, message, places, limits or RetryLimits())
+        return _open_all(tx, [message], places, limits or RetryLimits())[0]
 
     return store.run(work)
 
@@ -97,20 +99,45 @@ def open_attempts_of(
 
     def work(tx: Connection) -> list[Claimed | Refusal]:
         places = Places(tx, executor, worker, total=total)
-        places.lock(sorted({message.pool for message in messages}))
-        return [_open(tx, message, places, limits or RetryLimits()) for message in messages]
+        return _open_all(tx, messages, places, limits or RetryLimits())
 
     return store.run(work)
 
 
-def _open(
-    tx: Connection, message: QueueMessage, places: Places, limits: RetryLimits
-) -> Claimed | Refusal:
-    job = lock_job(tx, message.job_id)
+def _open_all(
+    tx: Connection, messages: Sequence[QueueMessage], places: Places, limits: RetryLimits
+) -> list[Claimed | Refusal]:
+    """In as many statements as one takes, but for those whose earlier attempt needs a look."""
+    places.lock(sorted({message.pool for message in messages}))
+    found = lock_jobs(tx, [message.job_id for message in messages])
+    waiting = [one for one in messages if one.job_id in found and not found[one.job_id].is_final]
+    held = begin_handling(tx, waiting)
+    answers: dict[int, Claimed | Refusal] = {}
+    granted: list[tuple[JobRow, QueueMessage]] = []
+    for message in messages:
+        answer = _admit(tx, found.get(message.job_id), message, message.id in held, places, limits)
+        if isinstance(answer, JobRow):
+            granted.append((answer, message))
+        else:
+            answers[message.id] = answer
+    for claimed in _insert_attempts(tx, granted, places):
+        answers[claimed.message.id] = claimed
+    return [answers[message.id] for message in messages]
+
+
+def _admit(
+    tx: Connection,
+    job: JobRow | None,
+    message: QueueMessage,
+    is_held: bool,
+    places: Places,
+    limits: RetryLimits,
+) -> JobRow | Claimed | Refusal:
+    """The job, when it was given a place: its attempt is still to be written."""
     if job is None or job.is_final:
         ack(tx, message)
         return Refusal("job_final")
-    if not begin_handling(tx, message):
+    if not is_held:
         return Refusal("lease_lost")
     earlier = read_open_attempt(tx, job)
     if earlier is not None:
@@ -133,7 +160,7 @@ def _open(
     if refused is not None:
         give_back(tx, message, delay_s=refused.delay_s)
         return Refusal(refused.reason)
-    return _insert_attempt(tx, job, message, places.executor, places.worker)
+    return job
 
 
 def _is_same_lease(attempt: AttemptRow, message: QueueMessage) -> bool:
@@ -157,34 +184,56 @@ def _take_up(
     return Claimed(message=message, job=job, attempt=attempt.number, token=token)
 
 
-def _insert_attempt(
-    tx: Connection, job: JobRow, message: QueueMessage, executor: Engine, worker: str
-) -> Claimed:
-    number, token = job.attempt + 1, new_token()
-    tx.execute(
-        insert(job_attempts).values(
-            job_id=job.id,
-            number=number,
-            status=AttemptStatus.CREATED,
-            executor=executor,
-            worker=worker,
-            pool=job.pool,
-            owner=job.owner,
-            message_id=message.id,
-            lease_seq=message.lease_seq,
-            token_hash=hash_token(token),
-            created_at=db_now(),
+def _insert_attempts(
+    tx: Connection, granted: Sequence[tuple[JobRow, QueueMessage]], places: Places
+) -> list[Claimed]:
+    if not granted:
+        return []
+    # Its earlier attempt may have ended a moment ago, in this transaction: what follows is later.
+    has_earlier = any(job.attempt for job, _ in granted)
+    moment = now(tx) if has_earlier else places.moment
+    new = [
+        Claimed(
+            message=message,
+            job=replace(job, attempt=job.attempt + 1),
+            attempt=job.attempt + 1,
+            token=new_token(),
         )
+        for job, message in granted
+    ]
+    tx.execute(
+        insert(job_attempts),
+        [
+            {
+                "job_id": one.job.id,
+                "number": one.attempt,
+                "status": AttemptStatus.CREATED.value,
+                "executor": places.executor,
+                "worker": places.worker,
+                "pool": one.job.pool,
+                "owner": one.job.owner,
+                "message_id": one.message.id,
+                "lease_seq": one.message.lease_seq,
+                "token_hash": hash_token(one.token),
+                "created_at": moment,
+            }
+            for one in new
+        ],
     )
-    tx.execute(update(jobs).where(jobs.c.id == job.id).values(attempt=number, updated_at=db_now()))
-    held = lock_job(tx, job.id)
-    assert held is not None
-    return Claimed(message=message, job=held, attempt=number, token=token)
+    tx.execute(
+        update(jobs)
+        .where(jobs.c.id.in_([one.job.id for one in new]))
+        .values(attempt=jobs.c.attempt + 1, updated_at=db_now())
+    )
+    return new
 
 
-def mark_starting(store: Store, claimed: Claimed) -> bool:
+def mark_starting(
+    store: Store, claimed: Claimed, *, resource: tuple[str, str] | None = None
+) -> bool:
     """
-    The executor is on its way: the job is `starting`.
+    The executor is on its way: the job is `starting`. `resource`: name and uid of what stands for
+    it in the cluster, which is noted also when the job was canceled meanwhile.
 
     On Kubernetes the message is acknowledged with it; the local engine keeps its lease until the
     attempt ends. False: the job was canceled or handed to another meanwhile, so what was started
@@ -192,6 +241,10 @@ def mark_starting(store: Store, claimed: Claimed) -> bool:
     """
 
     def work(tx: Connection) -> bool:
+        if resource is not None:
+            name, uid = resource
+            if not bind_resource(tx, claimed.job.id, name=name, uid=uid):
+                return False
         job = lock_job(tx, claimed.job.id)
         attempt = read_attempt(tx, claimed.job.id, claimed.attempt)
         if job is None or attempt is None or not attempt.is_open:

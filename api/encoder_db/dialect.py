@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pymysql
+from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
 from sqlalchemy import (
     URL,
     Column,
@@ -23,10 +24,11 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import mysql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
+from encoder_core.clock import Clock
 from encoder_db.types import Timestamp
 
 Dialect = Literal["mysql", "sqlite"]
@@ -36,6 +38,8 @@ STATEMENT_TIMEOUT_S = 30  # a half-open connection would hold its thread for 15 
 RECYCLE_S = 1800  # well below MySQL's wait_timeout of 8 hours and most proxies' limits
 LOCK_WAIT_S = 5  # longer waits are better spent by rolling back and trying again
 POOL_SIZE, POOL_OVERFLOW = 10, 20
+TRUSTED_S: Final = 1.0
+"""For so long after its last use a connection is taken for alive; later it is asked first."""
 
 SESSION_SQL = (
     "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
@@ -99,7 +103,7 @@ def _in_seconds_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 # --- Engines ---------------------------------------------------------------------------------
 
 
-def make_engines(url: URL) -> tuple[Engine, Engine]:
+def make_engines(url: URL, clock: Clock) -> tuple[Engine, Engine]:
     """
     An engine for transactions and one for plain reads.
 
@@ -108,21 +112,22 @@ def make_engines(url: URL) -> tuple[Engine, Engine]:
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, reads=False), _sqlite_engine(url, reads=True)
-    return _mysql_engine(url, "READ COMMITTED"), _mysql_engine(url, "AUTOCOMMIT")
+    return _mysql_engine(url, "READ COMMITTED", clock), _mysql_engine(url, "AUTOCOMMIT", clock)
 
 
 def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _mysql_engine(url: URL, isolation: Literal["READ COMMITTED", "AUTOCOMMIT"]) -> Engine:
+def _mysql_engine(
+    url: URL, isolation: Literal["READ COMMITTED", "AUTOCOMMIT"], clock: Clock
+) -> Engine:
     # MariaDB speaks the same SQL here; one dialect name keeps hints and variants in one place.
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="mysql+pymysql"),
         isolation_level=isolation,
-        # Outside of transactions there is nothing to roll back: a round trip less per read.
-        pool_reset_on_return="rollback" if isolation == "READ COMMITTED" else None,
-        pool_pre_ping=True,
+        pool_reset_on_return=None,  # _spare_round_trips sees to it
+        skip_autocommit_rollback=True,  # outside of transactions there is nothing to roll back
         pool_recycle=RECYCLE_S,
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
@@ -135,6 +140,34 @@ def _mysql_engine(url: URL, isolation: Literal["READ COMMITTED", "AUTOCOMMIT"]) 
             "init_command": SESSION_SQL,
         },
     )
+    _spare_round_trips(engine, clock)
+    return engine
+
+
+def _spare_round_trips(engine: Engine, clock: Clock) -> None:
+    """
+    Ask a connection whether it lives, and roll back what it left open, only when there is doubt.
+
+    SQLAlchemy by itself asks before each use and rolls back after each, also what was committed:
+    two round trips more for every transaction.
+    """
+
+    @event.listens_for(engine, "checkout")
+    def _ping(connection: Any, record: Any, _: Any) -> None:
+        used_s: float | None = record.info.get("used_s")
+        if used_s is None or clock.monotonic() - used_s < TRUSTED_S:
+            return
+        try:
+            connection.ping(reconnect=False)
+        except (pymysql.MySQLError, OSError) as error:
+            raise InvalidatePoolError from error  # the others are as old: a new one is made
+
+    @event.listens_for(engine, "reset")
+    def _roll_back(connection: Any, record: Any, _: Any) -> None:
+        # What the server said with its last answer, so that nobody has to ask.
+        if connection.server_status & SERVER_STATUS_IN_TRANS:
+            connection.rollback()
+        record.info["used_s"] = clock.monotonic()
 
 
 def _sqlite_engine(url: URL, *, reads: bool) -> Engine:
@@ -185,6 +218,11 @@ def claimable(statement: Select[Any], table: Table, index: str) -> Select[Any]:
     return statement.with_hint(table, f"FORCE INDEX ({index})", "mysql").with_for_update(
         skip_locked=True
     )
+
+
+def by_number(statement: Select[Any], table: Table) -> Select[Any]:
+    """Read by the primary key: in a small table the server would look at, and lock, every row."""
+    return statement.with_hint(table, "FORCE INDEX (PRIMARY)", "mysql")
 
 
 def upsert(

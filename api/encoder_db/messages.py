@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, case, delete, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    case,
+    delete,
+    exists,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from encoder_core.specs import Priority
 from encoder_db.dialect import db_now, in_seconds, insert_missing
@@ -118,14 +128,23 @@ def extend(store: Store, message: QueueMessage, lease_s: float) -> bool:
     return store.run(lambda tx: tx.execute(change).rowcount == 1)
 
 
-def begin_handling(tx: Connection, message: QueueMessage) -> bool:
+def begin_handling(tx: Connection, messages: Collection[QueueMessage]) -> set[int]:
     """
-    An attempt begins: the hand-off did its work, so earlier abandoned ones are forgiven.
+    Attempts begin: the hand-off did its work, so earlier abandoned ones are forgiven.
 
-    This delivery stays counted. Should its worker disappear, the message is a suspect.
+    This delivery stays counted. Should its worker disappear, the message is a suspect. Returns the
+    numbers of the messages whose lease still holds.
     """
-    change = update(queue_jobs).where(_leased(message)).values(deliveries=1, failures=0)
-    return tx.execute(change).rowcount == 1
+    if not messages:
+        return set()
+    leases = [(message.id, message.lease_seq) for message in messages]
+    held = queue_jobs.c.id.in_([number for number, _ in leases]) & tuple_(
+        queue_jobs.c.id, queue_jobs.c.lease_seq
+    ).in_(leases)
+    changed = tx.execute(update(queue_jobs).where(held).values(deliveries=1, failures=0))
+    if changed.rowcount == len(leases):
+        return {message.id for message in messages}
+    return set(tx.execute(select(queue_jobs.c.id).where(held)).scalars())
 
 
 def give_back(tx: Connection, message: QueueMessage, *, delay_s: float = 0.0) -> bool:

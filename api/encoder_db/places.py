@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from encoder_core.states import OPEN_ATTEMPT
+from encoder_db.dialect import db_now
 from encoder_db.queue import Engine
 from encoder_db.rows import JobRow
 from encoder_db.tables import job_attempts, pools
@@ -49,6 +51,8 @@ class Places:
         self._tx = tx
         self._limit = limit
         self._total = total
+        self.moment: datetime | None = None
+        """By the database's clock, when the pools were locked; None when there are none of them."""
         self._pools: dict[str, RowMapping] = {}
         self._counts: Counter[tuple[str, ...]] = Counter()
         self._read: set[tuple[str, ...]] = set()
@@ -58,8 +62,9 @@ class Places:
         wanted: list[Any] = [pools.c.name.in_(names)]
         if self._total is not None:
             wanted.append(pools.c.engine == self.executor)
-        query = select(pools).where(or_(*wanted)).order_by(pools.c.name).with_for_update()
-        self._pools = {row["name"]: row for row in self._tx.execute(query).mappings()}
+        query = select(pools, db_now().label("now")).where(or_(*wanted)).order_by(pools.c.name)
+        for row in self._tx.execute(query.with_for_update()).mappings():
+            self._pools[row["name"]], self.moment = row, row["now"]
 
     def take(self, job: JobRow) -> NoPlace | None:
         """Count a place for the job, which its attempt is to hold from now on; or say why not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Self
@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from encoder_core.specs import Priority
 from encoder_core.states import FINAL_JOB, OPEN_ATTEMPT, AttemptStatus, JobStatus
+from encoder_db.dialect import by_number
 from encoder_db.tables import job_attempts, jobs
 
 
@@ -148,6 +149,13 @@ def lock_job(tx: Connection, which: ColumnElement[bool] | int) -> JobRow | None:
     where = jobs.c.id == which if isinstance(which, int) else which
     row = tx.execute(select(jobs).where(where).with_for_update()).mappings().one_or_none()
     return None if row is None else JobRow.of(dict(row))
+
+
+def lock_jobs(tx: Connection, ids: Collection[int]) -> dict[int, JobRow]:
+    """The same for several, by their numbers and in this order, as everybody does who has many."""
+    query = select(jobs).where(jobs.c.id.in_(sorted(ids))).order_by(jobs.c.id).with_for_update()
+    rows = tx.execute(by_number(query, jobs)).mappings()
+    return {row["id"]: JobRow.of(dict(row)) for row in rows}
 
 
 def read_attempt(tx: Connection, job_id: int, number: int) -> AttemptRow | None:

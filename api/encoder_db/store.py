@@ -55,14 +55,14 @@ class Store:
         lock: IO[bytes] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.engine, self._reads = make_engines(url)
+        self._clock = clock or SystemClock()
+        self.engine, self._reads = make_engines(url, self._clock)
         self.dialect: Dialect = "sqlite" if self.engine.dialect.name == "sqlite" else "mysql"
         self.turns = itertools.count(1)
         """Counts claims, for the guard that lets low priorities through now and then."""
         self._given_keys = keys
         self._given_webhook_secret = webhook_secret
         self._lock = lock
-        self._clock = clock or SystemClock()
         # SQLite's own wait for another writer is a sleep that grows; ours ends with the writer.
         self._writer = threading.Lock() if self.dialect == "sqlite" else None
         self._writing: int | None = None

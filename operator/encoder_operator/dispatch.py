@@ -143,15 +143,8 @@ class Dispatcher:
         if resource is None:
             await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=OLD_RESOURCE_S))
             return
-        bound = await in_thread(
-            lambda: self.store.run(
-                lambda tx: cluster.bind_resource(
-                    tx, claimed.job.id, name=resource.name, uid=resource.uid
-                )
-            )
-        )
-        if bound:
-            await in_thread(lambda: attempts.mark_starting(self.store, claimed))
+        bound = (resource.name, resource.uid)
+        if await in_thread(lambda: attempts.mark_starting(self.store, claimed, resource=bound)):
             self._measure(claimed)
         self.wake(resource.name)
 

@@ -8,6 +8,8 @@ import pytest
 
 from encoder_db import cluster
 from encoder_db.attempts import Claimed, Refusal, open_attempts_of
+from encoder_db.jobs import cancel_job
+from encoder_db.messages import release
 from encoder_db.queue import QueueMessage
 from encoder_db.queue import claim as claim_messages
 from encoder_db.store import Store
@@ -43,15 +45,15 @@ def granted(results: list[Claimed | Refusal]) -> int:
     return sum(isinstance(result, Claimed) for result in results)
 
 
-def test_a_batch_costs_one_transaction_and_few_questions_a_job(store: Store) -> None:
+def test_a_batch_costs_as_many_statements_as_one(store: Store) -> None:
+    """Pools, jobs, their leases, how many places are taken; then attempts, and the jobs again."""
     pool(store)
-    waiting(store, 8)
-    messages = claim(store)
-    with make.statements(store) as seen:
-        assert granted(grant(store, messages)) == 8
-    counts = [statement for statement in seen if "count(*)" in statement]
-    assert len(counts) == 1  # of the pool, once, and not once a job
-    assert len(seen) <= 2 + 5 * len(messages)
+    for batch in (1, 8):
+        waiting(store, batch)
+        messages = claim(store)
+        with make.statements(store) as seen:
+            assert granted(grant(store, messages)) == batch
+        assert len(seen) == 6
 
 
 def test_no_more_than_the_pool_has(store: Store) -> None:
@@ -62,6 +64,17 @@ def test_no_more_than_the_pool_has(store: Store) -> None:
     results = grant(store, messages)
     assert [type(result) for result in results] == [Claimed] * 3 + [Refusal] * 2
     assert results[-1] == Refusal("pool_full")
+
+
+def test_what_was_lost_or_ended_meanwhile_takes_nothing_from_the_others(store: Store) -> None:
+    pool(store)
+    waiting(store, 4)
+    canceled, lost, *others = claim(store)
+    cancel_job(store, canceled.job_id, owner=None)
+    assert release(store, lost)
+    first, second, *rest = grant(store, [canceled, lost, *others])
+    assert (first, second) == (Refusal("job_final"), Refusal("lease_lost"))
+    assert [one.message for one in rest if isinstance(one, Claimed)] == others
 
 
 def test_no_more_than_an_owner_may_have(store: Store) -> None:

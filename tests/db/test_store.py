@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from encoder_core.errors import ConfigurationError
-from encoder_db.dialect import in_seconds, is_retryable
+from encoder_db.dialect import TRUSTED_S, in_seconds, is_retryable
 from encoder_db.store import PAUSE_S, TRIES, Store, now
 from encoder_db.tables import instance_secrets, pools, workers
 
@@ -24,9 +24,10 @@ class Sleeps:
 
     def __init__(self) -> None:
         self.slept: list[float] = []
+        self.now_s = 0.0
 
     def monotonic(self) -> float:
-        return 0.0
+        return self.now_s
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -156,6 +157,60 @@ def test_a_plain_read_keeps_no_view_open(store: Store) -> None:
         assert _left(tx) == []
         store.run(lambda other: _leave(other, "meanwhile"))
         assert _left(tx) == ["meanwhile"]
+
+
+@pytest.mark.parametrize("database_url", ["mysql"], indirect=True)
+def test_a_transaction_costs_its_statements_and_a_commit_and_a_read_itself(store: Store) -> None:
+    """Neither a question whether the server is there, nor a rollback of what was committed."""
+    began = store.run(_asked)
+    assert store.run(_asked) - began == 2
+    with store.read() as tx:
+        began = _asked(tx)
+    with store.read() as tx:
+        assert _asked(tx) - began == 1
+
+
+def _asked(tx: Connection) -> int:
+    """How often this connection has asked the server anything, without this time."""
+    counts = "performance_schema.events_statements_summary_by_thread_by_event_name"
+    mine = "thread_id = ps_current_thread_id()"
+    query = text(f"SELECT CAST(SUM(count_star) AS SIGNED) FROM {counts} WHERE {mine}")
+    asked: int = tx.execute(query).scalar_one()
+    return asked
+
+
+@pytest.mark.parametrize("database_url", ["mysql"], indirect=True)
+def test_a_connection_is_given_back_without_what_it_left_open(store: Store) -> None:
+    raw = store.engine.raw_connection()
+    raw.cursor().execute("UPDATE pools SET max_concurrency = 1")
+    raw.close()
+    with store.read() as tx:
+        assert tx.execute(select(pools.c.max_concurrency)).scalars().all() == [1000]
+    store.run(lambda tx: tx.execute(update(pools).values(max_concurrency=1000)))
+
+
+@pytest.mark.parametrize("database_url", ["mysql"], indirect=True)
+def test_a_connection_that_lay_idle_is_replaced_when_it_is_dead(
+    timed: Store, clock: Sleeps
+) -> None:
+    _kill(timed)
+    clock.now_s += TRUSTED_S
+    assert timed.run(lambda tx: _left(tx)) == []
+
+
+@pytest.mark.parametrize("database_url", ["mysql"], indirect=True)
+def test_one_that_died_a_moment_after_its_last_use_fails_once(timed: Store) -> None:
+    _kill(timed)
+    with pytest.raises(OperationalError):
+        timed.run(lambda tx: _left(tx))
+    assert timed.run(lambda tx: _left(tx)) == []
+
+
+def _kill(store: Store) -> None:
+    """The server ends the connection that transactions use."""
+    number = store.run(lambda tx: tx.execute(text("SELECT CONNECTION_ID()")).scalar_one())
+    with store.read() as tx:
+        tx.execute(text(f"KILL {number}"))
 
 
 def test_writers_wait_for_one_another_and_all_get_through(store: Store) -> None:

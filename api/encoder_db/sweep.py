@@ -9,14 +9,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, delete, exists, func, or_, select
 
-from encoder_core.states import ACTIVE_JOB, FINAL_JOB, OPEN_ATTEMPT, JobStatus
+from encoder_core.states import ACTIVE_JOB, FINAL_JOB, OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.deliveries import release_next
 from encoder_db.dialect import in_seconds
 from encoder_db.endings import end_canceled, requeue_job
 from encoder_db.events import PARKED_UNTIL
 from encoder_db.messages import enqueue
+from encoder_db.outcomes import close_attempt
 from encoder_db.purge import purge_deleted
-from encoder_db.rows import JobRow, lock_job, read_open_attempt
+from encoder_db.rows import JobRow, lock_job, read_attempt, read_open_attempt
 from encoder_db.store import Store
 from encoder_db.tables import job_attempts, jobs, queue_jobs, webhook_deliveries
 
@@ -31,11 +32,12 @@ SETTLE_S: Final = 60.0
 class Mended:
     """How many of each were found and put right."""
 
-    requeued: int
-    restarted: int
-    purged: int
-    messages: int
-    deliveries: int
+    requeued: int = 0
+    restarted: int = 0
+    places: int = 0
+    purged: int = 0
+    messages: int = 0
+    deliveries: int = 0
 
 
 def sweep(store: Store, *, settle_s: float = SETTLE_S) -> Mended:
@@ -45,11 +47,12 @@ def sweep(store: Store, *, settle_s: float = SETTLE_S) -> Mended:
         requeued=_each_job(store, _queued_without_message().where(quiet), _enqueue),
         restarted=_each_job(store, _active_without_attempt().where(quiet), _restart)
         + _each_job(store, _local_without_message().where(quiet), _enqueue),
+        places=_give_back_places(store),
         purged=_each_job(store, _deleted_and_over(), _purge),
         messages=_drop_messages(store),
         deliveries=_unpark(store),
     )
-    if mended != Mended(0, 0, 0, 0, 0):
+    if mended != Mended():
         log.warning("sweep_mended", extra={name: getattr(mended, name) for name in _COUNTS})
     return mended
 
@@ -134,6 +137,41 @@ def _restart(tx: Connection, job: JobRow) -> bool:
 def _purge(tx: Connection, job: JobRow) -> bool:
     purge_deleted(tx, job.id)
     return True
+
+
+def _give_back_places(store: Store) -> int:
+    """
+    End open attempts that are not their job's latest, or whose job is over or gone.
+
+    Whatever ends a job ends its attempt in the same transaction, so there are none; one would make
+    its pool smaller for ever, and nobody would see why.
+    """
+    stale = (
+        select(job_attempts.c.job_id, job_attempts.c.number)
+        .outerjoin(jobs, jobs.c.id == job_attempts.c.job_id)
+        .where(
+            job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)),
+            or_(
+                jobs.c.id.is_(None),
+                jobs.c.attempt != job_attempts.c.number,
+                jobs.c.status.in_(sorted(FINAL_JOB)),
+            ),
+        )
+    )
+    with store.read() as tx:
+        found = [(row.job_id, row.number) for row in tx.execute(stale.limit(PAGE))]
+
+    def work(tx: Connection, job_id: int, number: int) -> bool:
+        lock_job(tx, job_id)  # whoever is opening or ending an attempt has committed by then
+        one = (job_attempts.c.job_id == job_id) & (job_attempts.c.number == number)
+        if tx.execute(stale.where(one)).first() is None:
+            return False
+        attempt = read_attempt(tx, job_id, number)
+        if attempt is not None:
+            close_attempt(tx, attempt, AttemptStatus.LOST)
+        return attempt is not None
+
+    return sum(store.run(lambda tx, at=at: work(tx, *at)) for at in found)  # type: ignore[misc]  # mypy infers no type for a lambda's default
 
 
 def _drop_messages(store: Store) -> int:

@@ -70,7 +70,8 @@ class Metrics:
             ["cause"], registry=registry,
         )  # fmt: skip
         self.slot_leaks = Counter(
-            "transcode_slot_leaks", "Places that a sweep had to give back; must stay 0.",
+            "transcode_slot_leaks",
+            "Places held for attempts that are over, which the sweep gave back; must stay 0.",
             registry=registry,
         )  # fmt: skip
         self.ghosts = Counter(

@@ -19,6 +19,7 @@ from encoder_core.reports import AmbientCredentials
 from encoder_core.retries import RetryLimits
 from encoder_db import cluster
 from encoder_db.pools import list_pools
+from encoder_db.queue import release_leases_of
 from encoder_db.settings import AttemptSettings, QueueSettings, TransferSettings
 from encoder_db.store import Store
 from encoder_db.sweep import sweep
@@ -70,7 +71,8 @@ class Operator:
         self._poll_s = queue.poll_interval_ms / 1000
         self._cache = Cache()
         self._limits = limits = RetryLimits(app=queue.max_attempts)
-        worker = f"operator-{socket.gethostname()}-{os.getpid()}"
+        # In a container that is started anew, the same: its Pod's name, and process 1.
+        self.worker = worker = f"operator-{socket.gethostname()}-{os.getpid()}"
         actor = Actor(
             worker=worker,
             store=store,
@@ -189,6 +191,7 @@ class Operator:
     async def run(self) -> None:
         """List first: nothing is decided before it is known what exists."""
         await self._until_it_works(self._resync)
+        await self._until_it_works(self._take_back)
         self.ready = True
         try:
             await self._run_all()
@@ -251,10 +254,15 @@ class Operator:
 
     async def _sweep(self) -> None:
         def work() -> None:
-            sweep(self._store)
-            end_abandoned(self._store, worker=self._dispatcher.worker, limits=self._limits)
+            keep_house(self._store, self._metrics, worker=self.worker, limits=self._limits)
 
         await in_thread(work)
+
+    async def _take_back(self) -> None:
+        """What was being admitted when our container was ended, and started anew under its name."""
+        released = await in_thread(lambda: release_leases_of(self._store, self.worker))
+        if released:
+            log.info("leases_released", extra={"messages": released})
 
     async def _active(self) -> list[str]:
         def read() -> list[str]:
@@ -291,6 +299,12 @@ class Operator:
                 await asyncio.sleep(ERROR_PAUSE_S)
             else:
                 return
+
+
+def keep_house(store: Store, metrics: Metrics, *, worker: str, limits: RetryLimits) -> None:
+    """Mend what crashes left behind. Blocking: for a thread."""
+    metrics.slot_leaks.inc(sweep(store).places)
+    end_abandoned(store, worker=worker, limits=limits)
 
 
 def renewed(listed: Sequence[S], *, before: Mapping[str, S], now: Mapping[str, S]) -> list[S]:

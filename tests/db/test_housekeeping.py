@@ -19,7 +19,7 @@ from tests.db import builders as make
 
 J = JobStatus
 DAY_S = 24 * 3600.0
-NOTHING = Mended(0, 0, 0, 0, 0)
+NOTHING = Mended()
 
 
 # --- Retention -------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_a_queued_job_without_a_message_is_queued_again(store: Store) -> None:
     _lose_message(store, job)
     assert sweep(store) == NOTHING  # whoever is at it may not have committed yet
     make.let_pass(store, 61)
-    assert sweep(store) == Mended(1, 0, 0, 0, 0)
+    assert sweep(store) == Mended(requeued=1)
     make.complete(store, make.running(store))
 
 
@@ -163,7 +163,7 @@ def test_an_active_job_without_an_attempt_begins_anew(store: Store) -> None:
     make.running(store)
     _lose_attempt(store, job)
     make.let_pass(store, 61)
-    assert sweep(store) == Mended(0, 1, 0, 0, 0)
+    assert sweep(store) == Mended(restarted=1)
     assert make.status(store, job) is J.QUEUED
     make.complete(store, make.running(store))
 
@@ -183,7 +183,7 @@ def test_a_local_attempt_whose_message_is_gone_can_be_taken_over(store: Store) -
     make.running(store)
     _lose_message(store, job)
     make.let_pass(store, 200)
-    assert sweep(store) == Mended(0, 1, 0, 0, 0)
+    assert sweep(store) == Mended(restarted=1)
     assert make.claimed(store, worker="another").attempt == 2
 
 
@@ -208,7 +208,7 @@ def test_a_message_of_a_job_that_is_over_or_gone_is_dropped(store: Store, exists
         delete_job(store, job.id, owner=None)
     with store.begin() as tx:
         tx.execute(insert(queue_jobs).values(message))
-    assert sweep(store) == Mended(0, 0, 0, 1, 0)
+    assert sweep(store) == Mended(messages=1)
     assert make.count(store, "queue_jobs") == 0
 
 
@@ -218,6 +218,24 @@ def test_deliveries_that_wait_for_nothing_are_let_go(store: Store) -> None:
     with store.begin() as tx:
         tx.execute(delete(webhook_deliveries).where(webhook_deliveries.c.seq == 1))
     assert claim_deliveries(store, worker="s", limit=9, lease_s=60) == []
-    assert sweep(store) == Mended(0, 0, 0, 0, 1)
+    assert sweep(store) == Mended(deliveries=1)
     (delivery,) = claim_deliveries(store, worker="s", limit=9, lease_s=60)
     assert (delivery.job_id, delivery.seq) == (job.id, 2)
+
+
+@pytest.mark.parametrize("why", ["its job is over", "another attempt follows", "its job is gone"])
+def test_a_place_that_is_held_for_nothing_is_given_back(store: Store, why: str) -> None:
+    job = make.create(store)
+    make.running(store)
+    place = update(job_attempts).where(job_attempts.c.job_id == job.id)
+    with store.begin() as tx:  # no step of ours leaves that
+        if why == "its job is over":
+            tx.execute(update(jobs).values(status="failed", finished_at=jobs.c.updated_at))
+        elif why == "another attempt follows":
+            tx.execute(update(jobs).values(attempt=2, status="queued"))
+        else:
+            tx.execute(place.values(job_id=job.id + 1000))
+    assert sweep(store).places == 1
+    assert sweep(store).places == 0
+    with store.read() as tx:
+        assert tx.execute(select(job_attempts.c.status)).scalars().all() == ["lost"]

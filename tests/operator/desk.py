@@ -14,13 +14,12 @@ from encoder_core.retries import RetryLimits
 from encoder_db.reports import apply_report
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
-from encoder_db.sweep import sweep
-from encoder_db.takeover import end_abandoned
 from encoder_operator.act import Actor
 from encoder_operator.cache import Cache
 from encoder_operator.dispatch import Dispatcher
 from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, SECRETS
 from encoder_operator.metrics import Metrics
+from encoder_operator.operator import keep_house
 from encoder_operator.pods import PodSettings
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.poolkeeper import PoolKeeper
@@ -97,8 +96,7 @@ class Desk:
 
     def sweep(self) -> None:
         """What the operator does once a minute."""
-        sweep(self.store)
-        end_abandoned(self.store, worker=self._dispatcher.worker, limits=RetryLimits())
+        keep_house(self.store, self.metrics, worker=self._dispatcher.worker, limits=RetryLimits())
 
     def settle(self, name: str) -> None:
         """Until there is nothing more to do for it now."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from encoder_core.reports import AmbientCredentials
+from encoder_db.queue import claim
 from encoder_db.settings import QueueSettings, TransferSettings
 from encoder_db.store import Store
 from encoder_operator.health import Deaf, Echoes, build_app
@@ -96,29 +99,54 @@ def test_probes_and_metrics() -> None:
     assert 'transcode_watch_last_event_age_seconds{kind="pods"} 0.0' in told[1]
 
 
-def test_an_operator_whose_watches_bring_nothing_ends(store: Store) -> None:
-    """The API server answers every call; only the watches are silent."""
+def an_operator(store: Store, api: FakeApi, now: Callable[[], float], **settings: Any) -> Operator:
+    metrics = Metrics()
+    watches = Echoes((kind.plural for kind in (JOBS, PODS, POOLS)), patience_s=1.0, now=now)
+    return Operator(
+        store,
+        api.kube(echoes=watches, metrics=metrics),
+        OperatorSettings(namespace="work", **settings),
+        QueueSettings(),
+        TransferSettings(),
+        AmbientCredentials(),
+        echoes=watches,
+        metrics=metrics,
+    )
+
+
+def a_cluster_with_a_job(store: Store) -> FakeApi:
     make.kubernetes_pool(store)
     make.create(store, make.spec(pool="k8s"))
-    api, metrics = FakeApi(), Metrics()
+    api = FakeApi()
     api.put(POOLS, "k8s", spec={"maxConcurrency": 1})
+    return api
+
+
+def test_an_operator_whose_watches_bring_nothing_ends(store: Store) -> None:
+    """The API server answers every call; only the watches are silent."""
+    api = a_cluster_with_a_job(store)
 
     async def run() -> None:
-        loop = asyncio.get_running_loop()
-        watches = Echoes(
-            (kind.plural for kind in (JOBS, PODS, POOLS)), patience_s=1.0, now=loop.time
-        )
-        operator = Operator(
-            store,
-            api.kube(echoes=watches, metrics=metrics),
-            OperatorSettings(namespace="work", canary_s=0.3),
-            QueueSettings(),
-            TransferSettings(),
-            AmbientCredentials(),
-            echoes=watches,
-            metrics=metrics,
-        )
-        await operator.run()
+        now = asyncio.get_running_loop().time
+        await an_operator(store, api, now, canary_s=0.3).run()
 
     with pytest.raises(Deaf, match="did not bring back what was written"):
         asyncio.run(run())
+
+
+def test_one_that_is_started_anew_takes_back_what_it_was_admitting(store: Store) -> None:
+    """Not after the minute of the lease: in its Pod it has the name that it had before."""
+    api = a_cluster_with_a_job(store)
+
+    async def run() -> None:
+        operator = an_operator(store, api, lambda: 0.0)
+        claim(store, engine="kubernetes", worker=operator.worker, limit=1, lease_s=3600)
+        made = asyncio.Event()
+        api.around_write = lambda said: made.set() if "transcodejobs" in said else None
+        running = asyncio.create_task(operator.run())
+        await asyncio.wait_for(made.wait(), timeout=60)
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(run())
+    assert len(api.all(JOBS)) == 1

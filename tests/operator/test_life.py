@@ -238,6 +238,33 @@ def test_drain_sends_back_what_does_not_run_and_leaves_what_does(store: Store) -
     assert len(desk.api.all(PODS)) == 1
 
 
+# --- What is left behind -------------------------------------------------------------------------
+
+
+def test_a_place_that_nobody_holds_is_given_back_and_counted(desk: Desk) -> None:
+    """Nothing leaves one: the record is spoiled by hand."""
+    job, name = desk.admitted()
+    desk.sweep()
+    assert leaks(desk) == 0
+    with desk.store.begin() as tx:
+        tx.exec_driver_sql("UPDATE jobs SET status = 'failed', finished_at = updated_at")
+    desk.settle(name)
+    desk.submit()
+    assert desk.dispatch() == 0  # its only place is taken
+    desk.sweep()
+    assert leaks(desk) == 1
+    assert make.attempt_statuses(desk.store, job) == ["lost"]
+    assert desk.dispatch() == 1
+    desk.sweep()
+    assert leaks(desk) == 1
+
+
+def leaks(desk: Desk) -> float:
+    value = desk.metrics.registry.get_sample_value("transcode_slot_leaks_total")
+    assert value is not None
+    return value
+
+
 # --- Two at once ---------------------------------------------------------------------------------
 
 

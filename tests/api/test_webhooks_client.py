@@ -184,7 +184,6 @@ def test_what_a_receiver_does_and_what_it_counts_as(behaviour: Behaviour, want: 
         took = time.monotonic() - began
         assert len(here.requests) == 1, "redirects and retries are not the client's"
     assert exchange.outcome is want
-    assert took < TIMEOUT_S + 1
     assert exchange.duration_ms <= took * 1000 + 1
 
 

@@ -48,7 +48,6 @@ from tests.servers.webhooks import SECRET, Answer, WebhookReceiver
 KEYS = KeyRing([bytes(range(32))])
 LOOPBACK = Dialler(["127.0.0.0/8"])
 QUICK = WebhookSettings(timeout_s=0.5)
-PATIENT = WebhookSettings(timeout_s=15)
 LONGEST = WebhookSettings(timeout_s=60)
 
 
@@ -216,7 +215,8 @@ def test_retry_after_stretches_the_pause(store: Store, webhook_receiver: Webhook
     with sending(store):
         [first] = logged(store, job, 1)
     assert first.next_attempt_at is not None
-    assert 7.9 <= (first.next_attempt_at - first.started_at).total_seconds() <= 8.6
+    pause = (first.next_attempt_at - first.started_at).total_seconds()
+    assert 7.9 <= pause - first.duration_ms / 1000 <= 8.1
 
 
 def test_later_events_of_a_job_wait_for_an_earlier_one(
@@ -309,11 +309,9 @@ def test_a_sender_ends_soon_and_what_hung_is_sent_by_the_next(
     store: Store, webhook_receiver: WebhookReceiver
 ) -> None:
     job = submit(store, webhook_receiver.answer("/hook", Answer(hang=True)))
-    with sending(store, settings=PATIENT):
+    with sending(store, settings=LONGEST):
         webhook_receiver.wait_for(1)
-        began = time.monotonic()
-    assert time.monotonic() - began < 8
-    assert attempts_of(store, job) == []
+    assert attempts_of(store, job) == [], "it ended before the exchange timed out"
     hours_pass(store)
     with sending(store):
         first, second = webhook_receiver.wait_for(2)
@@ -325,27 +323,25 @@ def test_receivers_that_hang_do_not_delay_the_others(
     store: Store, webhook_receiver: WebhookReceiver
 ) -> None:
     """
-    Three hosts with ten events each never answer; a healthy one hears while they hang.
+    Three hosts with ten events each never answer; a healthy one hears of everything meanwhile.
 
-    The bound is a third of how long they hang, so that a busy machine is no failure.
+    Meanwhile means: before the first exchange with any of them has timed out.
     """
     with WebhookReceiver() as first, WebhookReceiver() as second, WebhookReceiver() as third:
-        for dead in (first, second, third):
-            dead.answer("/hook", *[Answer(hang=True)] * 10)
-            for _ in range(10):
-                submit(store, f"{dead.url}/hook")
-        with sending(store, settings=PATIENT):
-            for dead in (first, second, third):
-                dead.wait_for(4)
-            submitted: dict[str, float] = {}
-            for _ in range(10):
-                job = submit(store, f"{webhook_receiver.url}/hook")
-                submitted[str(job.uuid)] = time.monotonic()
-                arrived = webhook_receiver.wait_for(len(submitted))
-        waited = [one.at - submitted[one.body["data"]["uuid"]] for one in arrived]
-        assert max(waited) < PATIENT.timeout_s / 3, waited
-        for dead in (first, second, third):
-            assert len(dead.deliveries) <= 4, "one host, so many at once"
+        dead = (first, second, third)
+        stuck = []
+        for one in dead:
+            one.answer("/hook", *[Answer(hang=True)] * 10)
+            stuck += [submit(store, f"{one.url}/hook") for _ in range(10)]
+        with sending(store, settings=LONGEST):
+            for one in dead:
+                one.wait_for(4, timeout_s=50)
+            for number in range(1, 11):
+                submit(store, f"{webhook_receiver.url}/hook")
+                arrived = webhook_receiver.wait_for(number, timeout_s=50)
+            assert not any(attempts_of(store, job) for job in stuck)
+        assert [one.headers["webhook-attempt"] for one in arrived] == ["1"] * 10
+        assert [len(one.deliveries) for one in dead] == [4] * 3, "one host, so many at once"
 
 
 @pytest.mark.parametrize(

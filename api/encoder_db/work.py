@@ -27,6 +27,8 @@ class Work:
 
     job_id: int
     job_uuid: UUID
+    owner: str
+    """Whose job it is: what it may borrow depends on it."""
     attempt: int
     spec: JobSpec
     """With its secrets in place, and with the outputs of `outputs` only."""
@@ -71,6 +73,7 @@ def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
     return Work(
         job_id=job.id,
         job_uuid=job.uuid,
+        owner=job.owner,
         attempt=attempt,
         request_id=job.request_id,
         spec=spec.model_copy(update={"outputs": [item.spec for item in ordered]}),

@@ -39,6 +39,7 @@ from encoder_operator.decide import (
     Step,
 )
 from encoder_operator.exits import DISRUPTED, Ended
+from encoder_operator.identity import lend
 from encoder_operator.kube import JOBS, PODS, SECRETS, Kube, KubeError
 from encoder_operator.metrics import Metrics
 from encoder_operator.order import build_order
@@ -89,7 +90,7 @@ class Actor:
     report_url: str
     allowed_cidrs: tuple[str, ...]
     ambient: AmbientCredentials
-    """Copied into the Secret of an attempt, for requests that bring no credentials."""
+    """What pools lend of ours, for requests that bring no credentials."""
     worker_limits: WorkerLimits = field(default_factory=WorkerLimits)
     """For every attempt; the deadline is its pool's."""
 
@@ -172,7 +173,9 @@ class Actor:
                 ],
             )
             avoid = [each.node for each in earlier if each.node and each.failure_code in DISRUPTED]
-            pod = build_pod(job, attempt, self.pods, policy, sizes, avoid_nodes=avoid)
+            pod = build_pod(
+                job, attempt, self.pods, policy, sizes, owner=work.owner, avoid_nodes=avoid
+            )
         except JobError as error:
             await self._end(seen, attempt, Ended(error.code, str(error)))
             return
@@ -188,7 +191,7 @@ class Actor:
             token=token,
             report_url=self.report_url,
             allowed_cidrs=self.allowed_cidrs,
-            ambient=self.ambient,
+            ambient=lend(policy.lending, work.owner, self.ambient),
             limits=self.worker_limits.model_copy(
                 update={"deadline_s": float(deadline_s(job, policy))}
             ),

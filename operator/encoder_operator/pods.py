@@ -18,6 +18,7 @@ from encoder_core.names import (
     pod_name,
     secret_name,
 )
+from encoder_operator.identity import build_identity
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.quantity import format_bytes
 from encoder_operator.seen import WORKER, JobSeen
@@ -117,23 +118,27 @@ def build_pod(
     policy: PoolPolicy,
     sizes: Sizes,
     *,
+    owner: str,
     avoid_nodes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """
     The worker's Pod, which the restricted Pod Security profile admits.
 
     A pool's template chooses image, place and priority; command, user, volumes and security are
-    not for it to change. `avoid_nodes` are nodes that failed the job before: not again if another
-    will do. Raises what `credentials_secret` raises.
+    not for it to change. `owner` is whose job it is. `avoid_nodes` are nodes that failed the job
+    before: not again if another will do. Raises what `credentials_secret` and `build_identity` do.
     """
     template = policy.template
+    identity = build_identity(policy.lending, owner, pod=pod_name(job.name, attempt))
     mounts = [
         {"name": "order", "mountPath": ORDER_PATH, "readOnly": True},
         {"name": "scratch", "mountPath": SCRATCH_PATH},
+        *identity.mounts,
     ]
     volumes = [
         _secret_volume("order", secret_name(job.name, attempt)),
         {"name": "scratch", "emptyDir": {"sizeLimit": format_bytes(sizes.scratch)}},
+        *identity.volumes,
     ]
     args = [
         *("--order", f"{ORDER_PATH}/order.json"),
@@ -160,7 +165,7 @@ def build_pod(
         "spec": {
             **_placement(template, avoid_nodes),
             "restartPolicy": "Never",
-            "serviceAccountName": template.get("serviceAccountName", settings.service_account),
+            "serviceAccountName": identity.account or settings.service_account,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": GRACE_S,
@@ -179,6 +184,7 @@ def build_pod(
                     "image": template.get("image", settings.image),
                     "imagePullPolicy": settings.image_pull_policy,
                     "args": args,
+                    **({"env": list(identity.env)} if identity.env else {}),
                     "resources": resources,
                     "securityContext": {
                         "allowPrivilegeEscalation": False,

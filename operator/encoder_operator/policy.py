@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from encoder_core.retries import RetryLimits
+from encoder_operator.identity import Lending, read_lending
 from encoder_operator.quantity import parse_bytes, parse_millicores
 
 START_DEADLINE_S: Final = 600
@@ -43,6 +44,7 @@ class PoolPolicy:
     keep_completed: timedelta = timedelta(hours=1)
     keep_failed: timedelta = timedelta(hours=1)
     caps: Caps = field(default_factory=Caps)
+    lending: Lending = field(default_factory=Lending)
     template: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -85,6 +87,7 @@ def read_policy(name: str, spec: Mapping[str, Any] | None, defaults: PoolPolicy)
             memory=_bytes(caps.get("memory")),
             scratch=_bytes(caps.get("ephemeral-storage")),
         ),
+        lending=read_lending(spec.get("ambientCredentials") or {}),
         template=spec.get("podTemplate") or {},
     )
 

@@ -46,6 +46,8 @@ class AmbientSettings(BaseSettings):
             session_token=self.session_token,
             region=self.region,
             buckets=None if buckets is None else list(buckets),
+            # In a Pod the search for others would end at the role of the node.
+            use_chain=False,
         )
 
 

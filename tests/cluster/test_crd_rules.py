@@ -47,6 +47,11 @@ def sized(name: str, request: str, limit: str) -> Spec:
     return {"requests": {name: request}, "limits": {name: limit}}
 
 
+def lending(**fields: Any) -> Spec:
+    return {**POOL, "ambientCredentials": {"from": "ServiceAccount", **fields}}
+
+
+ROLE = "arn:aws:iam::123456789012:role/media"
 PLACES: list[tuple[str, Spec, Spec]] = [
     ("s3 needs bucket and path", S3, {"kind": "s3", "bucket": "clips"}),
     ("bucket, region, endpoint and force_path_style are for s3", SOURCE,
@@ -142,6 +147,18 @@ POOLS: list[tuple[str, Spec, Spec]] = [
     ("labels of encoder.dev and app.kubernetes.io are set by the operator",
      {**POOL, "podTemplate": {"labels": {"team": "film"}}},
      {**POOL, "podTemplate": {"labels": {"encoder.dev/job": "x"}}}),
+    ("serviceAccountName is for ServiceAccount, which needs it",
+     lending(serviceAccountName="encoder-worker-media"), lending()),
+    ("serviceAccountName is for ServiceAccount, which needs it",
+     {**POOL, "ambientCredentials": {"from": "None"}},
+     {**POOL, "ambientCredentials": {"serviceAccountName": "encoder-worker-media"}}),
+    ("roleArn and audience are for ServiceAccount",
+     lending(serviceAccountName="encoder-worker-media", roleArn=ROLE),
+     {**POOL, "ambientCredentials": {"roleArn": ROLE}}),
+    ("a token for the API server of a cluster is not for workers",
+     lending(serviceAccountName="encoder-worker-media", audience="minio"),
+     lending(serviceAccountName="encoder-worker-media",
+             audience="https://kubernetes.default.svc")),
     *((f"the request for {name} must not be above its limit",
        {**POOL, "podTemplate": {"resources": sized(name, low, high)}},
        {**POOL, "podTemplate": {"resources": sized(name, high, low)}})

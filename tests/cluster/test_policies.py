@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from encoder_operator.identity import Lender, Lending
 from encoder_operator.pods import PodSettings, build_pod
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.seen import JobSeen
@@ -26,6 +27,7 @@ OPERATOR = f"system:serviceaccount:{NAMESPACE}:encoder-operator"
 IMAGE = "your-registry/encoder-worker:v0.1.0"
 SIZES = Sizes(cpu_m=1000, memory=2**30, memory_limit=2**31, scratch=2**32)
 UUID = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
+NOTHING_LENT = Lending(lender=Lender.NOBODY)
 JOB = {
     "source": {"kind": "https", "url": "https://media.example/clip.mov"},
     "outputs": [
@@ -43,6 +45,9 @@ Change = Callable[[dict[str, Any]], object]
 def base(api: Cluster) -> Iterator[Cluster]:
     """An API server with the base in it. No controllers: what is admitted stays as it is."""
     api.kubectl("apply", "-k", REPOSITORY / "k8s")
+    account = {"name": "someone", "namespace": NAMESPACE}
+    body = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}
+    api.kubectl("apply", "-f", "-", text=json.dumps(body))
     wait_for_policies(api)
     yield api
     api.kubectl("delete", "-k", REPOSITORY / "k8s", "--wait=false")
@@ -63,12 +68,20 @@ def wait_for_policies(cluster: Cluster) -> None:
     cluster.api_server.wait_until(counts)
 
 
-def worker(*, by_hand: bool = False) -> dict[str, Any]:
+MEDIA = Lending(
+    lender=Lender.SERVICE_ACCOUNT,
+    account="encoder-worker-media",
+    role_arn="arn:aws:iam::123456789012:role/media",
+)
+
+
+def worker(*, by_hand: bool = False, lending: Lending = NOTHING_LENT) -> dict[str, Any]:
     """The Pod that the operator makes."""
     job = replace(JobSeen.known("mine", "4a8f7a4e-0000-4000-8000-000000000000"), pool="default")
     if by_hand:
         job = replace(job, spec={"credentialsSecretRef": {"name": "encoder-creds-media"}})
-    pod = build_pod(job, 1, PodSettings(image=IMAGE), PoolPolicy(), SIZES)
+    policy = PoolPolicy(lending=lending)
+    pod = build_pod(job, 1, PodSettings(image=IMAGE), policy, SIZES, owner="default")
     pod["metadata"]["namespace"] = NAMESPACE
     return pod
 
@@ -94,6 +107,21 @@ def try_to_create(cluster: Cluster, body: dict[str, Any], *, by: str | None = No
 @pytest.mark.parametrize("by_hand", [False, True], ids=["of the API", "with a Secret of its own"])
 def test_the_operator_makes_the_pod_of_a_worker(base: Cluster, *, by_hand: bool) -> None:
     try_to_create(base, worker(by_hand=by_hand), by=OPERATOR)
+
+
+def test_with_the_account_that_its_pool_names(base: Cluster) -> None:
+    """Of which the API server knows: it adds to the Pod what the account says."""
+    metadata = {"name": MEDIA.account, "namespace": NAMESPACE}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    base.kubectl("apply", "-f", "-", text=json.dumps(account))
+    try_to_create(base, worker(lending=MEDIA), by=OPERATOR)
+
+
+def test_nobody_else_uses_such_an_account(base: Cluster) -> None:
+    pod = worker(lending=MEDIA)
+    pod["metadata"] = {"name": "pretends", "namespace": NAMESPACE}
+    with pytest.raises(CommandFailed, match="only the operator makes Pods of workers"):
+        try_to_create(base, pod)
 
 
 def container(pod: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +166,11 @@ def mount(pod: dict[str, Any], volume: dict[str, Any]) -> None:
             lambda pod: pod["spec"].update(serviceAccountName="encoder-operator"),
             "an account without rights",
             id="the operator's own account",
+        ),
+        pytest.param(
+            lambda pod: pod["spec"].update(serviceAccountName="someone"),
+            "an account without rights",
+            id="an account of the namespace that is not a worker's",
         ),
         pytest.param(
             lambda pod: container(pod)["securityContext"].update(readOnlyRootFilesystem=False),
@@ -224,11 +257,8 @@ def pod_of_the_api() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def other_pod(base: Cluster) -> dict[str, Any]:
-    """A Pod of the API, with an account as a controller would have made by now."""
-    metadata = {"name": "someone", "namespace": NAMESPACE}
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
-    base.kubectl("apply", "-f", "-", text=json.dumps(account))
+def other_pod() -> dict[str, Any]:
+    """A Pod of the API, with an account of its own as a controller would have given it by now."""
     pod = pod_of_the_api()
     pod["spec"]["serviceAccountName"] = "someone"
     return pod
@@ -279,6 +309,38 @@ def test_a_job_by_hand_and_one_of_the_operator_are_admitted(base: Cluster) -> No
     try_to_create(base, resource(jobUID=UUID), by=OPERATOR)
 
 
+def test_who_may_not_read_a_secret_cannot_have_it_used(base: Cluster) -> None:
+    """A job sends what is in it to where its author says."""
+    role = ("create", "role", "-n", NAMESPACE)
+    base.kubectl(*role, "apply-jobs", "--verb=create", "--resource=transcodejobs.encoder.dev")
+    base.kubectl(
+        *(*role, "read-hers", "--verb=get", "--resource=secrets"),
+        "--resource-name=encoder-creds-hers",
+    )
+    for name in ("apply-jobs", "read-hers"):
+        base.kubectl(
+            *("create", "rolebinding", "-n", NAMESPACE, f"berta-{name}", f"--role={name}"),
+            "--user=berta",
+        )
+    hers, his = (
+        resource(credentialsSecretRef={"name": f"encoder-creds-{whose}"})
+        for whose in ("hers", "his")
+    )
+    base.api_server.wait_until(lambda: is_admitted(base, resource(), by="berta"))
+    base.api_server.wait_until(lambda: is_admitted(base, hers, by="berta"))
+    with pytest.raises(CommandFailed, match="you may not read the Secret encoder-creds-his"):
+        try_to_create(base, his, by="berta")
+
+
+def is_admitted(cluster: Cluster, body: dict[str, Any], *, by: str) -> bool:
+    """Rights that were just given count a moment later."""
+    try:
+        try_to_create(cluster, body, by=by)
+    except CommandFailed:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [
@@ -292,6 +354,16 @@ def test_a_job_by_hand_and_one_of_the_operator_are_admitted(base: Cluster) -> No
             resource(credentialsSecretRef={"name": "encoder-env"}),
             "encoder-creds-",
             id="credentials that are somebody else's",
+        ),
+        pytest.param(
+            resource(serviceAccountName="encoder-worker-media"),
+            'unknown field "spec.serviceAccountName"',
+            id="an account: only a pool names one",
+        ),
+        pytest.param(
+            resource(ambientCredentials={"from": "Operator"}),
+            'unknown field "spec.ambientCredentials"',
+            id="credentials of the service",
         ),
     ],
 )

@@ -135,7 +135,8 @@ def test_every_reason_for_which_a_job_waits_is_in_the_guide() -> None:
 def code_that_writes_reasons() -> str:
     operator = ROOT / "operator" / "encoder_operator"
     modules = [
-        operator / f"{name}.py" for name in ("status", "poolstatus", "events", "act", "decide")
+        operator / f"{name}.py"
+        for name in ("status", "poolstatus", "events", "act", "decide", "identity")
     ]
     modules.append(ROOT / "api" / "encoder_db" / "waiting.py")
     return "\n".join(module.read_text() for module in modules)

@@ -29,6 +29,7 @@ def order_of(**changes: Any) -> WorkOrder:
     values: dict[str, Any] = {
         "job_id": 7,
         "job_uuid": JOB,
+        "owner": "default",
         "attempt": 2,
         "spec": SPEC,
         "outputs": OUTPUTS,

@@ -107,7 +107,7 @@ def with_credentials(name: str) -> dict[str, Any]:
 
 
 def pod_of(job: JobSeen, attempt: int = 1, policy: PoolPolicy | None = None) -> dict[str, Any]:
-    return build_pod(job, attempt, SETTINGS, policy or PoolPolicy(), SIZES)
+    return build_pod(job, attempt, SETTINGS, policy or PoolPolicy(), SIZES, owner="default")
 
 
 def test_the_pod_of_a_plain_job() -> None:
@@ -134,7 +134,6 @@ TEMPLATE: dict[str, Any] = {
     "priorityClassName": "low",
     "runtimeClassName": "nvidia",
     "schedulerName": "other",
-    "serviceAccountName": "media",
 }
 
 
@@ -147,7 +146,7 @@ def test_what_a_pools_template_adds_and_what_it_leaves_alone() -> None:
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert spec["tolerations"] == [{"key": "spot", "operator": "Exists"}, *GONE]
     same = ("imagePullSecrets", "nodeSelector", "topologySpreadConstraints", "priorityClassName")
-    more = ("runtimeClassName", "schedulerName", "serviceAccountName", "affinity")
+    more = ("runtimeClassName", "schedulerName", "affinity")
     assert {key: spec[key] for key in same + more} == {key: TEMPLATE[key] for key in same + more}
     core = ("securityContext", "automountServiceAccountToken", "volumes", "restartPolicy")
     assert {key: spec[key] for key in core} == {key: POD["spec"][key] for key in core}
@@ -162,6 +161,7 @@ def test_what_a_pools_template_adds_and_what_it_leaves_alone() -> None:
         pytest.param({"hostNetwork": True}, id="the node's network"),
         pytest.param({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, id="the node's disk"),
         pytest.param({"automountServiceAccountToken": True}, id="a token of the cluster"),
+        pytest.param({"serviceAccountName": "encoder-operator"}, id="another account"),
         pytest.param({"command": ["sh"]}, id="another command"),
         pytest.param({"labels": {"encoder.dev/job": "other"}}, id="a label of ours"),
     ],
@@ -171,7 +171,9 @@ def test_a_template_cannot_loosen_the_core(abuse: dict[str, Any]) -> None:
 
 
 def test_a_node_that_failed_the_job_is_avoided_if_another_will_do() -> None:
-    pod = build_pod(a_job(), 2, SETTINGS, PoolPolicy(), SIZES, avoid_nodes=["bad", "bad"])
+    pod = build_pod(
+        a_job(), 2, SETTINGS, PoolPolicy(), SIZES, owner="default", avoid_nodes=["bad", "bad"]
+    )
     node = pod["spec"]["affinity"]["nodeAffinity"]
     [wish] = node["preferredDuringSchedulingIgnoredDuringExecution"]
     [expression] = wish["preference"]["matchExpressions"]

@@ -197,7 +197,7 @@ class _Bucket:
         if self.anonymous and failure.code.endswith("_denied"):
             message = (
                 f"{failure} It was asked without credentials: the request has none, and the"
-                " service's own are not for this endpoint or bucket."
+                " service's own are not for this endpoint, bucket or pool."
             )
             return self.side.fail("denied", message)
         return failure

@@ -15,7 +15,7 @@ from encoder_core.errors import FieldProblem, InvalidRequest
 from encoder_core.ids import hash_token, new_token
 from encoder_core.names import pod_name
 from encoder_core.sealing import KeyRing
-from encoder_core.specs import JobSpec
+from encoder_core.specs import JobSpec, Priority
 from encoder_core.states import FINAL_JOB, OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
 from encoder_db.intake import create_job
@@ -34,6 +34,7 @@ class ResourceRow:
     id: int
     uuid: UUID
     pool: str
+    priority: Priority
     status: JobStatus
     attempt: int
     attempt_open: bool
@@ -85,6 +86,7 @@ def read_resource(
         id=row["id"],
         uuid=row["uuid"],
         pool=row["pool"],
+        priority=Priority(row["priority"]),
         status=JobStatus(row["status"]),
         attempt=row["attempt"],
         attempt_open=is_open,

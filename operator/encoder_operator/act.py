@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -19,14 +20,16 @@ from encoder_core.media.explain import assume_source, explain_plan
 from encoder_core.model import REVEAL
 from encoder_core.names import pod_name, secret_name
 from encoder_core.reports import AmbientCredentials, FinalReport, SourceInfo, WorkerLimits
-from encoder_core.specs import JobSpec
+from encoder_core.specs import JobSpec, Priority
 from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db import attempts, cluster, jobs
+from encoder_db.bump import bump_job
 from encoder_db.outcomes import finish_attempt
 from encoder_db.store import Store
 from encoder_operator.cache import Cache
 from encoder_operator.decide import (
     Adopt,
+    Bump,
     CancelJob,
     DeletePod,
     DeleteResource,
@@ -109,6 +112,9 @@ class Actor:
                 assert seen.row is not None
                 uuid = seen.row.uuid
                 await in_thread(lambda: jobs.cancel_job(self.store, uuid, owner=None))
+            case Bump(priority):
+                assert seen.row is not None
+                await self._bump(seen.row.uuid, priority)
             case StartPod(attempt):
                 await self._start_pod(seen, attempt)
             case RecordPod(attempt):
@@ -121,6 +127,12 @@ class Actor:
             case DeleteResource(uid):
                 await self.kube.delete(JOBS, seen.name, uid=uid)
         return None
+
+    async def _bump(self, uuid: UUID, priority: Priority) -> None:
+        try:
+            await in_thread(lambda: bump_job(self.store, uuid, owner=None, priority=priority))
+        except RequestRefused as error:  # it was given a place meanwhile, or is gone
+            log.info("not_bumped", extra={"job": str(uuid), "why": str(error)})
 
     async def _adopt(self, job: JobSeen) -> Refused | None:
         try:

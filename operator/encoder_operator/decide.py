@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from encoder_core.names import resource_name
+from encoder_core.specs import Priority
 from encoder_core.states import ACTIVE_JOB, FINAL_JOB, JobStatus
 from encoder_operator.exits import Ended, Stuck, classify_end, classify_waiting
 from encoder_operator.policy import PoolPolicy
@@ -38,6 +39,7 @@ class RowSeen:
     id: int
     uuid: UUID
     status: JobStatus
+    priority: Priority
     attempt: int
     """The number of the latest attempt; 0 before the first."""
     attempt_open: bool
@@ -92,6 +94,13 @@ class CancelJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Bump:
+    """Somebody gave a job that waits another priority: it is the next of that one's."""
+
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
 class StartPod:
     attempt: int
 
@@ -129,6 +138,7 @@ Step = (
     | Disown
     | Refuse
     | CancelJob
+    | Bump
     | StartPod
     | RecordPod
     | DeletePod
@@ -164,7 +174,20 @@ def decide(seen: Observed) -> Decision:
         return Decision([CancelJob("The resource was deleted")], wake_after_s=0)
     if seen.row.status in ACTIVE_JOB and seen.row.attempt_open:
         return _active(seen, seen.row)
-    return Decision()
+    wanted = _wanted_priority(seen.row, seen.job)
+    return Decision() if wanted is None else Decision([Bump(wanted)], wake_after_s=0)
+
+
+def _wanted_priority(row: RowSeen, job: JobSeen) -> Priority | None:
+    """
+    The priority that the spec was changed to while the job waits.
+
+    Only a change that no status has told of yet: a bump by the API leaves the spec behind, and must
+    not be undone by it.
+    """
+    if row.status is not JobStatus.QUEUED or job.generation <= max(job.observed, 1):
+        return None
+    return next((p for p in Priority if p == job.priority and p is not row.priority), None)
 
 
 def _unbound(seen: Observed, row: RowSeen, job: JobSeen) -> Decision:

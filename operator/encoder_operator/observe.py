@@ -54,6 +54,7 @@ def _seen(row: cluster.ResourceRow) -> RowSeen:
         id=row.id,
         uuid=row.uuid,
         status=row.status,
+        priority=row.priority,
         attempt=row.attempt,
         attempt_open=row.attempt_open,
         resource_name=row.resource_name,

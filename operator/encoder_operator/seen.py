@@ -88,6 +88,9 @@ class JobSeen:
     """`spec.jobUID`, or what its name says: set when it came through the API."""
     pool: str
     cancel: bool
+    priority: str
+    observed: int
+    """The generation of which its status already tells."""
     deleting: bool
     created_at: datetime | None = None
     spec: Mapping[str, Any]
@@ -106,6 +109,8 @@ class JobSeen:
             job_uid=None,
             pool="",
             cancel=False,
+            priority="",
+            observed=0,
             deleting=False,
             spec={},
             conditions={},
@@ -231,6 +236,8 @@ def parse_job(body: Mapping[str, Any]) -> JobSeen:
         job_uid=UUID(uid) if uid else job_of_resource(metadata["name"]),
         pool=(spec.get("poolRef") or {}).get("name", "default"),
         cancel=spec.get("desiredState") == "Cancel",
+        priority=spec.get("priority", ""),
+        observed=status.get("observedGeneration", 0),
         deleting=metadata.get("deletionTimestamp") is not None,
         created_at=parse_time(metadata.get("creationTimestamp")),
         spec=spec,

@@ -128,8 +128,6 @@ CHANGED: list[tuple[str, Spec, Spec, Spec]] = [
      with_(metadata={"a": "1"}, desiredState="Cancel"), with_(metadata={"a": "2"})),
     ("a job cannot move to another pool", with_(poolRef={"name": "hd"}),
      with_(poolRef={"name": "hd"}, desiredState="Cancel"), with_(poolRef={"name": "sd"})),
-    ("the priority cannot be changed", with_(priority="high"),
-     with_(priority="high", desiredState="Cancel"), with_(priority="low")),
     ("the startAt cannot be changed", with_(startAt="2030-01-01T00:00:00Z"),
      with_(startAt="2030-01-01T00:00:00Z", desiredState="Cancel"),
      with_(startAt="2030-01-02T00:00:00Z")),

@@ -78,6 +78,9 @@ def test_two_operators_at_once_run_each_job_once(shared: Rig) -> None:
     for operator in both:
         operator.wait_ready()
     run_some(shared, 20)
+    writes = sum(sum(operator.writes().values()) for operator in both) / 20
+    print(f"two operators at once: {writes:.1f} writes a job, of pools too")
+    assert writes <= 2 * 12
     with shared.store.read() as tx:
         attempts = tx.exec_driver_sql("SELECT MAX(attempt), MIN(status) FROM jobs").one()
     assert tuple(attempts) == (1, "completed")

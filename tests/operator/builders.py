@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from encoder_core.names import resource_name
+from encoder_core.specs import Priority
 from encoder_core.states import JobStatus
 from encoder_operator.decide import Observed, RowSeen
 from encoder_operator.policy import PoolPolicy
@@ -48,6 +49,8 @@ def a_job(**changes: Any) -> JobSeen:
         "job_uid": JOB,
         "pool": "default",
         "cancel": False,
+        "priority": "normal",
+        "observed": 1,
         "deleting": False,
         "spec": {},
         "conditions": {},
@@ -61,6 +64,7 @@ def a_row(status: JobStatus = JobStatus.RUNNING, **changes: Any) -> RowSeen:
         "id": 1,
         "uuid": JOB,
         "status": status,
+        "priority": Priority.NORMAL,
         "attempt": 1,
         "attempt_open": True,
         "resource_name": NAME,

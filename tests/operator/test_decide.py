@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoder_core.specs import Priority
 from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_operator.decide import (
     Adopt,
+    Bump,
     CancelJob,
     Decision,
     DeletePod,
@@ -25,6 +27,7 @@ from encoder_operator.decide import (
     FinishAttempt,
     Observed,
     Refuse,
+    RowSeen,
     StartPod,
     Step,
     decide,
@@ -373,6 +376,33 @@ def test_a_forged_resource_decides_nothing(job: JobSeen, steps: list[Step]) -> N
 )
 def test_a_resource_without_a_job(job: JobSeen, steps: list[Step]) -> None:
     assert list(decide(observed(row=None, name="mine", job=job, pods={})).steps) == steps
+
+
+# --- Another priority ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("job", "row", "steps"),
+    [
+        pytest.param(a_job(priority="high", generation=2), WAITING, [Bump(Priority.HIGH)],
+                     id="of a job that waits moves it forward"),
+        pytest.param(a_job(priority="high", generation=2, observed=2), WAITING, [],
+                     id="that was seen before does not undo what the API did since"),
+        pytest.param(a_job(priority="high", generation=1, observed=0), WAITING, [],
+                     id="that it was applied with is no change"),
+        pytest.param(a_job(priority="normal", generation=2), WAITING, [],
+                     id="is none when something else was changed"),
+        pytest.param(a_job(priority="urgent", generation=2), WAITING, [],
+                     id="that does not exist is none"),
+        pytest.param(a_job(priority="high", generation=2), a_row(), [],
+                     id="comes too late for a job that runs"),
+        pytest.param(a_job(priority="high", generation=2, cancel=True), WAITING,
+                     [CancelJob("spec.desiredState is Cancel")],
+                     id="does not matter to a job that is canceled"),
+    ],
+)  # fmt: skip
+def test_a_priority(job: JobSeen, row: RowSeen, steps: list[Step]) -> None:
+    assert list(decide(observed(job=job, row=row)).steps) == steps
 
 
 # --- Properties ---------------------------------------------------------------------------------

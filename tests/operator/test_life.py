@@ -186,6 +186,23 @@ def test_a_quota_that_is_used_up_costs_nothing_and_holds_the_pool(store: Store) 
     assert desk.dispatch() == 0
 
 
+def test_a_patch_of_the_priority_lets_a_job_that_waits_go_first(desk: Desk) -> None:
+    _, holds = desk.admitted()
+    first, second = adopted(desk, "first"), adopted(desk, "second")
+    body = desk.api.objects[JOBS.path("work", "second")]
+    body["spec"]["priority"], body["metadata"]["generation"] = "high", 2
+    desk.settle("second")
+    assert make.read(desk.store, second).priority == "high"
+    assert body["status"]["observedGeneration"] == 2
+    desk.settle("second")
+    assert [kind for _, kind in make.events(desk.store, second)] == ["job.queued", "job.bumped"]
+    del desk.api.objects[JOBS.path("work", holds)]
+    desk.settle(holds)
+    desk.settle(holds)
+    desk.dispatch()
+    assert [make.status(desk.store, job) for job in (first, second)] == [J.QUEUED, J.STARTING]
+
+
 # --- Cancel, lower, drain ------------------------------------------------------------------------
 
 

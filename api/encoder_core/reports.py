@@ -142,6 +142,17 @@ class MadeSound(Model):
     duration_s: Number | None = None
 
 
+class MadeSubtitles(Model):
+    """One of the subtitles of an uploaded output."""
+
+    name: str | None = None
+    """Of a package: a part of its file's name, such as `subtitles-de`."""
+    language: str | None = None
+    """By BCP 47, where the source tells."""
+    codec: str
+    forced: bool = False
+
+
 class OutputResult(Model):
     """What an uploaded output really is, as ffprobe measured it before delivery."""
 
@@ -161,6 +172,7 @@ class OutputResult(Model):
     audio_sample_rate: Whole | None = None
     audio_tracks: list[MadeSound] = []
     """All sounds, the one that players take by default first."""
+    subtitles: list[MadeSubtitles] = []
 
 
 class SourceInfo(Model):

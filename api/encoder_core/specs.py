@@ -460,7 +460,7 @@ class OutputSpec(VideoSettings, AudioSettings):
         Annotated[list[AudioTrack], Field(min_length=1, max_length=MAX_AUDIO_TRACKS)] | None
     ) = None
     """
-    Which of the source's the file keeps, as in audioTracks. Default: none.
+    Which of the source's the output keeps, as in audioTracks. Default: none.
 
     A vtt is one of them: a language or a number; by default the first that is text.
     """

@@ -11,9 +11,11 @@ import pytest
 from encoder_core.media.cmaf import Segment, Track
 from encoder_core.media.manifests import (
     Stream,
+    Text,
     build_master,
     build_mpd,
     build_playlist,
+    build_text_playlist,
     target_seconds,
 )
 from encoder_core.media.naming import name_tracks
@@ -58,7 +60,20 @@ def sounds(*languages: str | None) -> list[Stream]:
     ]
 
 
+def texts(*languages: str | None, forced: tuple[bool, ...] = ()) -> list[Text]:
+    return [
+        Text(
+            words=named,
+            prefix=f"film-hls-{named.name}",
+            size_bytes=4_000,
+            duration_s=Fraction(128, 10),
+        )
+        for named in name_tracks("subtitles", languages, forced)
+    ]
+
+
 FILM = [rendition(), *sounds("ger", "eng", "ger", None)]
+WORDS = texts("ger", "ger", "eng", forced=(False, True, False))
 
 
 def lines_of(text: str, tag: str) -> list[str]:
@@ -70,11 +85,11 @@ class TestHls:
         said = lines_of(build_master(FILM), "#EXT-X-MEDIA")
         assert all(line.startswith('TYPE=AUDIO,GROUP-ID="audio",NAME=') for line in said)
         assert [line.partition("NAME=")[2].partition(",URI=")[0] for line in said] == [
-            '"de",LANGUAGE="de",DEFAULT=YES,AUTOSELECT=YES,CHANNELS="2"',
-            '"en",LANGUAGE="en",DEFAULT=NO,AUTOSELECT=YES,CHANNELS="2"',
+            '"de",LANGUAGE="de",AUTOSELECT=YES,DEFAULT=YES,CHANNELS="2"',
+            '"en",LANGUAGE="en",AUTOSELECT=YES,DEFAULT=NO,CHANNELS="2"',
             # RFC 8216, 4.3.4.1.1: what is selected by itself differs in its language.
-            '"de 2",LANGUAGE="de",DEFAULT=NO,AUTOSELECT=NO,CHANNELS="2"',
-            '"audio",DEFAULT=NO,AUTOSELECT=YES,CHANNELS="2"',
+            '"de 2",LANGUAGE="de",AUTOSELECT=NO,DEFAULT=NO,CHANNELS="2"',
+            '"audio",AUTOSELECT=YES,DEFAULT=NO,CHANNELS="2"',
         ]
         assert [line.partition("URI=")[2] for line in said] == [
             f'"{stream.playlist}"' for stream in FILM[1:]
@@ -99,6 +114,30 @@ class TestHls:
         assert "AUDIO=" not in master
         assert master.splitlines()[-1] == "film-hls-audio.m3u8"
 
+    def test_subtitles_are_a_group_that_nobody_has_to_read(self) -> None:
+        master = build_master(FILM, WORDS)
+        said = lines_of(master, "#EXT-X-MEDIA")[len(FILM) - 1 :]
+        assert all(line.startswith('TYPE=SUBTITLES,GROUP-ID="subtitles",NAME=') for line in said)
+        forced = 'FORCED=YES,URI="film-hls-subtitles-de-forced.m3u8"'
+        assert [line.partition("NAME=")[2] for line in said] == [
+            '"de",LANGUAGE="de",AUTOSELECT=YES,DEFAULT=NO,URI="film-hls-subtitles-de.m3u8"',
+            f'"de forced",LANGUAGE="de",AUTOSELECT=YES,DEFAULT=NO,{forced}',
+            '"en",LANGUAGE="en",AUTOSELECT=YES,DEFAULT=NO,URI="film-hls-subtitles-en.m3u8"',
+        ]
+        [played] = lines_of(master, "#EXT-X-STREAM-INF")
+        assert played.endswith('AUDIO="audio",SUBTITLES="subtitles"')
+
+    def test_the_playlist_of_subtitles_is_one_file_as_long_as_the_film(self) -> None:
+        assert build_text_playlist(WORDS[0]).splitlines() == [
+            "#EXTM3U",
+            "#EXT-X-VERSION:7",
+            "#EXT-X-TARGETDURATION:13",
+            "#EXT-X-PLAYLIST-TYPE:VOD",
+            "#EXTINF:12.800000,",
+            "film-hls-subtitles-de.vtt",
+            "#EXT-X-ENDLIST",
+        ]
+
     def test_all_playlists_have_one_target_duration(self) -> None:
         assert target_seconds(FILM[:1]) == 5
         assert target_seconds(FILM) == 6
@@ -119,12 +158,21 @@ class TestDash:
         assert "lang=" not in unknown
         assert 'role:2011" value="alternate"' in unknown
 
+    def test_subtitles_are_files_beside_the_segments(self) -> None:
+        [*_, german, forced, english] = build_mpd(FILM, WORDS).split("<AdaptationSet")
+        assert ' contentType="text" mimeType="text/vtt" lang="de">' in german
+        assert 'role:2011" value="subtitle"' in german
+        assert "<BaseURL>film-hls-subtitles-de.vtt</BaseURL>" in german
+        assert 'role:2011" value="forced-subtitle"' in forced
+        assert 'lang="en"' in english
+
     def test_only_what_its_language_does_not_tell_apart_has_a_label(self) -> None:
         assert build_mpd(FILM).count("<Label>") == 1
 
 
 def faults(
     streams: list[Stream],
+    words: list[Text] | None = None,
     *,
     master: Callable[[str], str] = str,
     mpd: Callable[[str], str] = str,
@@ -132,21 +180,25 @@ def faults(
     missing: str | None = None,
 ) -> list[str]:
     """What the walker finds in manifests that were changed after they had been written."""
-    target_s = target_seconds(streams)
+    target_s, words = target_seconds(streams), words or []
     sizes = {
         stream.file(number): segment.size_bytes
         for stream in streams
         for number, segment in enumerate(stream.segments, start=1)
     }
     sizes |= {stream.init: 900 for stream in streams}
-    texts = {stream.playlist: build_playlist(stream, target_s) for stream in streams}
-    texts[streams[-1].playlist] = playlist(texts[streams[-1].playlist])
+    sizes |= {text.file: text.size_bytes for text in words}
+    playlists = {stream.playlist: build_playlist(stream, target_s) for stream in streams}
+    playlists |= {text.playlist: build_text_playlist(text) for text in words}
+    changed = streams[-1].playlist
+    playlists[changed] = playlist(playlists[changed])
     sizes.pop(missing or "", None)
     findings = compare_manifests(
         streams,
-        master=master(build_master(streams)),
-        mpd=mpd(build_mpd(streams)),
-        texts=texts,
+        words,
+        master=master(build_master(streams, words)),
+        mpd=mpd(build_mpd(streams, words)),
+        playlists=playlists,
         sizes=sizes,
     )
     return [finding.message for finding in findings]
@@ -161,32 +213,35 @@ def swap(old: str, new: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize(
-    "streams",
+    ("streams", "words"),
     [
-        pytest.param(FILM, id="several sounds"),
-        pytest.param([rendition(), *sounds("ger")], id="one sound"),
-        pytest.param([rendition(), rendition("360p")], id="no sound"),
-        pytest.param(sounds("ger", "eng"), id="no picture"),
-        pytest.param(sounds(None), id="one sound alone"),
+        pytest.param(FILM, [], id="several sounds"),
+        pytest.param(FILM, WORDS, id="several sounds and subtitles"),
+        pytest.param([rendition(), *sounds("ger")], texts("ger"), id="one of each"),
+        pytest.param([rendition(), rendition("360p")], texts(None), id="no sound"),
+        pytest.param(sounds("ger", "eng"), WORDS, id="no picture"),
+        pytest.param(sounds(None), [], id="one sound alone"),
+        pytest.param(sounds(None), texts("eng"), id="one sound and its words"),
     ],
 )
-def test_what_was_written_can_be_followed(streams: list[Stream]) -> None:
-    assert faults(streams) == []
+def test_what_was_written_can_be_followed(streams: list[Stream], words: list[Text]) -> None:
+    assert faults(streams, words) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "want"),
     [
         pytest.param({"master": swap('LANGUAGE="en"', 'LANGUAGE="fr"')},
-                     "film-hls-audio-en.m3u8 is not listed in the language en.",
+                     "film-hls-audio-en.m3u8 is not listed as en.",
                      id="HLS: another language"),
         pytest.param({"master": swap('NAME="de 2"', 'NAME="de"')},
-                     "The sounds are not one group of different names.",
+                     "The choices are not one group of different names.",
                      id="HLS: two sounds of one name"),
-        pytest.param({"master": swap("DEFAULT=NO,AUTOSELECT=NO", "DEFAULT=YES,AUTOSELECT=NO")},
-                     "Another sound than the first is the default.", id="HLS: two defaults"),
+        pytest.param({"master": swap("AUTOSELECT=NO,DEFAULT=NO", "AUTOSELECT=NO,DEFAULT=YES")},
+                     "film-hls-audio-de-2.m3u8 is the default, or should be.",
+                     id="HLS: two defaults"),
         pytest.param({"master": swap(',AUDIO="audio"', "")},
-                     "film-hls-720p.m3u8 is not listed with the sounds of the package.",
+                     "film-hls-720p.m3u8 is not listed with the choices of the package.",
                      id="HLS: a rendition without the sounds"),
         pytest.param({"master": swap("avc1.64001f,mp4a.40.2", "avc1.64001f")},
                      "film-hls-720p.m3u8 is not listed with all of its codecs.",
@@ -201,18 +256,36 @@ def test_what_was_written_can_be_followed(streams: list[Stream]) -> None:
                      "film-hls-audio-und.m3u8 lists film-hls-audio-und-00003.m4s, which is not "
                      "there as measured.", id="HLS: a sound's segment twice"),
         pytest.param({"mpd": swap('lang="en"', 'lang="fr"')},
-                     "audio-en is not listed in the language en.", id="DASH: another language"),
+                     "audio-en is not listed as en.", id="DASH: another language"),
         pytest.param({"mpd": swap('value="dub"', 'value="main"')},
-                     "Another sound than the first is the main one.", id="DASH: two main sounds"),
+                     "audio-en is the main one, or should be.", id="DASH: two main sounds"),
         pytest.param({"mpd": swap('"mp4a.40.2"', '"mp4a.40.5"')},
                      "audio-de is not listed as mp4a.40.2.", id="DASH: another codec"),
+        pytest.param({"master": swap(',SUBTITLES="subtitles"', "")},
+                     "film-hls-720p.m3u8 is not listed with the choices of the package.",
+                     id="HLS: a rendition without the subtitles"),
+        pytest.param({"master": swap(",FORCED=YES", "")},
+                     "film-hls-subtitles-de-forced.m3u8 is forced, or is not, and is not said so.",
+                     id="HLS: forced subtitles that look like others"),
+        pytest.param({"master": swap("subtitles-en.m3u8", "subtitles-de.m3u8")},
+                     "A manifest does not list film-hls-subtitles-en.vtt.",
+                     id="HLS: subtitles that are not listed"),
+        pytest.param({"mpd": swap("subtitles-en.vtt", "subtitles-fr.vtt")},
+                     "A manifest does not list film-hls-subtitles-en.vtt.",
+                     id="DASH: another file of subtitles"),
+        pytest.param({"mpd": swap('value="forced-subtitle"', 'value="subtitle"')},
+                     "subtitles-de-forced is not listed as forced-subtitles in WebVTT.",
+                     id="DASH: forced subtitles that look like others"),
+        pytest.param({"missing": "film-hls-subtitles-de.vtt"},
+                     "film-hls-subtitles-de.m3u8 lists film-hls-subtitles-de.vtt, which is not "
+                     "there as measured.", id="a file of subtitles is not there"),
         pytest.param({"missing": "film-hls-audio-en-00003.m4s"},
                      "film-hls-audio-en.m3u8 lists film-hls-audio-en-00003.m4s, which is not "
                      "there as measured.", id="a sound's segment is not there"),
     ],
 )  # fmt: skip
 def test_what_is_not_so_is_found(changes: dict[str, Any], want: str) -> None:
-    found = faults(FILM, **changes)
+    found = faults(FILM, WORDS, **changes)
     assert want in found, found
 
 

@@ -16,6 +16,7 @@ from encoder_core.media.loudness import Loudness, Meter, list_meters, read_loudn
 from encoder_core.media.plan import plan_output
 from encoder_core.media.planned import SubtitlePlan
 from encoder_core.media.probe import Probe, SubtitleStream
+from encoder_core.media.verify import truncated
 from encoder_core.specs import JobRequest
 from tests.core.test_media_plan import (
     AUDIO,
@@ -202,6 +203,32 @@ class TestSubtitles:
         assert [(words.stream, words.encoder) for words in made.subtitles] == want
         assert [warning.code for warning in made.warnings] == said
 
+    @pytest.mark.parametrize("container", ["hls", "dash"])
+    def test_a_package_has_a_file_of_each(self, container: str) -> None:
+        made = plan(WORDS, container=container, subtitles=["all"])
+        assert [words.encoder for words in made.subtitles] == ["webvtt", "webvtt"]
+        assert [warning.code for warning in made.warnings] == ["subtitles_dropped"]
+        assert made.package is not None
+        names = [named.name for named in made.package.subtitles]
+        assert names == ["subtitles-de", "subtitles-en"]
+        text = " ".join(command(WORDS, container=container, subtitles=["all"]))
+        assert "-map 0:2 -c:s webvtt -f webvtt file:/s/out/0/text-0.vtt" in text
+        assert text.endswith("-map 0:3 -c:s webvtt -f webvtt file:/s/out/0/text-1.vtt")
+
+    def test_a_choice_that_shows_nothing_is_left_out(self) -> None:
+        [german, english, _] = WORDS.subtitles
+        source = replace(WORDS, subtitles=(replace(german, packets=0), english))
+        made = plan(source, container="hls", subtitles=["all"])
+        assert [words.stream for words in made.subtitles] == [3]
+        assert [(w.code, w.pointer) for w in made.warnings] == [
+            ("subtitles_dropped", "/outputs/0/subtitles")
+        ]
+        assert len(plan(source, container="mkv", subtitles=["all"]).subtitles) == 2
+
+    def test_a_part_of_them_is_refused(self) -> None:
+        fields: dict[str, Any] = {"container": "hls", "subtitles": ["all"], "clip": {"start": 1}}
+        assert refused(**fields) == [("/subtitles", "not_applicable")]
+
     def test_by_language_and_number(self) -> None:
         text = " ".join(command(WORDS, subtitles=["en", "1"]))
         assert "-map 0:3 -c:s:0 mov_text -map 0:2 -c:s:1 mov_text" in text
@@ -284,8 +311,17 @@ class TestCues:
         ],
     )
     def test_compare(self, text: str, want: list[str]) -> None:
-        found = compare_cues(plan(WORDS, container="vtt"), read_cues(text.splitlines()))
+        planned = plan(WORDS, container="vtt")
+        found = compare_cues(planned, planned.subtitles[0], read_cues(text.splitlines()))
         assert [finding.code for finding in found] == want
+
+    def test_those_that_are_missing_are_found(self) -> None:
+        [german, *others] = WORDS.subtitles
+        source = replace(WORDS, subtitles=(replace(german, packets=10), *others))
+        planned = plan(source, container="vtt")
+        some = ["WEBVTT", *(f"00:0{second}.000 --> 00:0{second}.500" for second in range(6))]
+        [found] = compare_cues(planned, planned.subtitles[0], read_cues(some))
+        assert found == truncated("There are 6 of 10 cues.")
 
 
 class TestRotation:

@@ -107,7 +107,8 @@ def _several_countries(target: Path) -> None:
         f" -itsoffset 1.2 -f lavfi -i sine=sample_rate=44100:duration=1.8"
         f" {3 * f'-i {words} '} -i {pictures} {' '.join(f'-map {n}' for n in range(10))}"
         f" {H264} -c:a aac -ac:a:0 2 -c:s:0 srt -c:s:1 ass -c:s:2 webvtt -c:s:3 copy"
-        f" {' '.join(tags)} -disposition:a:0 default -disposition:a:1 0",
+        f" {' '.join(tags)} -disposition:a:0 default -disposition:a:1 0"
+        " -disposition:s:2 forced",
         target,
     )
 
@@ -189,7 +190,7 @@ MADE: Final[dict[str, Callable[[Path], None]]] = {
 }
 """What takes more than one run of ffmpeg."""
 
-VERSION: Final = 1  # of the functions above, whose text is no part of the recipe
+VERSION: Final = 2  # of the functions above, whose text is no part of the recipe
 
 
 @functools.cache

@@ -25,6 +25,7 @@ OUTPUTS = [
         **QUICK,
         renditions=[{"height": 90}, {"height": 46}],
         audioTracks=["en", "de", "4"],
+        subtitles=["all"],
     ),
     to_file("radio/film.m3u8", **QUICK, videoCodec="none", audioTracks=["de", "fr"]),
     to_file("one/film.m3u8", **QUICK, height=46, language="fr"),
@@ -38,12 +39,18 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return made
 
 
-def streams_of(path: Path) -> list[dict[str, Any]]:
-    """Everything that the demuxer finds, decoded and counted."""
+def streams_of(path: Path, kind: str) -> list[dict[str, Any]]:
+    """
+    All streams of a kind that the demuxer finds, decoded and counted.
+
+    One kind at a time: when the first of its streams ends, ffmpeg's DASH demuxer takes it for the
+    end of all.
+    """
     found = subprocess.run(
         [
-            *("ffprobe", "-v", "error", "-count_frames", "-show_streams", "-of", "json"),
-            *(["-allowed_extensions", "ALL"] if path.suffix == ".m3u8" else []),
+            *("ffprobe", "-v", "error", "-count_frames", "-count_packets", "-show_streams"),
+            *("-select_streams", kind, "-of", "json"),
+            *("-allowed_extensions", "ALL"),  # playlists may name m4s, and an MPD vtt
             path,
         ],
         check=True,
@@ -54,9 +61,9 @@ def streams_of(path: Path) -> list[dict[str, Any]]:
     return streams
 
 
-def spoken(streams: list[dict[str, Any]]) -> list[tuple[str | None, int]]:
+def spoken(path: Path) -> list[tuple[str | None, int]]:
     """Language and channels of each sound, all of which were heard to their end."""
-    sounds = [stream for stream in streams if stream["codec_type"] == "audio"]
+    sounds = streams_of(path, "a")
     assert all(int(sound["nb_read_frames"]) >= 140 for sound in sounds)
     return [(sound.get("tags", {}).get("language"), sound["channels"]) for sound in sounds]
 
@@ -68,21 +75,20 @@ def test_one_ffmpeg_decodes_the_source_once(job: Job) -> None:
 
 @pytest.mark.parametrize("manifest", ["film.m3u8", "film.mpd"])
 def test_a_player_finds_every_sound_in_its_language(job: Job, manifest: str) -> None:
-    streams = streams_of(job.files / "film" / manifest)
-    heights = [stream["height"] for stream in streams if stream["codec_type"] == "video"]
-    assert heights == [90, 46]
-    assert spoken(streams) == [("en", 1), ("en", 1), ("de", 2), ("fr", 1)]
+    path = job.files / "film" / manifest
+    assert [stream["height"] for stream in streams_of(path, "v")] == [90, 46]
+    assert spoken(path) == [("en", 1), ("en", 1), ("de", 2), ("fr", 1)]
 
 
 @pytest.mark.parametrize("manifest", ["film.m3u8", "film.mpd"])
 def test_sounds_alone_are_a_choice_too(job: Job, manifest: str) -> None:
-    found = spoken(streams_of(job.files / "radio" / manifest))
+    found = spoken(job.files / "radio" / manifest)
     # Of HLS ffmpeg lists the sound that stands for all once more, without its language.
     assert [sound for sound in found if sound[0]] == [("de", 2), ("fr", 1)]
 
 
 def test_a_single_sound_says_its_language_too(job: Job) -> None:
-    assert spoken(streams_of(job.files / "one" / "film.mpd")) == [("fr", 1)]
+    assert spoken(job.files / "one" / "film.mpd") == [("fr", 1)]
     assert 'NAME="fr",LANGUAGE="fr",' in (job.files / "one" / "film.m3u8").read_text()
 
 
@@ -98,6 +104,46 @@ def test_the_result_lists_the_sounds(job: Job) -> None:
         ("audio-fr", "fr", "aac", 1),
     ]
     assert all(abs(sound["durationS"] - 3) < 0.1 for sound in result["audioTracks"])
+
+
+def test_a_player_of_dash_finds_the_subtitles(job: Job) -> None:
+    texts = streams_of(job.files / "film" / "film.mpd", "s")
+    assert [(text["codec_name"], text["tags"]["language"]) for text in texts] == [
+        ("webvtt", "de"), ("webvtt", "en"), ("webvtt", "de"),
+    ]  # fmt: skip
+    assert [text["nb_read_packets"] for text in texts] == ["2", "2", "2"]
+
+
+def test_the_playlist_of_subtitles_is_one_whole_file(job: Job) -> None:
+    master = (job.files / "film" / "film.m3u8").read_text()
+    for name in ("de", "en", "de-forced"):
+        assert f'URI="film-hls-subtitles-{name}.m3u8"' in master
+        playlist = (job.files / "film" / f"film-hls-subtitles-{name}.m3u8").read_text()
+        [file] = [line for line in playlist.splitlines() if not line.startswith("#")]
+        lines = (job.files / "film" / file).read_text().splitlines()
+        assert lines[:3] == ["WEBVTT", "X-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000", ""]
+        assert "Hello <i>there</i>" in lines
+        assert [line.split()[1] for line in lines if "-->" in line] == ["-->", "-->"]
+
+
+def test_subtitles_that_are_pictures_are_left_out(job: Job) -> None:
+    report = last_of_output(job.reports, 0)
+    assert [warning["code"] for warning in report["warnings"]] == ["subtitles_dropped"]
+    assert report["result"]["subtitles"] == [
+        {"name": "subtitles-de", "language": "de", "codec": "webvtt", "forced": False},
+        {"name": "subtitles-en", "language": "en", "codec": "webvtt", "forced": False},
+        {"name": "subtitles-de-forced", "language": "de", "codec": "webvtt", "forced": True},
+    ]
+
+
+def test_subtitles_are_delivered_before_what_names_them(job: Job) -> None:
+    paths = [path for path in (job.files / "film").iterdir() if path.suffix != ".m4s"]
+    by_time = sorted(paths, key=lambda path: path.stat().st_mtime_ns)
+    suffixes = [path.suffix for path in by_time]
+    assert suffixes.index(".m3u8") > max(
+        number for number, suffix in enumerate(suffixes) if suffix == ".vtt"
+    )
+    assert by_time[-1].name == "film.m3u8"
 
 
 def test_all_sounds_have_their_segments_at_the_same_instants(job: Job) -> None:

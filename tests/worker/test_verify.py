@@ -18,9 +18,11 @@ from encoder_core.reports import WorkerLimits
 from encoder_core.specs import OutputSpec
 from encoder_worker.encode import Encoder
 from encoder_worker.examine import examine_source
+from encoder_worker.made import Made
 from encoder_worker.source import Source
 from encoder_worker.tools import Tools, find_tools
-from encoder_worker.verify import Made, verify_output
+from encoder_worker.verify import verify_output
+from tests.servers.corpus import sample
 
 OUTPUTS: list[dict[str, Any]] = [
     {
@@ -33,6 +35,11 @@ OUTPUTS: list[dict[str, Any]] = [
     {"container": "jpg", "width": 64, "thumbnails": {"count": 5, "sprite": {"columns": 3}}},
     {"container": "png", "width": 64, "thumbnails": {"count": 2}},
 ]  # fmt: skip
+WORLD: dict[str, Any] = {
+    "container": "dash", "preset": "ultrafast", "gopSeconds": 1, "height": 46,
+    "packaging": {"manifests": ["hls", "dash"], "segmentSeconds": 1},
+    "audioTracks": ["de", "fr"], "subtitles": ["de", "en"],
+}  # fmt: skip
 
 
 class Scratch:
@@ -53,16 +60,14 @@ class Scratch:
         return [f"{finding.code}: {finding.message}" for finding in verdict]
 
 
-@pytest.fixture(scope="module")
-def encoded(clip: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Scratch:
-    folder = tmp_path_factory.mktemp("encoded")
-    source = Source(clip("h264_640x360_25p_20s_stereo.mp4"))
+def encode(path: Path, outputs: list[dict[str, Any]], folder: Path) -> Scratch:
+    source = Source(path)
     tools = find_tools()
     probe, _ = examine_source(tools, source, folder)
     destination = {"kind": "file", "path": "out/film.m3u8"}
     plans = [
         plan_output(index, OutputSpec.model_validate({**output, "destination": destination}), probe)
-        for index, output in enumerate(OUTPUTS)
+        for index, output in enumerate(outputs)
     ]
     failures: list[Any] = []
     encoder = Encoder(
@@ -80,12 +85,28 @@ def encoded(clip: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactor
     return Scratch(folder, plans)
 
 
+@pytest.fixture(scope="module")
+def encoded(clip: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    folder = tmp_path_factory.mktemp("encoded")
+    return encode(clip("h264_640x360_25p_20s_stereo.mp4"), OUTPUTS, folder)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    """A package in several languages."""
+    return encode(sample("world.mkv"), [WORLD], tmp_path_factory.mktemp("several"))
+
+
 @pytest.fixture
 def scratch(encoded: Scratch, tmp_path: Path) -> Scratch:
-    """A copy to damage."""
+    return copy_of(encoded, tmp_path)
+
+
+def copy_of(scratch: Scratch, tmp_path: Path) -> Scratch:
+    """One to damage."""
     folder = tmp_path / "scratch"
-    shutil.copytree(encoded.folder, folder)
-    return Scratch(folder, encoded.plans)
+    shutil.copytree(scratch.folder, folder)
+    return Scratch(folder, scratch.plans)
 
 
 def cut(path: Path, share: float) -> None:
@@ -154,6 +175,50 @@ def test_a_damaged_package_is_found(
 ) -> None:
     damage(scratch.folder / "0")
     assert any(want in finding for finding in scratch.findings()), scratch.findings()
+
+
+def test_a_package_in_several_languages_is_all_of_its_files(several: Scratch) -> None:
+    made = several.verify(0)
+    assert isinstance(made, Made)
+    lists = ("application/vnd.apple.mpegurl", "application/dash+xml", "text/vtt")
+    assert [file.name for file in made.files if file.content_type in lists] == [
+        None,
+        "film.m3u8",
+        *(f"film-dash-{name}.m3u8" for name in ("46p", "audio-de", "audio-fr")),
+        *(f"film-dash-subtitles-{name}.m3u8" for name in ("de", "de-forced", "en")),
+        *(f"film-dash-subtitles-{name}.vtt" for name in ("de", "de-forced", "en")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("damage", "want"),
+    [
+        pytest.param(lambda f: (f / "text-1.vtt").unlink(),
+                     "output_truncated: subtitles-de-forced: There is no file of subtitles.",
+                     id="a file of subtitles is missing"),
+        pytest.param(lambda f: os.truncate(f / "text-0.vtt", 0),
+                     "output_invalid: subtitles-de: The subtitles do not begin as WebVTT.",
+                     id="a file of subtitles is empty"),
+        pytest.param(lambda f: cut(f / "text-0.vtt", 0.5),
+                     "output_truncated: subtitles-de: There are 1 of 2 cues.",
+                     id="a file of subtitles was cut off"),
+        pytest.param(lambda f: (f / "2-00002.m4s").unlink(),
+                     "output_truncated: audio-fr has segments missing.",
+                     id="a segment of the second sound is missing"),
+        pytest.param(lambda f: [path.unlink() for path in f.glob("2-*")],
+                     "output_truncated: audio-fr has segments missing.",
+                     id="the second sound is missing"),
+        pytest.param(lambda f: swap(f / "1-init.mp4", f / "2-init.mp4"),
+                     "output_invalid: audio-de has 1, not 2 channels.",
+                     id="the headers of two sounds are swapped"),
+    ],
+)  # fmt: skip
+def test_damage_in_several_languages_is_found(
+    several: Scratch, tmp_path: Path, damage: Callable[[Path], Any], want: str
+) -> None:
+    scratch = copy_of(several, tmp_path)
+    damage(scratch.folder / "0")
+    assert want in scratch.findings(), scratch.findings()
 
 
 def zero(path: Path) -> None:

@@ -11,12 +11,12 @@ from encoder_core.media.languages import standard_tag
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.parallel import each
-from encoder_core.reports import MadeSound, OutputFile, OutputResult
+from encoder_core.reports import MadeSound, MadeSubtitles, OutputFile, OutputResult
 from encoder_core.specs import Container, OutputSpec
 from encoder_core.storage import open_destination
 from encoder_core.storage.base import Access, Upload
+from encoder_worker.made import Made
 from encoder_worker.manifest import Encoded, EncodedFile, hash_file, hash_spec
-from encoder_worker.verify import Made
 
 LISTS: Final = frozenset(
     {CONTAINERS[Container.HLS].content_type, CONTAINERS[Container.DASH].content_type, "text/vtt"}
@@ -64,6 +64,7 @@ def _facts(plan: OutputPlan, measured: Probe, size: int) -> OutputResult:
         audio_channels=audio.channels if audio else None,
         audio_sample_rate=audio.sample_rate if audio else None,
         audio_tracks=_sounds(plan, measured),
+        subtitles=_subtitles(plan, measured),
     )
 
 
@@ -78,6 +79,19 @@ def _sounds(plan: OutputPlan, measured: Probe) -> list[MadeSound]:
             duration_s=None if sound.duration_s is None else round(sound.duration_s, 3),
         )
         for sound, name in zip_longest(measured.audio, named)
+    ]
+
+
+def _subtitles(plan: OutputPlan, measured: Probe) -> list[MadeSubtitles]:
+    named = plan.package.subtitles if plan.package is not None else ()
+    return [
+        MadeSubtitles(
+            name=name.name if name else None,
+            language=standard_tag(words.language),
+            codec=words.codec,
+            forced=words.forced,
+        )
+        for words, name in zip_longest(measured.subtitles, named)
     ]
 
 

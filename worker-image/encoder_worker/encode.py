@@ -20,9 +20,10 @@ from encoder_core.media.planned import OutputPlan
 from encoder_core.media.verify import Finding, truncated
 from encoder_core.reports import WorkerLimits
 from encoder_worker.endings import explain_end
+from encoder_worker.made import Made
 from encoder_worker.source import Source
 from encoder_worker.tools import Ended, Tools, run_ffmpeg
-from encoder_worker.verify import Made, find_files, verify_output
+from encoder_worker.verify import find_files, verify_output
 
 log = logging.getLogger("encoder_worker")
 

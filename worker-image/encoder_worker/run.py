@@ -38,6 +38,7 @@ from encoder_worker.deliver import deliver, describe
 from encoder_worker.encode import EncodeProgress, Encoder
 from encoder_worker.examine import examine_source
 from encoder_worker.fetch import Fetch
+from encoder_worker.made import Made
 from encoder_worker.manifest import Encoded, Manifest, find_encoded
 from encoder_worker.progress import Progress
 from encoder_worker.reporter import Reporter
@@ -45,7 +46,6 @@ from encoder_worker.sandbox import can_limit_ports, require_layers
 from encoder_worker.source import Source, arriving
 from encoder_worker.summary import describe_source
 from encoder_worker.tools import Tools, find_tools
-from encoder_worker.verify import Made
 
 log = logging.getLogger("encoder_worker")
 

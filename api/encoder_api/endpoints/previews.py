@@ -37,6 +37,7 @@ class _Printed(Model):
 class PrintedDisposition(_Printed):
     default: Annotated[int, Field(ge=0, le=1), NOT_BOOLEAN] = 0
     attached_pic: Annotated[int, Field(ge=0, le=1), NOT_BOOLEAN] = 0
+    forced: Annotated[int, Field(ge=0, le=1), NOT_BOOLEAN] = 0
 
 
 class PrintedTags(_Printed):

@@ -287,7 +287,7 @@ def _package_arguments(
     plan: OutputPlan, package: PackagePlan, folder: str, threads: int, *, cut: bool
 ) -> list[str]:
     """
-    Segments of all renditions and sounds, cut by one muxer.
+    Segments of all renditions and sounds, cut by one muxer, and a file for each of the subtitles.
 
     Stream N becomes N-init.mp4 and N-00001.m4s onwards, renditions first, then sounds. Each cut is
     the first keyframe at or after a multiple of the segment's length; its microseconds are rounded
@@ -318,6 +318,14 @@ def _package_arguments(
         # So that pictures begin at 0 without an edit list, which not every player obeys.
         *("-format_options", "movflags=+negative_cts_offsets"),
         f"file:{PurePath(folder) / plan.file_name}",
+        *(
+            argument
+            for number, words in enumerate(plan.subtitles)
+            for argument in (
+                *("-map", f"0:{words.stream}", "-c:s", words.encoder, "-f", "webvtt"),
+                f"file:{PurePath(folder) / plan.text_name(number)}",
+            )
+        ),
     ]
 
 

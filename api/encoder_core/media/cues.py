@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from encoder_core.media.planned import OutputPlan
+from encoder_core.media.planned import OutputPlan, SubtitlePlan
 from encoder_core.media.verify import Finding, invalid, truncated
 
+MISSING_SHARE: Final = 0.01  # cues without a word, which are not written
 LATE_S: Final = 1.0  # a source's duration is rounded, and may not count its subtitles
 _CLOCK: Final = r"(?:(\d{2,}):)?([0-5]\d):([0-5]\d\.\d{3})"
 # Settings of its place on the screen may follow.
@@ -42,13 +43,16 @@ def read_cues(lines: Iterable[str]) -> Cues:
     )
 
 
-def compare_cues(plan: OutputPlan, cues: Cues) -> list[Finding]:
+def compare_cues(plan: OutputPlan, words: SubtitlePlan, cues: Cues) -> list[Finding]:
     """Words may stay when the film is over, but none may come after it."""
     if not cues.header:
         return [invalid("The subtitles do not begin as WebVTT.")]
     if not cues.count:
         return [truncated("There is not one cue.")]
     findings = []
+    missing = (words.cues or 0) - cues.count
+    if missing > MISSING_SHARE * cues.count:
+        findings.append(truncated(f"There are {cues.count} of {words.cues} cues."))
     if cues.backwards:
         findings.append(invalid(f"{cues.backwards} cues end before they begin."))
     if plan.shown_s is not None and cues.last_begin_s > plan.shown_s + LATE_S:

@@ -73,8 +73,11 @@ class PlannedAudio(Model):
 
 
 class PlannedSubtitles(Model):
+    name: str | None = None
+    """In a package: a part of its file's name."""
     codec: str
     language: str | None = None
+    forced: bool = False
 
 
 class PlannedPackaging(Model):
@@ -278,8 +281,13 @@ def _describe(plan: OutputPlan, source: Probe) -> PlannedOutput:
         audio=next(iter(sounds), None),
         other_audio=sounds[1:],
         subtitles=[
-            PlannedSubtitles(codec=words.family, language=words.language)
-            for words in plan.subtitles
+            PlannedSubtitles(
+                name=name.name if name else None,
+                codec=words.family,
+                language=standard_tag(words.language),
+                forced=words.forced,
+            )
+            for words, name in zip_longest(plan.subtitles, package.subtitles if package else ())
         ],
         packaging=PlannedPackaging(
             manifests=list(package.manifests), segment_seconds=round(float(package.segment_s), 3)

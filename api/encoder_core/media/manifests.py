@@ -20,6 +20,9 @@ from encoder_core.media.naming import TrackName
 
 HLS_VERSION: Final = 7  # the first with fragmented MP4
 AUDIO_GROUP: Final = "audio"
+SUBTITLES_GROUP: Final = "subtitles"
+# Of a cue's clock and that of the segments, whose pictures begin at 0 (RFC 8216, 3.5).
+TIMESTAMP_MAP: Final = "X-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000"
 MIN_BUFFER_S: Final = 4
 
 
@@ -75,7 +78,39 @@ class Stream:
         )
 
 
-def build_master(streams: Sequence[Stream]) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """
+    Subtitles of a package: one WebVTT file with all of them.
+
+    It is the only form that both manifests may name: DASH takes WebVTT in pieces only inside of
+    MP4, and HLS frees subtitles of a finished film from the target duration (RFC 8216, 6.2.4).
+    """
+
+    words: TrackName
+    prefix: str
+    size_bytes: int
+    duration_s: Fraction
+    """Of the package: what it is shown with."""
+
+    @property
+    def name(self) -> str:
+        return self.words.name
+
+    @property
+    def playlist(self) -> str:
+        return f"{self.prefix}.m3u8"
+
+    @property
+    def file(self) -> str:
+        return f"{self.prefix}.vtt"
+
+    @property
+    def rate(self) -> int:
+        return ceil(self.size_bytes * 8 / self.duration_s)
+
+
+def build_master(streams: Sequence[Stream], texts: Sequence[Text] = ()) -> str:
     """
     The multivariant playlist: each rendition with the sounds, or the first sound with the others.
 
@@ -87,12 +122,14 @@ def build_master(streams: Sequence[Stream]) -> str:
     group = sounds if videos or len(sounds) > 1 else []
     lines = ["#EXTM3U", f"#EXT-X-VERSION:{HLS_VERSION}", "#EXT-X-INDEPENDENT-SEGMENTS"]
     lines += [_media_line(sound) for sound in group]
+    lines += [_subtitles_line(text) for text in texts]
+    most_text = max((text.rate for text in texts), default=0)
     for stream in videos or sounds[:1]:
         own_peak, own_average = (stream.peak_rate, stream.average_rate) if videos else (0, 0)
         attributes = {
-            "BANDWIDTH": str(own_peak + max((s.peak_rate for s in sounds), default=0)),
+            "BANDWIDTH": str(own_peak + most_text + max((s.peak_rate for s in sounds), default=0)),
             "AVERAGE-BANDWIDTH": str(
-                own_average + max((s.average_rate for s in sounds), default=0)
+                own_average + most_text + max((s.average_rate for s in sounds), default=0)
             ),
             "CODECS": _quoted(",".join(_codecs([stream, *sounds]))),
         }
@@ -102,6 +139,8 @@ def build_master(streams: Sequence[Stream]) -> str:
             attributes["FRAME-RATE"] = f"{float(stream.frame_rate):.3f}"
         if group:
             attributes["AUDIO"] = _quoted(AUDIO_GROUP)
+        if texts:
+            attributes["SUBTITLES"] = _quoted(SUBTITLES_GROUP)
         lines += [f"#EXT-X-STREAM-INF:{_join(attributes)}", quote(stream.playlist)]
     return "\n".join(lines) + "\n"
 
@@ -109,16 +148,31 @@ def build_master(streams: Sequence[Stream]) -> str:
 def _media_line(stream: Stream) -> str:
     sound = stream.sound
     assert sound is not None
-    attributes = {"TYPE": "AUDIO", "GROUP-ID": _quoted(AUDIO_GROUP), "NAME": _quoted(sound.label)}
-    if sound.language is not None:
-        attributes["LANGUAGE"] = _quoted(sound.language)
+    attributes = {"TYPE": "AUDIO", "GROUP-ID": _quoted(AUDIO_GROUP), **_choice(sound)}
     attributes["DEFAULT"] = "NO" if sound.number else "YES"
-    # A player that chooses by language could not tell a second one of the same from the first.
-    attributes["AUTOSELECT"] = "NO" if sound.repeats else "YES"
     if stream.channels:
         attributes["CHANNELS"] = _quoted(str(stream.channels))
     attributes["URI"] = _quoted(quote(stream.playlist))
     return f"#EXT-X-MEDIA:{_join(attributes)}"
+
+
+def _subtitles_line(text: Text) -> str:
+    """Never the default: who wants to read has said so to the player."""
+    attributes = {"TYPE": "SUBTITLES", "GROUP-ID": _quoted(SUBTITLES_GROUP), **_choice(text.words)}
+    attributes["DEFAULT"] = "NO"
+    if text.words.forced:
+        attributes["FORCED"] = "YES"
+    attributes["URI"] = _quoted(quote(text.playlist))
+    return f"#EXT-X-MEDIA:{_join(attributes)}"
+
+
+def _choice(track: TrackName) -> dict[str, str]:
+    attributes = {"NAME": _quoted(track.label)}
+    if track.language is not None:
+        attributes["LANGUAGE"] = _quoted(track.language)
+    # A player that chooses by language could not tell a second one of the same from the first.
+    attributes["AUTOSELECT"] = "NO" if track.repeats else "YES"
+    return attributes
 
 
 def _codecs(streams: Sequence[Stream]) -> list[str]:
@@ -159,8 +213,23 @@ def build_playlist(stream: Stream, target_s: int) -> str:
     return "\n".join([*lines, "#EXT-X-ENDLIST"]) + "\n"
 
 
-def build_mpd(streams: Sequence[Stream]) -> str:
-    """The MPD: an adaptation set for each codec of the renditions, and one for each sound."""
+def build_text_playlist(text: Text) -> str:
+    """One segment, which is the whole file, as long as the package."""
+    return "\n".join(
+        [
+            "#EXTM3U",
+            f"#EXT-X-VERSION:{HLS_VERSION}",
+            f"#EXT-X-TARGETDURATION:{max(1, int(text.duration_s + Fraction(1, 2)))}",
+            "#EXT-X-PLAYLIST-TYPE:VOD",
+            f"#EXTINF:{float(text.duration_s):.6f},",
+            quote(text.file),
+            "#EXT-X-ENDLIST\n",
+        ]
+    )
+
+
+def build_mpd(streams: Sequence[Stream], texts: Sequence[Text] = ()) -> str:
+    """The MPD: an adaptation set for each codec of the renditions, each sound and each text."""
     duration = max(stream.duration_s for stream in streams)
     longest = max(stream.seconds(segment) for stream in streams for segment in stream.segments)
     root = {
@@ -172,8 +241,11 @@ def build_mpd(streams: Sequence[Stream]) -> str:
         "minBufferTime": _duration(Fraction(MIN_BUFFER_S)),
     }
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<MPD{_xml(root)}>", '  <Period id="0">']
-    for number, group in enumerate(_adaptation_sets(streams)):
+    sets = _adaptation_sets(streams)
+    for number, group in enumerate(sets):
         lines += _adaptation_set(number, group)
+    for number, text in enumerate(texts, start=len(sets)):
+        lines += _text_set(number, text)
     return "\n".join([*lines, "  </Period>", "</MPD>"]) + "\n"
 
 
@@ -207,6 +279,21 @@ def _adaptation_set(number: int, streams: Sequence[Stream]) -> list[str]:
     for stream in streams:
         lines += _representation(stream)
     return [*lines, "    </AdaptationSet>"]
+
+
+def _text_set(number: int, text: Text) -> list[str]:
+    attributes = {"id": str(number), "contentType": "text", "mimeType": "text/vtt"}
+    if text.words.language is not None:
+        attributes["lang"] = text.words.language
+    representation = {"id": text.name, "bandwidth": str(text.rate)}
+    return [
+        f"    <AdaptationSet{_xml(attributes)}>",
+        *_described(text.words, "forced-subtitle" if text.words.forced else "subtitle"),
+        f"      <Representation{_xml(representation)}>",
+        f"        <BaseURL>{quote(text.file)}</BaseURL>",
+        "      </Representation>",
+        "    </AdaptationSet>",
+    ]
 
 
 def _role(sound: TrackName) -> str:

@@ -27,27 +27,35 @@ class TrackName:
     """Its place among those of its kind, from 0. The first is what players take."""
     repeats: bool
     """Whether one before it has the same language, so that the language does not tell it apart."""
+    forced: bool = False
+    """Subtitles that are shown to everybody; beside the full ones they are none of a kind."""
 
 
-def name_tracks(kind: str, languages: Sequence[str | None]) -> tuple[TrackName, ...]:
+def name_tracks(
+    kind: str, languages: Sequence[str | None], forced: Sequence[bool] = ()
+) -> tuple[TrackName, ...]:
     """
     Names that follow from the request and the source alone, so a repeated run makes the same.
 
     Without a choice there is nothing to tell apart: a single one has the name of its kind.
     """
-    tags = [standard_tag(language) for language in languages]
+    tags = [
+        (standard_tag(language), number < len(forced) and forced[number])
+        for number, language in enumerate(languages)
+    ]
     names: list[TrackName] = []
-    for number, tag in enumerate(tags):
-        before = tags[:number].count(tag)
-        name = kind if len(tags) == 1 else f"{kind}-{tag or 'und'}"
-        label = tag or kind
+    for number, (tag, is_forced) in enumerate(tags):
+        before = tags[:number].count((tag, is_forced))
+        more = [*(["forced"] if is_forced else []), *([str(before + 1)] if before else [])]
+        first = kind if len(tags) == 1 else f"{kind}-{tag or 'und'}"
         names.append(
             TrackName(
-                name=f"{name}-{before + 1}" if before else name,
-                label=f"{label} {before + 1}" if before else label,
+                name="-".join([first, *more]),
+                label=" ".join([tag or kind, *more]),
                 language=tag,
                 number=number,
                 repeats=before > 0,
+                forced=is_forced,
             )
         )
     return tuple(names)

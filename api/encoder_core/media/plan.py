@@ -76,8 +76,12 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
     sounds = tuple(with_audio_length(sound, start, length, probe) for sound in sounds)
     audio = sounds[0] if sounds else None
     if package is not None:
-        named = name_tracks("audio", [sound.language for sound in sounds])
-        package = replace(package, sounds=named)
+        texts = [words.language for words in subtitles], [words.forced for words in subtitles]
+        package = replace(
+            package,
+            sounds=name_tracks("audio", [sound.language for sound in sounds]),
+            subtitles=name_tracks("subtitles", *texts),
+        )
     return OutputPlan(
         index=index,
         container=spec.container,

@@ -74,6 +74,9 @@ class SubtitlePlan:
     """`copy`, or what ffmpeg converts it with."""
     family: str
     language: str | None = None
+    forced: bool = False
+    cues: int | None = None
+    """How many there will be, when that can be known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,8 @@ class PackagePlan:
     """A whole number of keyframe distances, the same for all renditions."""
     sounds: tuple[TrackName, ...] = ()
     """Of the output's sounds, in their order."""
+    subtitles: tuple[TrackName, ...] = ()
+    """Of its subtitles, each a file of its own that both manifests name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +164,10 @@ class OutputPlan:
     @property
     def sounds(self) -> tuple[AudioPlan, ...]:
         return () if self.audio is None else (self.audio, *self.other_audio)
+
+    def text_name(self, number: int) -> str:
+        """Where the encoder puts the subtitles of a package, counted from 0."""
+        return f"{self.index}/text-{number}.vtt"
 
     @property
     def file_name(self) -> str:

@@ -90,6 +90,10 @@ class SubtitleStream:
     index: int
     codec: str
     language: str | None = None
+    forced: bool = False
+    """For everybody: what is said in a foreign tongue, or written on a sign."""
+    packets: int | None = None
+    """One a cue, as most codecs have it. None: nobody counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +161,7 @@ def parse_probe(document: Mapping[str, Any]) -> Probe:
                 index=int(stream["index"]),
                 codec=str(stream["codec_name"]),
                 language=stream.get("tags", {}).get("language"),
+                forced=bool(stream.get("disposition", {}).get("forced")),
             )
             for stream in streams
             if stream.get("codec_type") == "subtitle"
@@ -362,6 +367,10 @@ def apply_measurements(probe: Probe, spans: Mapping[int, Span]) -> Probe:
         for stream in probe.audio
         if (span := spans.get(stream.index)) is not None
     )
+    subtitles = tuple(
+        replace(stream, packets=spans[stream.index].packets if stream.index in spans else 0)
+        for stream in probe.subtitles
+    )
     begin = min((span.start_s for span in spans.values()), default=0.0)
     end = max((span.end_s for span in spans.values()), default=0.0)
     declared = probe.duration_s if probe.declares_duration else None
@@ -369,6 +378,7 @@ def apply_measurements(probe: Probe, spans: Mapping[int, Span]) -> Probe:
         probe,
         video=video,
         audio=audio,
+        subtitles=subtitles,
         duration_s=declared or (end - begin) or None,
         clock_jumps=max((span.jumps for span in spans.values()), default=0),
     )

@@ -186,7 +186,7 @@ def _size(plan: OutputPlan, probe: Probe, *, unsure: float, sure: float) -> int 
     for sound in plan.sounds:
         bits += _audio_rate(sound) * sure if sound.encoder is not None else 0.0
     bits += _copied_rate(plan, probe, with_video=not videos) * sure
-    return int(bits / 8 * plan.duration_s)
+    return int(bits / 8 * plan.duration_s) + SUBTITLES_BYTES * len(plan.subtitles)
 
 
 def _video_rate(video: VideoPlan, *, unsure: float, sure: float) -> float:

@@ -15,6 +15,8 @@ _KEPT: Final = {
     Container.MP4: frozenset({"mov_text"}),
     Container.MOV: frozenset({"mov_text"}),
     Container.WEBM: frozenset({"webvtt"}),
+    Container.HLS: frozenset({"webvtt"}),
+    Container.DASH: frozenset({"webvtt"}),
     Container.MKV: frozenset({"subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle",
                               "dvb_subtitle"}),
 }  # fmt: skip
@@ -22,9 +24,13 @@ _CONVERTED: Final = {
     Container.MP4: "mov_text",
     Container.MOV: "mov_text",
     Container.WEBM: "webvtt",
+    Container.HLS: "webvtt",
+    Container.DASH: "webvtt",
     Container.MKV: "subrip",
 }
 WITH_SUBTITLES: Final = frozenset(_KEPT)
+PACKAGES: Final = (Container.HLS, Container.DASH)
+_A_CUE_EACH: Final = ("subrip", "webvtt")  # the packets of others may also show nothing
 
 
 def plan_sidecar(spec: OutputSpec, probe: Probe, notes: Notes) -> tuple[SubtitlePlan, ...]:
@@ -42,8 +48,7 @@ def plan_sidecar(spec: OutputSpec, probe: Probe, notes: Notes) -> tuple[Subtitle
         notes.refuse(field, "no_subtitles", detail)
         return ()
     encoder = "copy" if text.codec == "webvtt" else "webvtt"
-    plan = SubtitlePlan(stream=text.index, encoder=encoder, family="webvtt", language=text.language)
-    return (plan,)
+    return (_plan(text, encoder, "webvtt"),)
 
 
 def plan_subtitles(spec: OutputSpec, probe: Probe, notes: Notes) -> tuple[SubtitlePlan, ...]:
@@ -66,9 +71,21 @@ def plan_subtitles(spec: OutputSpec, probe: Probe, notes: Notes) -> tuple[Subtit
             message = f"Subtitles of kind {stream.codec} are pictures, which {name} cannot hold."
             notes.warn("subtitles_dropped", message, "subtitles")
             continue
-        planned.append(
-            SubtitlePlan(
-                stream=stream.index, encoder=encoder, family=family, language=stream.language
-            )
-        )
+        if stream.packets == 0 and spec.container in PACKAGES:
+            # A file keeps an empty track; a choice that shows nothing helps no viewer.
+            notes.warn("subtitles_dropped", "Subtitles without a single cue are left out.",
+                       "subtitles")  # fmt: skip
+            continue
+        planned.append(_plan(stream, encoder, family))
     return tuple(planned)
+
+
+def _plan(stream: SubtitleStream, encoder: str, family: str) -> SubtitlePlan:
+    return SubtitlePlan(
+        stream=stream.index,
+        encoder=encoder,
+        family=family,
+        language=stream.language,
+        forced=stream.forced,
+        cues=stream.packets if stream.codec in _A_CUE_EACH else None,
+    )

@@ -13,12 +13,14 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
-from encoder_core.media.manifests import Stream
+from encoder_core.media.manifests import Stream, Text
+from encoder_core.media.naming import TrackName
 from encoder_core.media.planned import AudioPlan, OutputPlan, RenditionPlan
 from encoder_core.media.verify import Finding, invalid, missing_frames, short, truncated
 from encoder_core.media.walk import BadManifest, Listed, walk_dash, walk_hls
 
 ROUNDING_S: Final = Fraction(1, 100_000)  # playlists have six decimals
+ROUNDING_MPD_S: Final = Fraction(1, 1000)  # the length of the whole has three
 DRIFT_S: Final = Fraction(1, 2)  # sound is cut between its own frames, near where pictures are
 
 
@@ -131,36 +133,55 @@ def _keyframes(stream: Stream) -> tuple[Fraction, ...]:
 
 def compare_manifests(
     streams: Sequence[Stream],
+    texts: Sequence[Text] = (),
     *,
     master: str | None,
     mpd: str | None,
-    texts: Mapping[str, str],
+    playlists: Mapping[str, str],
     sizes: Mapping[str, int],
 ) -> list[Finding]:
     """
     What is wrong with the manifests as they were written.
 
-    `texts` has the media playlists by name, `sizes` every file of the package that exists.
+    `playlists` has the media playlists by name, `sizes` every file of the package that exists.
     """
     findings: list[Finding] = []
     try:
         if master is not None:
-            listed = walk_hls(master, texts)
-            findings += _compare_listed({s.playlist: s for s in streams}, listed, sizes)
-            findings += findings or _compare_hls_choices(streams, listed)
+            listed = walk_hls(master, playlists)
+            found = _compare_texts({text.playlist: text for text in texts}, listed, sizes)
+            found += _compare_listed({s.playlist: s for s in streams}, listed, sizes)
+            findings += found or _compare_hls_choices(streams, texts, listed)
         if mpd is not None:
             listed = walk_dash(mpd)
-            faults = _compare_listed({s.name: s for s in streams}, listed, sizes)
-            findings += faults or _compare_dash_choices(streams, listed)
+            found = _compare_texts({text.name: text for text in texts}, listed, sizes)
+            found += _compare_listed({s.name: s for s in streams}, listed, sizes)
+            findings += found or _compare_dash_choices(streams, texts, listed)
     except (BadManifest, KeyError, ValueError) as error:
         findings.append(invalid(f"A manifest cannot be followed: {error}."))
+    return findings
+
+
+def _compare_texts(
+    texts: Mapping[str, Text], listed: Mapping[str, Listed], sizes: Mapping[str, int]
+) -> list[Finding]:
+    """Each is one file, which is there and as long as the package."""
+    findings: list[Finding] = []
+    for name, text in texts.items():
+        entry = listed.get(name)
+        if entry is None or [file for file, _ in entry.segments] != [text.file]:
+            findings.append(invalid(f"A manifest does not list {text.file}."))
+        elif sizes.get(text.file) != text.size_bytes:
+            findings.append(invalid(f"{name} lists {text.file}, which is not there as measured."))
+        elif abs(entry.duration_s - text.duration_s) > ROUNDING_MPD_S:
+            findings.append(invalid(f"{name} says {float(entry.duration_s):.3f} s of {text.file}."))
     return findings
 
 
 def _compare_listed(
     streams: Mapping[str, Stream], listed: Mapping[str, Listed], sizes: Mapping[str, int]
 ) -> list[Finding]:
-    if set(streams) != set(listed):
+    if not set(streams) <= set(listed):
         return [invalid("A manifest does not list every stream of the package.")]
     findings: list[Finding] = []
     for name, stream in streams.items():
@@ -186,61 +207,87 @@ def _compare_listed(
     return findings
 
 
-def _compare_hls_choices(streams: Sequence[Stream], listed: Mapping[str, Listed]) -> list[Finding]:
+def _compare_hls_choices(
+    streams: Sequence[Stream], texts: Sequence[Text], listed: Mapping[str, Listed]
+) -> list[Finding]:
     """What a player chooses by has to be so: size, codecs, language, and sufficient bandwidth."""
     findings: list[Finding] = []
+    if len(listed) != len(streams) + len(texts):
+        findings.append(invalid("The master playlist lists what is not in the package."))
     sounds = [stream for stream in streams if stream.sound is not None]
     codecs = {sound.track.codecs for sound in sounds}
+    # A single sound alone is no choice, so there is no group.
+    choices = sounds if len(streams) > 1 else []
+    played = 0
     for stream in streams:
         name, said = stream.playlist, listed[stream.playlist].attributes
         if "BANDWIDTH" in said:
+            played += 1
             if not codecs | {stream.track.codecs} <= set(said.get("CODECS", "").split(",")):
                 findings.append(invalid(f"{name} is not listed with all of its codecs."))
             if int(said["BANDWIDTH"]) < stream.peak_rate:
                 findings.append(invalid(f"{name} needs more than its listed bandwidth."))
-        if stream.track.is_video:
-            size = f"{stream.track.width}x{stream.track.height}"
-            if said.get("RESOLUTION") != size:
-                findings.append(invalid(f"{name} is not listed as {size}."))
-            if bool(sounds) != ("AUDIO" in said):
-                findings.append(invalid(f"{name} is not listed with the sounds of the package."))
-    if sounds and len(streams) > 1:  # a single one is no choice, so there is no group
-        findings += _compare_group(sounds, listed)
+            if (bool(choices), bool(texts)) != ("AUDIO" in said, "SUBTITLES" in said):
+                findings.append(invalid(f"{name} is not listed with the choices of the package."))
+        size = f"{stream.track.width}x{stream.track.height}" if stream.track.is_video else None
+        if said.get("RESOLUTION") != size:
+            findings.append(invalid(f"{name} is not listed as {size}."))
+    if played != (len(streams) - len(sounds) or 1):
+        findings.append(invalid("The master playlist lists too few renditions, or too many."))
+    for group in (choices, texts):
+        findings += _compare_group(group, listed)
     if len({listed[stream.playlist].target_s for stream in streams}) > 1:
         findings.append(invalid("The playlists do not have one target duration."))
     return findings
 
 
-def _compare_group(sounds: Sequence[Stream], listed: Mapping[str, Listed]) -> list[Finding]:
-    """Every sound in the one group, told apart by its name, and the first by default."""
-    said = [listed[sound.playlist].attributes for sound in sounds]
-    findings = [
-        invalid(f"{sound.playlist} is not listed in the language {sound.sound.language}.")
-        for sound, what in zip(sounds, said, strict=True)
-        if sound.sound is not None and what.get("LANGUAGE") != sound.sound.language
-    ]
-    named = {(what.get("GROUP-ID"), what["NAME"]) for what in said}
-    if len(named) < len(sounds) or len({group for group, _ in named}) > 1:
-        findings.append(invalid("The sounds are not one group of different names."))
-    if [what["DEFAULT"] for what in said] != ["YES"] + ["NO"] * (len(said) - 1):
-        findings.append(invalid("Another sound than the first is the default."))
+def _compare_group(tracks: Sequence[Stream | Text], listed: Mapping[str, Listed]) -> list[Finding]:
+    """All in one group and told apart by their names; of sounds the first is the default."""
+    findings: list[Finding] = []
+    said = [listed[track.playlist].attributes for track in tracks]
+    for track, what in zip(tracks, said, strict=True):
+        named = _name_of(track)
+        if what.get("LANGUAGE") != named.language:
+            findings.append(invalid(f"{track.playlist} is not listed as {named.language}."))
+        if (what.get("FORCED") == "YES") != named.forced:
+            findings.append(invalid(f"{track.playlist} is forced, or is not, and is not said so."))
+        if (what["DEFAULT"] == "YES") != (isinstance(track, Stream) and named.number == 0):
+            findings.append(invalid(f"{track.playlist} is the default, or should be."))
+    names = {(what["GROUP-ID"], what["NAME"]) for what in said}
+    if len(names) < len(tracks) or len({group for group, _ in names}) > 1:
+        findings.append(invalid("The choices are not one group of different names."))
     return findings
 
 
-def _compare_dash_choices(streams: Sequence[Stream], listed: Mapping[str, Listed]) -> list[Finding]:
+def _name_of(track: Stream | Text) -> TrackName:
+    named = track.words if isinstance(track, Text) else track.sound
+    assert named is not None
+    return named
+
+
+def _compare_dash_choices(
+    streams: Sequence[Stream], texts: Sequence[Text], listed: Mapping[str, Listed]
+) -> list[Finding]:
     findings: list[Finding] = []
+    if len(listed) != len(streams) + len(texts):
+        findings.append(invalid("The MPD lists what is not in the package."))
     for stream in streams:
         name, said = stream.name, listed[stream.name].attributes
         if said.get("codecs") != stream.track.codecs:
             findings.append(invalid(f"{name} is not listed as {stream.track.codecs}."))
         if int(said["bandwidth"]) < stream.peak_rate:
             findings.append(invalid(f"{name} needs more than its listed bandwidth."))
-        if stream.sound is None:
-            continue
-        if said.get("lang") != stream.sound.language:
-            findings.append(
-                invalid(f"{name} is not listed in the language {stream.sound.language}.")
-            )
-        if (said.get("role") == "main") != (stream.sound.number == 0):
-            findings.append(invalid("Another sound than the first is the main one."))
+    sounds = [stream for stream in streams if stream.sound is not None]
+    choices: list[Stream | Text] = [*sounds, *texts]
+    for track in choices:
+        named, said = _name_of(track), listed[track.name].attributes
+        if said.get("lang") != named.language:
+            findings.append(invalid(f"{track.name} is not listed as {named.language}."))
+        if (said.get("role") == "main") != (isinstance(track, Stream) and named.number == 0):
+            findings.append(invalid(f"{track.name} is the main one, or should be."))
+    for text in texts:
+        said = listed[text.name].attributes
+        role = "forced-subtitle" if text.words.forced else "subtitle"
+        if (said.get("mimeType"), said.get("role")) != ("text/vtt", role):
+            findings.append(invalid(f"{text.name} is not listed as {role}s in WebVTT."))
     return findings

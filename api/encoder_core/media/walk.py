@@ -26,7 +26,8 @@ class BadManifest(ValueError):
 class Listed:
     """One stream as a manifest lists it."""
 
-    init: str
+    init: str | None
+    """None: text needs no header."""
     segments: tuple[tuple[str, Fraction], ...]
     """File names with their lengths in seconds."""
     attributes: Mapping[str, str]
@@ -92,7 +93,7 @@ def _read_playlist(name: str, files: Mapping[str, str], attributes: Mapping[str,
                 raise BadManifest(f"{name} lists {line} without its length")
             segments.append((unquote(line), length))
             length = None
-    if init is None or target is None or not segments or lines[-1] != "#EXT-X-ENDLIST":
+    if target is None or not segments or lines[-1] != "#EXT-X-ENDLIST":
         raise BadManifest(f"{name} is not complete")
     if any(int(length + Fraction(1, 2)) > target for _, length in segments):
         raise BadManifest(f"{name} lists a segment longer than its target")
@@ -108,15 +109,27 @@ def walk_dash(mpd: str) -> dict[str, Listed]:
     found: dict[str, Listed] = {}
     for adaptation in root.iter(f"{_MPD}AdaptationSet"):
         for representation in adaptation.iter(f"{_MPD}Representation"):
+            said = {**adaptation.attrib, **representation.attrib, **_roles(adaptation)}
             template = representation.find(f"{_MPD}SegmentTemplate")
-            if template is None:
+            whole = representation.findtext(f"{_MPD}BaseURL")
+            if template is not None:
+                listed = _read_template(template, said)
+            elif whole is not None:
+                length = _read_duration(root.attrib["mediaPresentationDuration"])
+                listed = Listed(init=None, segments=((unquote(whole), length),), attributes=said)
+            else:
                 raise BadManifest("a representation lists no segments")
-            found[representation.attrib["id"]] = _read_template(
-                template, {**adaptation.attrib, **representation.attrib, **_roles(adaptation)}
-            )
+            found[representation.attrib["id"]] = listed
     if not found:
         raise BadManifest("the MPD has no representation")
     return found
+
+
+def _read_duration(text: str) -> Fraction:
+    match = re.fullmatch(r"PT(\d+(?:\.\d+)?)S", text)
+    if match is None:
+        raise BadManifest(f"{text} is no duration")
+    return Fraction(match[1])
 
 
 def _roles(adaptation: ElementTree.Element) -> dict[str, str]:

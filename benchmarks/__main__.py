@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import operator, queue, submit, worker
-from benchmarks.report import Figure, Options, describe_machine, format_figures, say
+from benchmarks.report import Figure, Options, describe_machine, format_figures, judge, say
 
 Case = Callable[[Options, Path], Iterable[Figure]]
 
@@ -30,13 +30,17 @@ def main() -> None:
     print(f"date      {datetime.now(UTC):%Y-%m-%d %H:%M} UTC{', --quick' if options.quick else ''}")
     for line in describe_machine():
         print(line)
+    missed: list[str] = []
     for name in arguments.names or [name for name in CASES if name not in ASKED_FOR]:
         say(f"{name} …")
         with tempfile.TemporaryDirectory(prefix="encoder-bench-") as folder:
             figures = list(CASES[name](options, Path(folder)))
+            missed += [figure.name for figure in figures if judge(figure) not in ("", "reached")]
         print(f"\n{name}")
         for line in format_figures(figures):
             print(line, flush=True)
+    if arguments.check and missed:
+        raise SystemExit(f"not where the goals want them: {'; '.join(missed)}")
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -45,6 +49,7 @@ def _parse_arguments() -> argparse.Namespace:
                         help=f"{', '.join(CASES)}; all when none is named")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
     parser.add_argument("--rounds", type=int, help="instead of each case's own number")
+    parser.add_argument("--check", action="store_true", help="end with 1 when a goal is missed")
     return parser.parse_args()
 
 

@@ -1,40 +1,35 @@
 """
 The operator against a real API server and a real MySQL: lives a second, writes, latencies, restart.
 
-Nodes, workers and the garbage collector are one stand-in process (tests/harness/standin.py), so
-what is measured is the operator, the API server, etcd and MySQL, all on this machine.
+kwok plays the nodes (tests/harness/kwok.py), one process reports for the workers
+(tests/harness/standin.py); the scheduler and the garbage collector are the real ones. All of it is
+on this machine, and takes of its CPU.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.report import Figure, Options, Series, say
 from tests.harness.rig import Operator, Rig, rig
 
-GOALS = {
-    "life cycles at 50 writes/s": "≥ 4/s",
-    "life cycles at 200 writes/s": "≥ 12/s",
-    "operator writes a job": "≤ 12",
-    "accepted → Pod created, idle, p50": "≤ 1 s",
-    "accepted → Pod created, idle, p99": "≤ 2 s",
-    "kubectl scale → Pod created, p99": "≤ 2 s",
-    "restart until ready": "≤ 15 s",
-    "resident after the restart": "≤ 300 MB",
-}
+GOALS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 LONG_S = 900.0
+RUN_S = 2.0  # of a Pod; its worker's last report comes before, also on a busy machine
 
 
 def run(options: Options, folder: Path) -> Iterable[Figure]:
     series = Series(goals=GOALS)
     quick = options.quick
     with rig(folder) as on:
-        on.make_pool("default", places=60)
+        on.make_pool("default", places=100)
         on.make_pool("scaled", places=0)
-        nodes = on.start_nodes(run_s=0.5)
+        on.cluster.play_nodes(run_s=RUN_S)
+        workers = on.start_workers(run_s=0.2)
         for rate, count in ((50, 30 if quick else 150), (200, 60 if quick else 400)):
             say(f"operator: {count} lives at {rate} writes/s")
             operator = on.start_operator(writes_per_s=rate, write_burst=rate, reconcilers=16)
@@ -44,8 +39,9 @@ def run(options: Options, folder: Path) -> Iterable[Figure]:
                 _idle(on, series, samples=10 if quick else 40)
                 _scale(on, series, samples=5 if quick else 30)
             operator.stop()
-        nodes.kill()
-        nodes.wait()
+        _many(on, series, count=60 if quick else 10_000)
+        workers.kill()
+        workers.wait()
         _restart(on, series, live=100 if quick else 5000)
     return series.figures()
 
@@ -54,7 +50,7 @@ def _lives(
     on: Rig, operator: Operator, series: Series, *, rate: int, count: int, under_load: bool
 ) -> None:
     """The rate between the tenth and the ninetieth per cent of the lives, deletion included."""
-    began, writes, rss = len(_gone(on)), sum(operator.writes().values()), operator.rss_mb()
+    began, writes = len(_gone(on)), sum(operator.writes().values())
     probes: list[tuple[str, float]] = []
     on.submit(count)
     on.make_pool_once("probe", places=20)
@@ -67,7 +63,6 @@ def _lives(
     series.add(f"life cycles at {rate} writes/s", len(times) * 0.8 / (last - first), unit="/s")
     writes = sum(operator.writes().values()) - writes
     series.add("operator writes a job", writes / len(times), unit="")
-    series.add(f"grown over {len(times)} jobs", operator.rss_mb() - rss, unit="MB")
     if probes:
         _percentiles(series, "accepted → Pod created, under load", _waits(on, probes))
 
@@ -83,31 +78,58 @@ def _idle(on: Rig, series: Series, *, samples: int) -> None:
 
 
 def _scale(on: Rig, series: Series, *, samples: int) -> None:
-    """One more place at a time in a pool whose jobs wait: until the Pod for it is there."""
-    say("operator: scale")
-    before = len(on.seen())
-    on.submit(samples, pool="scaled")
-    waits = []
-    for places in range(1, samples + 1):
-        pods = _pods(on)
+    """
+    One place in a closed pool whose jobs wait, until the Pod for it is there, while another pool
+    is kept busy.
+    """
+    say("operator: scale, under load")
+    names = {name for name, _ in on.submit(samples, pool="scaled")}
+    pods = {f"{name}-a1" for name in names}
+    waits: list[float] = []
+    while len(waits) < samples:
+        if on.statuses().get("queued", 0) < samples + 60:
+            on.submit(120)
+        done = len(waits)
         asked = time.time()
-        on.scale("scaled", places)
-        on.wait_for("a Pod", lambda pods=pods: _pods(on) - pods)  # type: ignore[misc]  # bound
-        waits.append(min(on.seen()["pod", name] for name in _pods(on) - pods) - asked)
-        done = places
-        on.wait_for(
-            "its end",
-            lambda done=done: len(on.seen()) - before >= 2 * done,  # type: ignore[misc]
-            timeout_s=LONG_S,
-        )
+        on.scale("scaled", 1)
+        on.wait_for("a Pod", lambda done=done: len(pods & _pods(on)) > done)  # type: ignore[misc]
         on.scale("scaled", 0)
-        time.sleep(0.5)
-    _percentiles(series, "kubectl scale → Pod created", waits)
+        waits.append(max(at for (_, name), at in on.seen().items() if name in pods) - asked)
+        on.wait_for("its end", lambda done=done: len(names & set(_gone(on))) > done)  # type: ignore[misc]
+    _percentiles(series, "kubectl scale → Pod created, under load", waits)
+    on.wait_for("nothing left", lambda: _nothing_left(on), timeout_s=LONG_S)
+
+
+def _many(on: Rig, series: Series, *, count: int) -> None:
+    say(f"operator: {count} lives without a limit of writes")
+    operator = on.start_operator(writes_per_s=5000, write_burst=5000, reconcilers=32)
+    operator.wait_ready()
+    before = len(_gone(on))
+    submitted, began = 0, time.monotonic()
+    resident: list[float] = []
+    while (done := len(_gone(on)) - before) < count:
+        if submitted < count and submitted - done < 200:  # a long queue is MySQL's memory, not ours
+            on.submit(some := min(100, count - submitted))
+            submitted += some
+        if done * 10 >= count * (len(resident) + 1):  # after each tenth
+            resident.append(operator.rss_mb())
+        time.sleep(0.2)
+    resident.append(operator.rss_mb())
+    series.add(
+        "life cycles without a limit of writes", count / (time.monotonic() - began), unit="/s"
+    )
+    series.add("lives in one process", float(count), unit="")
+    half = len(resident) // 2
+    grown = max(resident[half:]) - max(resident[:half])
+    series.add("grown over the second half of them", grown, unit="MB")
+    series.add("resident then", resident[-1], unit="MB")
+    operator.stop()
 
 
 def _restart(on: Rig, series: Series, *, live: int) -> None:
     say(f"operator: {live} live jobs")
-    on.start_nodes(run_s=-1)
+    on.cluster.play_nodes(run_s=-1)
+    on.start_workers(run_s=-1)
     on.scale("default", live)
     operator = on.start_operator(
         writes_per_s=5000, write_burst=5000, max_running=live, reconcilers=32
@@ -131,6 +153,10 @@ def _idle_loop(operator: Operator, live: int) -> bool:
     metrics = operator.metrics()
     looks = metrics.get('transcode_reconcile_seconds_count{result="done"}', 0)
     return looks >= live and metrics.get("transcode_queue_depth", 1) == 0
+
+
+def _nothing_left(on: Rig) -> bool:
+    return not on.statuses().get("queued", 0) and on.count("transcodejobs") == 0
 
 
 def _gone(on: Rig) -> dict[str, float]:

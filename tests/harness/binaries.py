@@ -36,3 +36,9 @@ def kubernetes() -> Path:
 def coredns() -> Path:
     # A module of its own: its dependencies cannot agree with those of Kubernetes.
     return go_tools("coredns", MODULES / "coredns") / "coredns"
+
+
+@cache
+def kwok() -> Path:
+    """Plays nodes. Only the benchmark of the operator asks for it: two minutes to build."""
+    return go_tools("kwok", MODULES / "kwok") / "kwok"

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.harness import binaries, network
+from tests.harness import binaries, kwok, network
 from tests.harness.addresses import CLUSTERS, Addresses
 from tests.harness.commands import run
 from tests.harness.control_plane import ApiServer, Flags, start_api_server, start_controllers
@@ -73,6 +73,7 @@ class Cluster:
         self._api: ApiServer
         self._processes: Processes
         self._lock: int | None = None
+        self._kwok: Process | None = None
         self._stack = ExitStack()
 
     # --- What tests use --------------------------------------------------------------------
@@ -132,6 +133,17 @@ class Cluster:
         new = self._prepare_nodes(1)
         self._join(new)
         return new[0]
+
+    def play_nodes(self, *, run_s: float) -> None:
+        """
+        Have Pods scheduled, run on paper for `run_s` (negative: for ever) and collected, in a
+        cluster without nodes. Asked again, it is from then on another `run_s`.
+        """
+        if self._kwok is None:
+            kwok.make_node(self._processes, self._api)
+        else:
+            self._kwok.kill()
+        self._kwok = kwok.start_kwok(self._folder, self._processes, self._api, run_s=run_s)
 
     def make_namespace(self, name: str) -> None:
         """A namespace in which Pods may start: it has the account that they run as."""

@@ -119,7 +119,7 @@ def start_controllers(
     *,
     address: IPv4Address,
     flags: Flags,
-    group: Path,
+    group: Path | None = None,
 ) -> None:
     """Start the controller manager and the scheduler; they need no waiting for."""
     programs = binaries.kubernetes()

@@ -133,9 +133,17 @@ class Rig:
         return self.operators[-1]
 
     def start_nodes(self, *, run_s: float) -> subprocess.Popen[bytes]:
+        """One process that plays nodes, workers and the garbage collector."""
+        return self._start_standin("nodes", run_s=run_s)
+
+    def start_workers(self, *, run_s: float) -> subprocess.Popen[bytes]:
+        """One process that reports for the workers of Pods which somebody else runs."""
+        return self._start_standin("workers", run_s=run_s)
+
+    def _start_standin(self, plays: str, *, run_s: float) -> subprocess.Popen[bytes]:
         admin = self.cluster.kubeconfig.parent
         arguments = [
-            *(self.cluster.url, self.cluster.authority),
+            *(plays, self.cluster.url, self.cluster.authority),
             *(admin / "admin.crt", admin / "admin.key", NAMESPACE, run_s),
         ]
         log = self.folder / f"standin-{time.monotonic_ns()}.log"
@@ -157,7 +165,8 @@ class Rig:
     def seen(self) -> dict[tuple[str, str], float]:
         """When the stand-in first saw what: (`pod` or `gone`, name) → seconds of the epoch."""
         assert self._standin_log is not None
-        rows = (line.split() for line in self._standin_log.read_text().splitlines())
+        whole, _, _being_written = self._standin_log.read_text().rpartition("\n")
+        rows = (line.split() for line in whole.splitlines())
         return {(row[0], row[1]): float(row[2]) for row in rows if row[:1] in (["pod"], ["gone"])}
 
     # --- What people do --------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """
-Stands in for nodes, workers and the garbage collector, where an API server is all there is.
+Stands in for workers, and for nodes and the garbage collector where an API server is all there is.
 
-`python -m tests.harness.standin SERVER CA CERTIFICATE KEY NAMESPACE RUN_S` sets each Pod of ours to
-Running, reports for its worker into the record (MYSQL_… says where), and after RUN_S seconds
-(negative: never) to Succeeded. When a TranscodeJob is deleted, so are its Pods and Secrets. What it
-sees first it says on standard output: `pod NAME SECONDS`, `gone NAME SECONDS`.
+`python -m tests.harness.standin PLAYS SERVER CA CERTIFICATE KEY NAMESPACE RUN_S` reports for the
+worker of each Pod that runs into the record (MYSQL_… says where): it began, and after RUN_S seconds
+(negative: never) it succeeded. PLAYS is `workers`, which is all of that, or `nodes`: then it sets
+Pods to Running and to Succeeded too, and deletes the Pods and Secrets of a TranscodeJob that was.
+What it sees first it says on standard output: `pod NAME SECONDS`, `gone NAME SECONDS`.
 """
 
 from __future__ import annotations
@@ -80,13 +81,21 @@ def final(outputs: int) -> FinalReport:
 
 class StandIn:
     def __init__(
-        self, session: aiohttp.ClientSession, store: Store, namespace: str, run_s: float
+        self,
+        session: aiohttp.ClientSession,
+        store: Store,
+        namespace: str,
+        run_s: float,
+        *,
+        plays_nodes: bool,
     ) -> None:
         self._session = session
         self._store = store
         self._core = f"/api/v1/namespaces/{namespace}"
         self._jobs = f"/apis/encoder.dev/v1alpha1/namespaces/{namespace}/transcodejobs"
         self._run_s = run_s
+        self._plays_nodes = plays_nodes
+        self._seen: set[str] = set()
         self._begun: set[str] = set()
         self._at_once = asyncio.Semaphore(32)
 
@@ -99,18 +108,24 @@ class StandIn:
         async for event, pod in self._events(f"{self._core}/pods"):
             uid, phase = pod["metadata"]["uid"], pod.get("status", {}).get("phase", "Pending")
             if event == "DELETED":
+                self._seen.discard(uid)
                 self._begun.discard(uid)
-            elif uid not in self._begun:
-                self._begun.add(uid)
+                continue
+            if uid not in self._seen:
+                self._seen.add(uid)
                 if phase in ("Pending", "Running"):
                     print("pod", pod["metadata"]["name"], time.time(), flush=True)
-                    group.create_task(self._work(pod))
+            runs = phase == "Running" or (phase == "Pending" and self._plays_nodes)
+            if runs and uid not in self._begun:
+                self._begun.add(uid)
+                group.create_task(self._work(pod))
 
     async def _watch_jobs(self, group: asyncio.TaskGroup) -> None:
         async for event, job in self._events(self._jobs):
             if event == "DELETED":
                 print("gone", job["metadata"]["name"], time.time(), flush=True)
-                group.create_task(self._collect(job))
+                if self._plays_nodes:
+                    group.create_task(self._collect(job))
 
     async def _collect(self, job: dict[str, Any]) -> None:
         for attempt in range(1, job.get("status", {}).get("attempt", 1) + 1):
@@ -127,7 +142,7 @@ class StandIn:
                 return
             order = json.loads(base64.b64decode(secret["data"]["order.json"]))
             attempt = int(labels[ATTEMPT_LABEL])
-            if not await self._status(name, running(began)):
+            if self._plays_nodes and not await self._status(name, running(began)):
                 return
             await self._say(order, attempt, Started())
         if self._run_s < 0:
@@ -135,7 +150,8 @@ class StandIn:
         await asyncio.sleep(self._run_s)
         async with self._at_once:
             await self._say(order, attempt, final(len(order["outputs"])))
-            await self._status(name, succeeded(began, stamp()))
+            if self._plays_nodes:
+                await self._status(name, succeeded(began, stamp()))
 
     async def _say(self, order: dict[str, Any], attempt: int, report: Report) -> None:
         envelope = Envelope(
@@ -186,16 +202,25 @@ def stamp() -> str:
 
 
 async def main(
-    server: str, tls: ssl.SSLContext, store: Store, namespace: str, run_s: float
+    server: str,
+    tls: ssl.SSLContext,
+    store: Store,
+    namespace: str,
+    run_s: float,
+    *,
+    plays_nodes: bool,
 ) -> None:
     connector = aiohttp.TCPConnector(ssl=tls, limit=64)
     async with aiohttp.ClientSession(server, connector=connector, read_bufsize=2**20) as session:
-        await StandIn(session, store, namespace, run_s).run()
+        await StandIn(session, store, namespace, run_s, plays_nodes=plays_nodes).run()
 
 
 if __name__ == "__main__":
-    address, authority, certificate, key, where, seconds = sys.argv[1:]
+    plays, address, authority, certificate, key, where, seconds = sys.argv[1:]
+    assert plays in ("workers", "nodes"), plays
     context = ssl.create_default_context(cafile=authority)
     context.load_cert_chain(certificate, key)
     with open_store(DatabaseSettings(), SecretSettings()) as record:
-        asyncio.run(main(address, context, record, where, float(seconds)))
+        asyncio.run(
+            main(address, context, record, where, float(seconds), plays_nodes=plays == "nodes")
+        )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from encoder_core.errors import FieldProblem, InvalidRequest
 from encoder_core.media.check import check_request
-from encoder_core.specs import FileDestination, FileSource, InlineSource, JobSpec
+from encoder_core.specs import FileDestination, FileSource, InlineSource, JobSpec, Source
 
 NO_FILES: Final = (
     "is not offered: this service has no folder for files (ENCODER_FILES_ROOT is not set); use "
@@ -19,7 +18,11 @@ NO_FILES: Final = (
 
 def check_job(spec: JobSpec, *, files_root: Path | None) -> None:
     """Raises InvalidRequest with every problem that was found."""
-    problems = [*file_problems(spec, files_root=files_root), *check_request(spec)]
+    problems = [
+        *file_problems(spec, files_root=files_root),
+        *inline_problems(spec),
+        *check_request(spec),
+    ]
     if problems:
         raise InvalidRequest(problems)
 
@@ -28,16 +31,30 @@ def file_problems(spec: JobSpec, *, files_root: Path | None) -> Iterator[FieldPr
     """`kind: file` reads and writes the service's own disk, so it has to be allowed."""
     if files_root is not None:
         return
-    if isinstance(spec.source, FileSource):
-        yield FieldProblem("/source/kind", "not_allowed", NO_FILES)
-    for index, output in enumerate(spec.outputs):
-        if isinstance(output.destination, FileDestination):
-            pointer = f"/outputs/{index}/destination/kind"
-            yield FieldProblem(pointer, "not_allowed", NO_FILES)
+    destinations = [
+        (f"/outputs/{index}/destination", output.destination)
+        for index, output in enumerate(spec.outputs)
+    ]
+    for pointer, place in [("/source", spec.source), *destinations, *list_images(spec)]:
+        if isinstance(place, FileSource | FileDestination):
+            yield FieldProblem(f"{pointer}/kind", "not_allowed", NO_FILES)
 
 
-def inline_bytes(spec: JobSpec) -> bytes | None:
-    """The bytes of an inline source, decoded before the transaction that stores them."""
-    if not isinstance(spec.source, InlineSource):
-        return None
-    return base64.b64decode(spec.source.data or "")
+def inline_problems(spec: JobSpec) -> Iterator[FieldProblem]:
+    """The bytes of an image come with the request; what stays of them is the service's to say."""
+    for pointer, place in list_images(spec):
+        if not isinstance(place, InlineSource):
+            continue
+        if place.data is None:
+            yield FieldProblem(f"{pointer}/data", "missing", "an inline source needs data")
+        if place.size_bytes is not None:
+            yield FieldProblem(f"{pointer}/sizeBytes", "not_allowed", "is set by the service")
+
+
+def list_images(spec: JobSpec) -> list[tuple[str, Source]]:
+    """Where the images of watermarks are, each with its pointer into the request."""
+    return [
+        (f"/outputs/{index}/watermark/source", output.watermark.source)
+        for index, output in enumerate(spec.outputs)
+        if output.watermark is not None
+    ]

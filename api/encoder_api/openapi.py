@@ -26,6 +26,7 @@ _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
     "uuid": {"description": "The job's uuid.", "schema": {"type": "string", "format": "uuid"}},
     "name": {"description": "The pool's name.", "schema": {"type": "string"}},
+    "number": {"description": "Which of the job's blobs.", "schema": {"type": "integer"}},
     "event": {"description": "The event's id.", "schema": {"type": "string", "format": "uuid"}},
 }
 _SECURITY: Final[list[dict[str, list[str]]]] = [{"apiKey": []}, {"session": []}]

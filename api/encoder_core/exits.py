@@ -11,6 +11,7 @@ class Exit(IntEnum):
     SOURCE = 20  #: The source failed for good.
     SOURCE_TRANSIENT = 21  #: The source failed; another attempt may do better.
     REQUEST = 30  #: The outputs cannot be made as asked.
+    WATERMARK = 31  #: A watermark's image could not be fetched; another attempt may do better.
     MEDIA = 40  #: ffmpeg failed, or an output did not verify.
     MEMORY = 41  #: Out of memory.
     DISK = 42  #: Out of scratch space.
@@ -29,6 +30,7 @@ EXIT_FAILURES: Final = {
     Exit.SOURCE: "source_invalid",
     Exit.SOURCE_TRANSIENT: "source_unreachable",
     Exit.REQUEST: "request_impossible",
+    Exit.WATERMARK: "watermark_unavailable",
     Exit.MEDIA: "encode_failed",
     Exit.MEMORY: "capacity_memory",
     Exit.DISK: "capacity_disk",
@@ -50,6 +52,8 @@ _BY_CODE: Final = {
     "file_not_allowed": Exit.REQUEST,
     "credentials_required": Exit.REQUEST,
     "credentials_missing": Exit.REQUEST,
+    "watermark_invalid": Exit.REQUEST,
+    "watermark_unavailable": Exit.WATERMARK,
     "capacity_memory": Exit.MEMORY,
     "capacity_disk": Exit.DISK,
     "encode_stalled": Exit.STALLED,

@@ -22,7 +22,7 @@ class Fault(StrEnum):
     """Who has to act."""
 
     REQUEST = "request"  #: The request asks for something that cannot be.
-    SOURCE = "source"  #: The source, its server or its credentials.
+    SOURCE = "source"  #: What is fetched, its server or its credentials.
     DESTINATION = "destination"  #: The destination, its server or its credentials.
     MEDIA = "media"  #: ffmpeg could not do it with this source.
     CAPACITY = "capacity"  #: Memory, disk, time or room in the cluster.
@@ -95,6 +95,11 @@ FAILURES: Final = _kinds(
      "Check that the file plays; playlists and project files are not accepted."),
     ("source_rejected", F.SOURCE, B.NONE, "The source's server rejected the request",
      "Check the URL and the headers."),
+    # The image of a watermark
+    ("watermark_unavailable", F.SOURCE, B.APP, "The watermark's image could not be fetched",
+     "Check that the image's server is up and reachable from where the workers run."),
+    ("watermark_invalid", F.REQUEST, B.NONE, "The watermark's image cannot be used",
+     "Check where the image is and what may read it: a PNG, JPEG or WebP of at most 16 MiB."),
     # The destination
     ("destination_unreachable", F.DESTINATION, B.APP, "The destination's server did not answer",
      "Check that the server is up and reachable from where the workers run."),

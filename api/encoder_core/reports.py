@@ -61,6 +61,8 @@ class OrderedOutput(Model):
     spec: OutputSpec
     encoded_path: str | None = None
     """A file that an earlier attempt encoded and verified: only its delivery is missing."""
+    image_path: str | None = None
+    """Where the bytes of an inline watermark are, for a local child."""
 
 
 class AmbientCredentials(Model):
@@ -108,7 +110,10 @@ class WorkOrder(Model):
     inline_path: str | None = None
     """Where an inline source's bytes are, for a local child."""
     inline_url: str | None = None
-    """Where a Pod fetches them, with the attempt's token as `Authorization: Bearer`."""
+    """
+    Where a Pod fetches them, with the attempt's token as `Authorization: Bearer`: below it `0` is
+    the source, and N + 1 the image of the watermark of output N.
+    """
     scratch_dir: str
     files_root: str | None = None
     """None: `kind: file` is refused."""

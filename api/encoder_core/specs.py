@@ -441,6 +441,40 @@ class Thumbnails(Model):
         return self
 
 
+class Position(StrEnum):
+    """Where on a picture something lies."""
+
+    TOP_LEFT = "top-left"
+    TOP = "top"
+    TOP_RIGHT = "top-right"
+    LEFT = "left"
+    CENTER = "center"
+    RIGHT = "right"
+    BOTTOM_LEFT = "bottom-left"
+    BOTTOM = "bottom"
+    BOTTOM_RIGHT = "bottom-right"
+
+
+Percent = Annotated[float, Field(ge=1, le=100), NOT_BOOLEAN]
+
+
+class Watermark(Model):
+    """An image that is laid over the picture. It keeps its shape, and grows or shrinks with it."""
+
+    source: Source
+    """Where the image is: PNG, JPEG or WebP, of at most 16 MiB and 4096 pixels a side."""
+    position: Position | None = None
+    """Default: bottom-right."""
+    opacity: Annotated[float, Field(gt=0, le=1), NOT_BOOLEAN] | None = None
+    """From 0, which nobody sees, to 1. The image's own transparency stays. Default: 1."""
+    width_percent: Percent | None = None
+    """Of the picture's width, at most. Default: 20, or what heightPercent leaves."""
+    height_percent: Percent | None = None
+    """Of the picture's height, at most. Default: 20, or what widthPercent leaves."""
+    margin_percent: Annotated[float, Field(ge=0, le=25), NOT_BOOLEAN] | None = None
+    """Distance to the edges, of the picture's shorter side. Default: 4."""
+
+
 class OutputSpec(VideoSettings, AudioSettings):
     """One file, or one set of files for hls, dash and thumbnails."""
 
@@ -466,6 +500,7 @@ class OutputSpec(VideoSettings, AudioSettings):
     """
     rotate: Literal[90, 180, 270] | None = None
     """Degrees clockwise, after what the source itself says of its rotation."""
+    watermark: Watermark | None = None
     metadata: Annotated[dict[FileTag, FileTagValue], Field(max_length=16)] | None = None
     """Written into the file. The source's own is never: it may say where a film was taken."""
     destination: Destination

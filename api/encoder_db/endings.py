@@ -8,7 +8,7 @@ from sqlalchemy import Connection, case, delete, select, update
 
 from encoder_core.failures import Failure, failure
 from encoder_core.states import JobStatus, OutputStatus
-from encoder_db.blobs import delete_blob
+from encoder_db.blobs import delete_blobs
 from encoder_db.dialect import db_now
 from encoder_db.messages import remove, requeue
 from encoder_db.purge import purge_deleted
@@ -21,7 +21,7 @@ from encoder_db.transitions import move_job
 def complete_job(tx: Connection, job: JobRow) -> JobRow:
     """Every output is uploaded."""
     destroy_credentials(tx, job.id)
-    delete_blob(tx, job.id)
+    delete_blobs(tx, job.id)
     return _end(tx, job, JobStatus.COMPLETED)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -17,9 +16,9 @@ from encoder_core.errors import FieldProblem, InvalidRequest, Refused
 from encoder_core.ids import new_uuid
 from encoder_core.redaction import split_secrets
 from encoder_core.sealing import KeyRing
-from encoder_core.specs import InlineSource, JobSpec
+from encoder_core.specs import InlineSource, JobSpec, Source
 from encoder_core.states import JobStatus, OutputStatus
-from encoder_db.blobs import write_blob
+from encoder_db.blobs import SOURCE_BLOB, decode_inline, image_blob, write_blob
 from encoder_db.dialect import db_now, insert_all
 from encoder_db.documents import document_of_new
 from encoder_db.events import record_accepted
@@ -40,8 +39,8 @@ class Submission:
 
     spec: JobSpec
     owner: str
-    inline: bytes | None = None
-    """The bytes of an inline source; left out, they are decoded from the spec."""
+    inline: Mapping[int, bytes] | None = None
+    """What `decode_inline` gives; left out, it is decoded now, within the transaction."""
     idempotency: Idempotency | None = None
     request_id: str | None = None
     """Of the request that brings it: the log of its workers has it too."""
@@ -56,7 +55,7 @@ def create_job(
     spec: JobSpec,
     owner: str,
     keys: KeyRing,
-    inline: bytes | None = None,
+    inline: Mapping[int, bytes] | None = None,
     idempotency: Idempotency | None = None,
     request_id: str | None = None,
     max_queued: int | None = None,
@@ -104,8 +103,8 @@ def create_jobs(
     stored = [_as_row(one.row) for one in new]
     insert_secrets(tx, [(one.row["id"], one.sealed) for one in new])
     for one in new:
-        if one.inline is not None:
-            write_blob(tx, one.row["id"], one.inline)
+        for number, data in one.inline.items():
+            write_blob(tx, one.row["id"], number, data)
     due_at = [one.due_at for one in new]
     enqueue_new(tx, stored, due_at=due_at, moment=moment, known_queues=known_queues)
     record_accepted(
@@ -209,12 +208,15 @@ class _New:
     row: dict[str, Any]
     outputs: list[dict[str, Any]]
     sealed: dict[Purpose, bytes]
-    inline: bytes | None
+    inline: Mapping[int, bytes]
     due_at: datetime
 
     @classmethod
     def of(cls, submission: Submission, moment: datetime, keys: KeyRing) -> _New:
-        spec, inline = _detach_inline(submission.spec, submission.inline)
+        inline = submission.inline
+        if inline is None:
+            inline = decode_inline(submission.spec)
+        spec = _detach_inline(submission.spec, inline)
         public, secrets = split_secrets(spec)
         notification = secrets.pop(NOTIFICATION, None)
         if notification is None and spec.notification_url is not None:
@@ -280,14 +282,30 @@ def _insert_outputs(
     ]
 
 
-def _detach_inline(spec: JobSpec, inline: bytes | None) -> tuple[JobSpec, bytes | None]:
-    """The stored spec holds the size of an inline source; its bytes are a blob."""
-    if not isinstance(spec.source, InlineSource):
-        return spec, None
-    if inline is None:
-        inline = base64.b64decode(spec.source.data or "")
-    source = InlineSource(kind="inline", size_bytes=len(inline))
-    return spec.model_copy(update={"source": source}), inline
+def _detach_inline(spec: JobSpec, inline: Mapping[int, bytes]) -> JobSpec:
+    """The stored spec holds the sizes of what the request had in itself; the bytes are blobs."""
+    if not inline:
+        return spec
+    outputs = [
+        output
+        if output.watermark is None
+        else output.model_copy(
+            update={
+                "watermark": output.watermark.model_copy(
+                    update={"source": _without_bytes(output.watermark.source, inline, number)}
+                )
+            }
+        )
+        for number, output in enumerate(spec.outputs, start=image_blob(0))
+    ]
+    source = _without_bytes(spec.source, inline, SOURCE_BLOB)
+    return spec.model_copy(update={"source": source, "outputs": outputs})
+
+
+def _without_bytes(place: Source, inline: Mapping[int, bytes], number: int) -> Source:
+    if number not in inline:
+        return place
+    return InlineSource(kind="inline", size_bytes=len(inline[number]))
 
 
 def _explain_conflict(tx: Connection, submission: Submission) -> None:

@@ -223,6 +223,7 @@ job_secrets: Final = _table(
 job_blobs: Final = _table(
     "job_blobs",
     Column("job_id", Big(), primary_key=True, autoincrement=False),
+    Column("number", SmallCount(), primary_key=True, autoincrement=False),
     Column("chunk", SmallCount(), primary_key=True, autoincrement=False),
     _needed("data", Blob()),
 )

@@ -13,7 +13,7 @@ from encoder_core.reports import OrderedOutput, SourceInfo
 from encoder_core.sealing import CannotOpen
 from encoder_core.specs import JobSpec
 from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus, OutputStatus
-from encoder_db.blobs import has_blob
+from encoder_db.blobs import list_blobs
 from encoder_db.queue import Engine
 from encoder_db.rows import JobRow
 from encoder_db.secrets import read_credentials
@@ -36,8 +36,8 @@ class Work:
     """Those that are not uploaded yet, under their index in the job."""
     source_info: SourceInfo | None
     """What an earlier attempt learned of the source."""
-    has_inline: bool
-    """The source's bytes are to be read with `blobs.read_blob`."""
+    inline: frozenset[int]
+    """Numbers of what came with the request: to be read with `blobs.read_blob`."""
     request_id: str | None = None
     """Of the request that made the job; none for jobs that were applied with kubectl."""
 
@@ -63,7 +63,7 @@ def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
             credentials = read_credentials(tx, job.id, job.uuid, keys=store.keys) or {}
         except CannotOpen as error:
             raise JobError("credentials_required", f"They cannot be opened: {error}.") from error
-        inline = has_blob(tx, job_id)
+        inline = list_blobs(tx, job_id)
     if set(job.secret_fields) - set(credentials):
         raise JobError("credentials_required")
     public = {**job.request, "source": job.source, "outputs": [row.spec for row in outputs]}
@@ -79,7 +79,7 @@ def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
         spec=spec.model_copy(update={"outputs": [item.spec for item in ordered]}),
         outputs=ordered,
         source_info=SourceInfo.model_validate(job.source_info) if job.source_info else None,
-        has_inline=inline,
+        inline=inline,
     )
 
 

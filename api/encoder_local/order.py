@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from encoder_core.reports import AmbientCredentials, WorkerLimits, WorkOrder
 from encoder_db.attempts import Work
+from encoder_db.blobs import SOURCE_BLOB, image_blob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +29,13 @@ def build_order(
     *,
     token: str,
     scratch: Path,
-    inline_path: Path | None,
+    inline: Mapping[int, Path],
     encoded: Mapping[int, Path],
 ) -> WorkOrder:
-    """`encoded`: outputs whose encoded file an earlier attempt left, by index: deliver those."""
+    """
+    `inline`: files with what came in the request, by the numbers of `encoder_db.blobs`. `encoded`:
+    outputs whose encoded file an earlier attempt left, by index: deliver those.
+    """
     return WorkOrder(
         job_id=work.job_id,
         job_uuid=work.job_uuid,
@@ -40,15 +44,22 @@ def build_order(
         token=SecretStr(token),
         source=work.spec.source,
         outputs=[
-            output.model_copy(update={"encoded_path": str(encoded[output.index])})
-            if output.index in encoded
-            else output
+            output.model_copy(
+                update={
+                    "encoded_path": _path(encoded, output.index),
+                    "image_path": _path(inline, image_blob(output.index)),
+                }
+            )
             for output in work.outputs
         ],
-        inline_path=str(inline_path) if inline_path else None,
+        inline_path=_path(inline, SOURCE_BLOB),
         scratch_dir=str(scratch),
         files_root=str(context.files_root) if context.files_root else None,
         allowed_cidrs=list(context.allowed_cidrs),
         ambient=context.ambient,
         limits=context.limits,
     )
+
+
+def _path(paths: Mapping[int, Path], number: int) -> str | None:
+    return str(paths[number]) if number in paths else None

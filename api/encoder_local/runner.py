@@ -200,22 +200,21 @@ class LocalRunner:
         if work is None:
             raise JobError("worker_lost", "The attempt was not current any more.")
         scratch = self._scratch.make(job.uuid, claimed.attempt)
-        inline_path = self._write_inline(job.id, scratch) if work.has_inline else None
         order = build_order(
             self._context,
             work,
             token=claimed.token,
             scratch=scratch,
-            inline_path=inline_path,
+            inline={number: self._write_inline(job.id, number, scratch) for number in work.inline},
             encoded=self._scratch.encoded_earlier(job.uuid, claimed.attempt),
         )
         _, secrets = split_secrets(work.spec)
         return self._spawn_child(order), Redactor([*secrets.values(), claimed.token])
 
-    def _write_inline(self, job_id: int, scratch: Path) -> Path:
-        path = scratch / "inline"
+    def _write_inline(self, job_id: int, number: int, scratch: Path) -> Path:
+        path = scratch / f"inline-{number}"
         with path.open("wb") as file, self._store.read() as tx:
-            for chunk in blobs.read_blob(tx, job_id):
+            for chunk in blobs.read_blob(tx, job_id, number):
                 file.write(chunk)
         return path
 

@@ -30,7 +30,7 @@ def build_order(
         token=SecretStr(token),
         source=work.spec.source,
         outputs=work.outputs,
-        inline_url=inline_url(report_url, work.job_uuid) if work.has_inline else None,
+        inline_url=inline_url(report_url, work.job_uuid) if work.inline else None,
         scratch_dir=SCRATCH_PATH,
         report_url=report_url,
         allowed_cidrs=list(allowed_cidrs),

@@ -33,6 +33,10 @@ def submit(client: CheckedClient, document: Any = None, **headers: str) -> dict[
     return accepted
 
 
+def marked(source: Any, **fields: Any) -> dict[str, Any]:
+    return output(watermark={"source": source, **fields})
+
+
 # --- Submit ----------------------------------------------------------------------------------
 
 
@@ -83,7 +87,7 @@ def test_an_inline_source_is_kept_as_bytes(client: CheckedClient, store: Store) 
     shown = client.get(f"/jobs/{accepted['id']}").json()["source"]
     assert shown == {"kind": "inline", "sizeBytes": len(data)}
     with store.read() as tx:
-        assert b"".join(read_blob(tx, accepted["id"])) == data
+        assert b"".join(read_blob(tx, accepted["id"], 0)) == data
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,36 @@ def test_an_inline_source_is_kept_as_bytes(client: CheckedClient, store: Store) 
             "/outputs/1/destination/kind",
             "not_allowed",
             id="to a file",
+        ),
+        pytest.param(
+            job(outputs=[output(), marked({"kind": "file", "path": "a.png"})]),
+            "/outputs/1/watermark/source/kind",
+            "not_allowed",
+            id="an image that is a file",
+        ),
+        pytest.param(
+            job(outputs=[marked({"kind": "inline"})]),
+            "/outputs/0/watermark/source/data",
+            "missing",
+            id="an inline image without data",
+        ),
+        pytest.param(
+            job(outputs=[marked({"kind": "inline", "data": "AAAA", "sizeBytes": 3})]),
+            "/outputs/0/watermark/source/sizeBytes",
+            "not_allowed",
+            id="an inline image that says its size",
+        ),
+        pytest.param(
+            job(outputs=[marked({"kind": "https", "url": "https://example.com/a.png"}, width=9)]),
+            "/outputs/0/watermark/width",
+            "unknown_field",
+            id="a watermark in pixels",
+        ),
+        pytest.param(
+            job(outputs=[marked({"kind": "inline", "data": "AAAA"}, opacity=0)]),
+            "/outputs/0/watermark/opacity",
+            "out_of_range",
+            id="a watermark that nobody sees",
         ),
         pytest.param(
             job(source={"kind": "inline", "data": "not base64!"}),

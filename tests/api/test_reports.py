@@ -80,7 +80,7 @@ def test_a_report_that_is_none_is_refused_by_pointer(
 
 def fetch(client: CheckedClient, job: Any, token: str | None) -> Any:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return client.get(f"/internal/jobs/{job}/inline", headers=headers)
+    return client.get(f"/internal/jobs/{job}/inline/0", headers=headers)
 
 
 def test_the_worker_fetches_the_bytes_of_an_inline_source(

@@ -39,6 +39,10 @@ def make_(output: Spec) -> Spec:
     return {**JOB, "outputs": [{**OUTPUT, **output}]}
 
 
+def marked(source: Spec) -> Spec:
+    return make_({"watermark": {"source": source}})
+
+
 def with_(**fields: Any) -> Spec:
     return {**JOB, **fields}
 
@@ -70,9 +74,16 @@ PLACES: list[tuple[str, Spec, Spec]] = [
 CREATED: list[tuple[str, Spec, Spec]] = [
     *((message, from_(good), from_(bad)) for message, good, bad in PLACES),
     *((message, to(good), to(bad)) for message, good, bad in PLACES),
+    *((message, marked(good), marked(bad)) for message, good, bad in PLACES),
     ("sizeBytes is for inline",
      with_(jobUID=UID, source={"kind": "inline", "sizeBytes": 9}),
      from_({**SOURCE, "sizeBytes": 9})),
+    ("sizeBytes is for inline",
+     {**marked({"kind": "inline", "sizeBytes": 9}), "jobUID": UID},
+     marked({**SOURCE, "sizeBytes": 9})),
+    ("the watermarks of a job applied by hand have a source that is not inline",
+     {**marked({"kind": "inline", "sizeBytes": 9}), "jobUID": UID},
+     marked({"kind": "inline", "sizeBytes": 9})),
     ("give crf or videoBitrate, not both", make_({"crf": 20}),
      make_({"crf": 20, "videoBitrate": "2M"})),
     ("give crf or videoBitrate, not both",

@@ -76,16 +76,23 @@ def ftp(draw: st.DrawFn) -> dict[str, Any]:
 FILES = st.fixed_dictionaries({"kind": st.just("file"), "path": WORDS})
 INLINE = st.just({"kind": "inline", "sizeBytes": 3})
 PLACES = s3() | http() | ftp() | FILES
+OUTPUTS = st.fixed_dictionaries(
+    {"destination": PLACES},
+    optional={"watermark": st.fixed_dictionaries({"source": PLACES | INLINE})},
+)
 REQUESTS = st.builds(
-    lambda source, destinations, rest: {
-        "source": source,
-        "outputs": [{"destination": destination} for destination in destinations],
-        **rest,
-    },
+    lambda source, outputs, rest: {"source": source, "outputs": outputs, **rest},
     PLACES | INLINE,
-    st.lists(PLACES, min_size=1, max_size=4),
+    st.lists(OUTPUTS, min_size=1, max_size=4),
     optional(notificationUrl=urls("https"), metadata=st.dictionaries(WORDS, WORDS, max_size=2)),
 )
+
+
+def places_of(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whatever a request fetches from or delivers to."""
+    outputs = request["outputs"]
+    images = [output["watermark"]["source"] for output in outputs if "watermark" in output]
+    return [request["source"], *images, *(output["destination"] for output in outputs)]
 
 
 @given(REQUESTS)

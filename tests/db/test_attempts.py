@@ -558,7 +558,7 @@ def test_the_work_has_the_secrets_and_only_what_is_missing(store: Store) -> None
     assert work.spec.source == asked.source
     assert [(item.index, item.spec) for item in work.outputs] == [(1, asked.outputs[1])]
     assert work.spec.outputs == [asked.outputs[1]]
-    assert not work.has_inline
+    assert not work.inline
     assert read_work(store, job.id, 1) is None
 
 

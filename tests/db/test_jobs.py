@@ -19,7 +19,7 @@ from encoder_core.sealing import KeyRing
 from encoder_core.specs import InlineSource, JobSpec
 from encoder_core.states import JOB_TRANSITIONS, JobStatus
 from encoder_db.attempts import mark_starting, read_work
-from encoder_db.blobs import CHUNK_BYTES, read_blob
+from encoder_db.blobs import CHUNK_BYTES, SOURCE_BLOB, image_blob, list_blobs, read_blob
 from encoder_db.cluster import adopt_job, bind_resource
 from encoder_db.events import list_events
 from encoder_db.idempotency import Idempotency, Replayed
@@ -100,18 +100,37 @@ def test_inline_bytes_become_a_blob_and_the_job_keeps_their_number(store: Store,
     source = InlineSource(kind="inline", data="AAAA")
     asked = make.spec().model_copy(update={"source": source})
     job = store.run(
-        lambda tx: create_job(tx, spec=asked, owner="default", keys=store.keys, inline=data)
+        lambda tx: create_job(tx, spec=asked, owner="default", keys=store.keys, inline={0: data})
     )
     assert make.read(store, job).source == {"kind": "inline", "sizeBytes": size}
     with store.read() as tx:
-        assert b"".join(read_blob(tx, job.id)) == data
+        assert b"".join(read_blob(tx, job.id, 0)) == data
 
 
 def test_inline_bytes_may_be_left_in_the_spec(store: Store) -> None:
     asked = make.spec().model_copy(update={"source": InlineSource(kind="inline", data="aGk=")})
     job = make.create(store, asked)
     with store.read() as tx:
-        assert b"".join(read_blob(tx, job.id)) == b"hi"
+        assert b"".join(read_blob(tx, job.id, 0)) == b"hi"
+
+
+def test_the_images_of_watermarks_are_blobs_beside_that_of_the_source(store: Store) -> None:
+    image = {"source": {"kind": "inline", "data": "aGk="}, "opacity": 0.5}
+    outputs = [make.output("a.mp4"), make.output("b.mp4", watermark=image)]
+    job = make.create(store, make.spec(outputs, source={"kind": "inline", "data": "AAAA"}))
+    kept = make.read(store, job).outputs[1].spec["watermark"]
+    assert kept == {"source": {"kind": "inline", "sizeBytes": 2}, "opacity": 0.5}
+    with store.read() as tx:
+        assert list_blobs(tx, job.id) == {SOURCE_BLOB, image_blob(1)}
+        assert b"".join(read_blob(tx, job.id, image_blob(1))) == b"hi"
+        assert b"".join(read_blob(tx, job.id, SOURCE_BLOB)) == bytes(3)
+    worker = make.running(store)
+    for index in (0, 1):
+        make.say(store, worker, make.uploaded(index))
+    make.say(store, worker, make.succeeded())
+    assert make.finish(store, worker) is J.COMPLETED
+    with store.read() as tx:
+        assert list_blobs(tx, job.id) == frozenset()
 
 
 def test_a_probe_is_a_job_without_outputs(store: Store) -> None:

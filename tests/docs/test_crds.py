@@ -23,7 +23,7 @@ from encoder_core.model import SECRET_QUERY_PARAMETERS
 from encoder_core.redaction import split_secrets
 from encoder_core.specs import JobSpec
 from encoder_core.states import AttemptStatus, OutputStatus
-from tests.core.test_redaction import REQUESTS
+from tests.core.test_redaction import REQUESTS, places_of
 from tests.docs.render import DOCS, ROOT
 from tests.original import ORIGINAL
 
@@ -147,6 +147,9 @@ STRICTER = {
     "/source/url",
     "/source/endpoint",
     "/source/path",
+    "/outputs/*/watermark/source/url",
+    "/outputs/*/watermark/source/endpoint",
+    "/outputs/*/watermark/source/path",
     "/outputs/*/destination/url",
     "/outputs/*/destination/endpoint",
     "/outputs/*/destination/path",
@@ -156,7 +159,7 @@ STRICTER = {
 
 def test_the_resource_has_every_field_of_the_request_that_is_no_secret() -> None:
     # The bytes of an inline source are in the database; the resource only says how many there are.
-    assert set(GIVEN) == set(WANTED) - {"/source/data"}
+    assert set(GIVEN) == set(WANTED) - {"/source/data", "/outputs/*/watermark/source/data"}
 
 
 @pytest.mark.parametrize("path", sorted(GIVEN))
@@ -193,7 +196,7 @@ def test_no_credential_has_a_place_in_the_resource() -> None:
 
 def test_signing_parameters_are_the_same_ones_that_are_redacted() -> None:
     rules = [rule for rule in rules_of("transcodejobs") if "signed URL" in rule["message"]]
-    assert len(rules) == 3  # the source's, a destination's, the webhook's
+    assert len(rules) == 4  # the source's, a watermark's, a destination's, the webhook's
     pattern = SECRET_QUERY_PARAMETERS.pattern.removeprefix("(?i)")
     assert all(f"(?i)[?&]{pattern}=" in rule["rule"] for rule in rules)
 
@@ -201,8 +204,7 @@ def test_signing_parameters_are_the_same_ones_that_are_redacted() -> None:
 @given(REQUESTS)
 def test_the_public_form_of_every_request_fits_the_resource(request: dict[str, Any]) -> None:
     """The operator copies a job into its resource: patterns must take what redaction leaves."""
-    places = [request["source"], *(output["destination"] for output in request["outputs"])]
-    assume(all(place["kind"] != "file" for place in places))
+    assume(all(place["kind"] != "file" for place in places_of(request)))
     public, _ = split_secrets(JobSpec.model_validate(request))
     spec = without_secrets(public)
     spec["poolRef"] = {"name": spec.pop("pool")}

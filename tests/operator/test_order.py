@@ -33,7 +33,7 @@ def order_of(**changes: Any) -> WorkOrder:
         "attempt": 2,
         "spec": SPEC,
         "outputs": OUTPUTS,
-        "has_inline": False,
+        "inline": frozenset(),
         "source_info": None,
     }
     return build_order(
@@ -64,7 +64,7 @@ def test_the_order_of_an_attempt() -> None:
 
 def test_an_inline_source_is_fetched_from_the_api() -> None:
     expected = f"http://encoder-api:8080/internal/jobs/{JOB}/inline"
-    assert order_of(has_inline=True).inline_url == expected
+    assert order_of(inline=frozenset({0})).inline_url == expected
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,11 @@ Clip = Callable[[str], Path]
 OPERATORS_KEY = base64.b64encode(b"thirty-two bytes of a secret key").decode()
 API_KEY = "an-api-key-of-the-first-start-0123456789"
 LOOK_S = 0.03
+# A PNG of one red pixel.
+LOGO = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+INLINE_LOGO = {"kind": "inline", "data": base64.b64encode(LOGO).decode()}
 
 
 def test_a_word_finds_itself_in_every_form() -> None:
@@ -55,6 +60,7 @@ def test_no_credential_comes_out_anywhere(
     places = Places(s3_bucket, http_server, ftp_server, webhook_receiver)
     http_server.serve("/in.mp4", clip(CLIP).read_bytes())
     http_server.serve("/long.mp4", clip(LONG_CLIP).read_bytes())
+    http_server.serve("/logo.png", LOGO)
     s3_bucket.put("in.mp4", clip(CLIP).read_bytes())
     settings = {
         "ENCODER_AUTH": "keys",
@@ -132,8 +138,17 @@ class Places:
                 "headers": self.headers("source-header"),
             },
             "outputs": [
-                an_output({"kind": "http", "url": upload, "headers": self.headers("put")}),
-                an_output(self.s3.fields("a.mp4")),
+                an_output(
+                    {"kind": "http", "url": upload, "headers": self.headers("put")},
+                    watermark={
+                        "source": {
+                            "kind": "http",
+                            "url": self.signed(f"{self.http.url}/logo.png", "image"),
+                            "headers": self.headers("image-header"),
+                        }
+                    },
+                ),
+                an_output(self.s3.fields("a.mp4"), watermark={"source": INLINE_LOGO}),
                 an_output(self.ftp.fields("a.mp4")),
             ],
             "notificationUrl": self.hook("completed"),
@@ -155,9 +170,22 @@ class Places:
         }
         login = {"user": self.word("ftp-user"), "password": self.word("ftp-password")}
         upload = self.signed(f"{self.http.url}/up/no.mp4", "refused-upload")
+        image = {
+            "kind": "http",
+            "url": self.signed(f"{self.http.url}/denied.png", "refused-image"),
+            "headers": self.headers("refused-image-header"),
+        }
+        image_keys = {
+            "access_key_id": self.word("image-key-id"),
+            "access_key_secret": self.word("image-key-secret"),
+        }
+        in_store = {**self.s3.fields("no.png"), **image_keys}
+        self.http.misbehave("/denied.png", Fault(status=403))
         return {
             "source": {"kind": "http", "url": f"{self.http.url}/in.mp4"},
             "outputs": [
+                an_output({"kind": "file", "path": "a.mp4"}, watermark={"source": image}),
+                an_output({"kind": "file", "path": "b.mp4"}, watermark={"source": in_store}),
                 an_output({**self.s3.fields("no.mp4"), **keys}),
                 an_output({**self.ftp.fields("no.mp4"), **login}),
                 an_output({"kind": "http", "url": upload, "headers": self.headers("refused")}),

@@ -100,11 +100,26 @@ def test_outputs_are_counted_as_in_the_job_though_only_the_missing_ones_are_orde
     assert output.spec.destination.to_json_with_secrets() == {**S3, **KEYS}
 
 
+def test_an_image_has_credentials_of_its_own() -> None:
+    order = an_order(S3, S3)
+    spec = {"destination": S3, "watermark": {"source": HTTP}}
+    order = WorkOrder.model_validate(
+        {**order.to_json_with_secrets(), "outputs": [{"index": 0, "spec": spec}]}
+    )
+    key = "outputs.0.watermark.source.headers.Authorization"
+    [output] = add_credentials(order, {key: CANARY}).outputs
+    assert output.spec.watermark is not None
+    want = {**HTTP, "headers": {"Authorization": CANARY}}
+    assert output.spec.watermark.source.to_json_with_secrets() == want
+
+
 @pytest.mark.parametrize(
     ("source", "credentials", "says"),
     [
         pytest.param(S3, {"source.secret": CANARY}, "source.secret names no", id="a typing error"),
         pytest.param(S3, {"source": CANARY}, "source names no", id="a whole place"),
+        pytest.param(S3, {"outputs.0.watermark.source.user": CANARY},
+                     "outputs.0.watermark.source.user names no", id="an image that is not there"),
         pytest.param(S3, {"token": CANARY}, "token names no", id="what is not the job's"),
         pytest.param(S3, {"source.bucket": CANARY}, "source.bucket names no", id="no secret"),
         pytest.param(S3, {"source.kind": "http"}, "source.kind names no", id="another kind"),

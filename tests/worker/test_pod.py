@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from encoder_core.exits import Exit
+from tests.servers.clips import ffmpeg
 from tests.servers.http import Fault, HttpServer
 from tests.worker.driver import TOKEN, make_order, of_type, to_file
 from tests.worker.pod import ReportServer, run_order
@@ -64,11 +65,12 @@ def test_an_attempt_that_the_api_does_not_know_ends_without_publishing(
 # --- Inline sources --------------------------------------------------------------------------
 
 INLINE = "/internal/jobs/1/inline"
+SOURCE = f"{INLINE}/0"
 
 
 def run_inline(folder: Path, data: bytes, api: HttpServer, reports: ReportServer) -> int:
     """The address is a private one that no user may name: it is the installation's own."""
-    api.serve(INLINE, data, content_type="application/octet-stream")
+    api.serve(SOURCE, data, content_type="application/octet-stream")
     source = {"kind": "inline", "sizeBytes": len(data)}
     output = to_file("o.mp3", container="mp3")
     more = {"inlineUrl": f"{api.url}{INLINE}", "allowedCidrs": []}
@@ -94,13 +96,36 @@ def test_an_inline_source_is_fetched_with_the_attempts_token(
 def test_an_inline_source_is_asked_for_again_when_the_api(
     fault: Fault, tmp_path: Path, clip: Clip, http_server: HttpServer, reports: ReportServer
 ) -> None:
-    http_server.misbehave(INLINE, fault)
+    http_server.misbehave(SOURCE, fault)
     assert run_inline(tmp_path, clip(CLIP).read_bytes(), http_server, reports) == Exit.SUCCEEDED
 
 
 def test_an_inline_source_that_is_gone_is_final(
     tmp_path: Path, clip: Clip, http_server: HttpServer, reports: ReportServer
 ) -> None:
-    http_server.misbehave(INLINE, Fault(status=404))
+    http_server.misbehave(SOURCE, Fault(status=404))
     assert run_inline(tmp_path, clip(CLIP).read_bytes(), http_server, reports) == Exit.SOURCE
     assert reports.record.last["failure"]["code"] == "source_not_found"
+
+
+def test_the_image_of_an_inline_watermark_is_beside_the_source(
+    tmp_path: Path, clip: Clip, http_server: HttpServer, reports: ReportServer
+) -> None:
+    """It has the number after that of its output, whichever outputs are still to be made."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "in.mp4").write_bytes(clip(CLIP).read_bytes())
+    image = tmp_path / "logo.png"
+    ffmpeg("-v", "error", "-f", "lavfi", "-i", "color=red:s=8x8", "-frames:v", "1", str(image))
+    http_server.serve(f"{INLINE}/3", image.read_bytes(), content_type="application/octet-stream")
+    mark = {"source": {"kind": "inline", "sizeBytes": image.stat().st_size}}
+    spec = to_file("o.jpg", container="jpg", watermark=mark)
+    order = make_order(
+        tmp_path,
+        {"kind": "file", "path": "in.mp4"},
+        outputs=[{"index": 2, "spec": spec}],
+        inlineUrl=f"{http_server.url}{INLINE}",
+        allowedCidrs=[],
+    )
+    assert run_order(tmp_path, order, reports).code == Exit.SUCCEEDED
+    [request] = http_server.requests
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"

@@ -73,6 +73,7 @@ def encode(path: Path, outputs: list[dict[str, Any]], folder: Path) -> Scratch:
     encoder = Encoder(
         tools,
         source=source,
+        images={},
         folder=folder,
         threads=2,
         limits=WorkerLimits(),

@@ -60,16 +60,21 @@ def _put(document: dict[str, Any], order: WorkOrder, key: str, value: str) -> No
     match key.split("."):
         case ["source", *path]:
             _set(document["source"], order.source, path, key, value)
-        case ["outputs", number, "destination", *path] if number.isdecimal():
+        case ["outputs", number, *path] if number.isdecimal():
             places = {output.index: place for place, output in enumerate(order.outputs)}
             place = places.get(int(number))
             if place is None and order.attempt > 1:
                 return  # an earlier attempt delivered it
             if place is None:
                 raise _unknown(key)
-            spec = document["outputs"][place]["spec"]
-            destination = order.outputs[place].spec.destination
-            _set(spec["destination"], destination, path, key, value)
+            spec, output = document["outputs"][place]["spec"], order.outputs[place].spec
+            match path:
+                case ["destination", *path]:
+                    _set(spec["destination"], output.destination, path, key, value)
+                case ["watermark", "source", *path] if output.watermark is not None:
+                    _set(spec["watermark"]["source"], output.watermark.source, path, key, value)
+                case _:
+                    raise _unknown(key)
         case _:
             raise _unknown(key)
 
@@ -110,6 +115,8 @@ def _explain(error: ValidationError, order: WorkOrder) -> str:
             where = ["source", *path]
         case ("outputs", int(place), "spec", "destination", _kind, *path):
             where = ["outputs", order.outputs[place].index, "destination", *path]
+        case ("outputs", int(place), "spec", "watermark", "source", _kind, *path):
+            where = ["outputs", order.outputs[place].index, "watermark", "source", *path]
         case other:
             where = list(other)
     field = ".".join(str(part) for part in where)
@@ -117,7 +124,7 @@ def _explain(error: ValidationError, order: WorkOrder) -> str:
 
 
 def _unknown(key: str) -> JobError:
-    return _refuse(f"{key} names no credential of the source or of a destination.")
+    return _refuse(f"{key} names no credential of the source, a destination or a watermark.")
 
 
 def _refuse(message: str) -> JobError:

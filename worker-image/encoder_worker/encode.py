@@ -7,8 +7,8 @@ The exit code is only a hint. What counts is what ffprobe finds in the files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from encoder_core.clock import Clock
@@ -46,6 +46,7 @@ class Encoder:
         tools: Tools,
         *,
         source: Source,
+        images: Mapping[int, Path],
         folder: Path,
         threads: int,
         limits: WorkerLimits,
@@ -55,6 +56,7 @@ class Encoder:
     ) -> None:
         self._tools = tools
         self._source = source
+        self._images = images
         self._folder = folder
         self._threads = threads
         self._limits = limits
@@ -129,14 +131,19 @@ class Encoder:
         for plan in plans:
             self._prepare(plan)
         limits, folder = self._limits, self._folder
+        images = {plan.index: self._images[plan.index] for plan in plans if plan.has_watermark}
         with self._source.opened(write=(folder,), file_bytes=limits.output_bytes) as opened:
             arguments = build_encode_command(
-                plans, source=opened.name, folder=str(folder), threads=self._threads
+                plans,
+                source=opened.name,
+                images={index: str(path) for index, path in images.items()},
+                folder=str(folder),
+                threads=self._threads,
             )
             ended = run_ffmpeg(
                 self._tools,
                 arguments,
-                opened.box,
+                replace(opened.box, read=(*opened.box.read, *images.values())),
                 folder,
                 clock=self._clock,
                 stall_s=limits.stall_s,

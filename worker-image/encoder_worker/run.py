@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from encoder_core.clock import Clock
@@ -29,6 +29,7 @@ from encoder_core.reports import (
     WorkOrder,
 )
 from encoder_core.specs import InlineSource
+from encoder_core.specs import Source as Place
 from encoder_core.states import OutputStatus
 from encoder_core.storage import open_source
 from encoder_core.storage.base import Access, SourceConnector
@@ -38,6 +39,7 @@ from encoder_worker.deliver import deliver, describe
 from encoder_worker.encode import EncodeProgress, Encoder
 from encoder_worker.examine import examine_source
 from encoder_worker.fetch import Fetch
+from encoder_worker.images import Images
 from encoder_worker.made import Made
 from encoder_worker.manifest import Encoded, Manifest, find_encoded
 from encoder_worker.progress import Progress
@@ -77,7 +79,6 @@ class Attempt:
         return Access(
             dialler=Dialler(order.allowed_cidrs),
             files_root=Path(order.files_root) if order.files_root else None,
-            inline_path=Path(order.inline_path) if order.inline_path else None,
             ambient=order.ambient,
             clock=self.clock,
             before_publish=self.control.wait_for_lease,
@@ -156,7 +157,9 @@ def encode_source(
     with fetch(attempt, tools) as source:
         probe = examine(attempt, tools, source)
         plans = plan(attempt, missing, probe)
-        return encode(attempt, tools, source, plans)
+        images = fetch_images(attempt, tools, missing, plans)
+        ready = [plan for plan in plans if plan.index in images or not plan.has_watermark]
+        return encode(attempt, tools, source, ready, images)
 
 
 # --- The steps -------------------------------------------------------------------------------
@@ -178,7 +181,7 @@ def fetch(attempt: Attempt, tools: Tools) -> Iterator[Source]:
     attempt.folder.mkdir(parents=True, exist_ok=True)
     path = attempt.folder / "source"
     path.unlink(missing_ok=True)
-    connector = find_source(attempt)
+    connector = connect_source(attempt)
     if connector.local_path is not None:
         if connector.open().stat.size_bytes == 0:
             raise JobError("source_invalid", "The source is empty.")
@@ -199,15 +202,33 @@ def fetch(attempt: Attempt, tools: Tools) -> Iterator[Source]:
         yield source
 
 
-def find_source(attempt: Attempt) -> SourceConnector:
-    """Where the source is. An inline one is with the API when a Pod runs the attempt."""
+def connect_source(attempt: Attempt) -> SourceConnector:
     order = attempt.order
-    if order.inline_url is None or not isinstance(order.source, InlineSource):
-        return open_source(order.source, attempt.access)
+    path = Path(order.inline_path) if order.inline_path else None
+    return connect(attempt, order.source, path, number=0)
+
+
+def connect_image(attempt: Attempt, output: OrderedOutput) -> SourceConnector:
+    assert output.spec.watermark is not None
+    path = Path(output.image_path) if output.image_path else None
+    return connect(attempt, output.spec.watermark.source, path, number=output.index + 1)
+
+
+def connect(
+    attempt: Attempt, place: Place, inline_path: Path | None, *, number: int
+) -> SourceConnector:
+    """Where something is. What came inline is with the API when a Pod runs the attempt."""
+    order = attempt.order
+    if order.inline_url is None or not isinstance(place, InlineSource):
+        return open_source(place, replace(attempt.access, inline_path=inline_path))
     from encoder_worker.inline import InlineFromApi  # a local child never needs urllib3 for it
 
-    size = order.source.size_bytes
-    return InlineFromApi(order.inline_url, order.token, size_bytes=size, clock=attempt.clock)
+    return InlineFromApi(
+        f"{order.inline_url}/{number}",
+        order.token,
+        size_bytes=place.size_bytes,
+        clock=attempt.clock,
+    )
 
 
 def examine(attempt: Attempt, tools: Tools, source: Source) -> Probe:
@@ -238,8 +259,35 @@ def plan(attempt: Attempt, missing: Sequence[OrderedOutput], probe: Probe) -> li
     return plans
 
 
+def fetch_images(
+    attempt: Attempt,
+    tools: Tools,
+    missing: Sequence[OrderedOutput],
+    plans: Sequence[OutputPlan],
+) -> dict[int, Path]:
+    """The images of watermarks. An output whose image cannot be had fails here, and no other."""
+    marked = {plan.index for plan in plans if plan.has_watermark}
+
+    def failed(index: int, error: JobError) -> None:
+        attempt.retry_after_s = error.retry_after_s or attempt.retry_after_s
+        attempt.fail(index, error.failure)
+
+    images = Images(
+        tools,
+        attempt.folder / "images",
+        limits=attempt.order.limits,
+        clock=attempt.clock,
+        connect=lambda output: connect_image(attempt, output),
+    )
+    return images.bring([output for output in missing if output.index in marked], failed=failed)
+
+
 def encode(
-    attempt: Attempt, tools: Tools, source: Source, plans: Sequence[OutputPlan]
+    attempt: Attempt,
+    tools: Tools,
+    source: Source,
+    plans: Sequence[OutputPlan],
+    images: Mapping[int, Path],
 ) -> dict[int, Encoded]:
     """Encode and verify; what came out right is kept for delivery, by this attempt or another."""
     folder = attempt.folder / "out"
@@ -257,6 +305,7 @@ def encode(
     encoder = Encoder(
         tools,
         source=source,
+        images=images,
         folder=folder,
         threads=attempt.order.limits.threads or count_threads(),
         limits=attempt.order.limits,

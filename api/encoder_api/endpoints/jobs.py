@@ -20,7 +20,7 @@ from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.cursors import make_cursor, read_cursor
 from encoder_api.idempotency import idempotency_of
-from encoder_api.intake import check_job, inline_bytes
+from encoder_api.intake import check_job
 from encoder_api.problems import Problem
 from encoder_core.documents import Document, JobDocument, JobPage, JobSummary
 from encoder_core.errors import InvalidRequest
@@ -29,6 +29,7 @@ from encoder_core.redaction import escape_pointer
 from encoder_core.specs import JobRequest, JobSpec, Label
 from encoder_core.states import JobStatus
 from encoder_db import jobs as db_jobs
+from encoder_db.blobs import decode_inline
 from encoder_db.idempotency import Replayed
 from encoder_db.intake import Submission
 from encoder_db.rows import JobRow
@@ -181,7 +182,7 @@ def accept_job(call: Call[Any, None]) -> Response:
     submission = Submission(
         spec=spec,
         owner=call.principal.owner,
-        inline=inline_bytes(spec),
+        inline=decode_inline(spec),
         idempotency=idempotency_of(call.request, spec, keys=call.services.store.keys),
         request_id=call.request.state.request_id,
         max_queued=call.services.settings.max_queued_per_owner,

@@ -64,6 +64,7 @@ class PrintedStream(_Printed):
     field_order: Word | None = None
     color_transfer: Word | None = None
     color_primaries: Word | None = None
+    color_space: Word | None = None
     bits_per_raw_sample: Count | None = None
     nb_frames: Count | None = None
     bit_rate: Count | None = None

@@ -12,7 +12,7 @@ from encoder_api.auth import bearer_token, unauthorized
 from encoder_api.contract import Call, Reply, answer, operation
 from encoder_api.endpoints.jobs import no_such_job
 from encoder_core.reports import Answer, Envelope
-from encoder_db.blobs import has_blob, read_blob
+from encoder_db.blobs import list_blobs, read_blob
 from encoder_db.reports import apply_report
 from encoder_db.store import Store
 from encoder_db.tokens import job_of_token
@@ -20,6 +20,7 @@ from encoder_db.tokens import job_of_token
 TAG: Final = "internal"
 # A final report brings 32 outputs, each with its files; an HLS set of two hours has thousands.
 REPORT_BYTES: Final = 16 * 1024 * 1024
+_BYTES: Final = "application/octet-stream"
 
 
 @operation(
@@ -38,29 +39,34 @@ def take_report(call: Call[Envelope, None]) -> Response:
 
 @operation(
     "GET",
-    "/internal/jobs/{uuid}/inline",
+    "/internal/jobs/{uuid}/inline/{number}",
     tag=TAG,
     scope=None,
     headers={"Authorization": "`Bearer` and the attempt's token."},
     refuses=("unauthorized",),
-    replies={200: Reply(says="The source's bytes.", media_type="application/octet-stream")},
+    replies={200: Reply(says="The source's bytes.", media_type=_BYTES)},
 )
 def read_inline_source(call: Call[None, None]) -> Response:
-    """Fetch the bytes of an inline source."""
+    """
+    Fetch the bytes of an inline source.
+
+    Number 0 is the job's source, number N + 1 the image of the watermark of output N.
+    """
     store = call.services.store
     token = bearer_token(call.request.headers.get("authorization"))
     if token is None:
         raise unauthorized("Send the attempt's token as `Authorization: Bearer …`.")
     with store.read() as tx:
         job_id = job_of_token(tx, _uuid(call.request.path_params["uuid"]), token)
-        if job_id is None or not has_blob(tx, job_id):
+        number = call.request.path_params["number"]
+        if job_id is None or number not in map(str, list_blobs(tx, job_id)):
             raise no_such_job()
-    return StreamingResponse(_blob(store, job_id), media_type="application/octet-stream")
+    return StreamingResponse(_blob(store, job_id, int(number)), media_type=_BYTES)
 
 
-def _blob(store: Store, job_id: int) -> Iterator[bytes]:
+def _blob(store: Store, job_id: int, number: int) -> Iterator[bytes]:
     with store.read() as tx:
-        yield from read_blob(tx, job_id)
+        yield from read_blob(tx, job_id, number)
 
 
 def _uuid(text: str) -> UUID:

@@ -9,14 +9,26 @@ name can be taken for an option or a protocol.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 
 from encoder_core.media.codecs import VideoEncoder
 from encoder_core.media.containers import SOURCE_DEMUXERS, Kind
 from encoder_core.media.loudness import Meter
-from encoder_core.media.planned import AudioPlan, OutputPlan, PackagePlan, VideoPlan
+from encoder_core.media.planned import (
+    AudioPlan,
+    OutputPlan,
+    PackagePlan,
+    VideoPlan,
+    WatermarkPlan,
+)
+from encoder_core.media.watermarks import (
+    IMAGE_DEMUXERS,
+    MAX_IMAGE_SIDE,
+    image_filters,
+    overlay_filter,
+)
 from encoder_core.specs import LANGUAGE_PATTERN, Container
 
 MAX_PIXELS: Final = 16384 * 8704  # above 16K; a 62 kB file can claim more and take 433 MB a frame
@@ -29,6 +41,12 @@ _READ_SAFELY: Final = (
     *("-format_whitelist", ",".join(SOURCE_DEMUXERS)),
     *("-max_pixels", str(MAX_PIXELS)),
 )
+
+_READ_IMAGES: Final = (
+    *("-protocol_whitelist", "file,pipe", "-format_whitelist", ",".join(IMAGE_DEMUXERS)),
+    *("-max_pixels", str(MAX_IMAGE_SIDE**2)),
+)
+_READ_ONE_IMAGE: Final = (*_READ_IMAGES, "-threads", "1")  # of a single frame more are none faster
 
 # Scale first: the light is then mapped on as few pixels as there will be.
 _TONE_MAP: Final = (
@@ -100,11 +118,26 @@ def _mix(channels: int) -> list[str]:
     return [f"aformat=channel_layouts={layout}"] if layout else []
 
 
+def build_image_probe_command(image: str) -> list[str]:
+    """Arguments of ffprobe for the image of a watermark, decoded, as JSON."""
+    return [
+        *("-hide_banner", "-loglevel", "error", *_READ_IMAGES),
+        *("-count_frames", "-show_streams", "-of", "json", _name(image)),
+    ]
+
+
 def build_encode_command(
-    plans: Sequence[OutputPlan], *, source: str, folder: str, threads: int
+    plans: Sequence[OutputPlan],
+    *,
+    source: str,
+    images: Mapping[int, str] | None = None,
+    folder: str,
+    threads: int,
 ) -> list[str]:
     """
     Arguments of ffmpeg for all plans together; files go to `folder` under each plan's `file_name`.
+
+    `images` has the image of each output with a watermark, by its index; outputs may share one.
 
     `threads` bounds the decoder, each filter graph and each encoder: ffmpeg sees the machine's
     cores, not the limit of its container.
@@ -112,7 +145,8 @@ def build_encode_command(
     clips = {(plan.start_s, plan.length_s) for plan in plans}
     # A clip that all outputs share is sought in the source; others are cut out of the one decode.
     shared = clips.pop() if len(clips) == 1 and not any(_picks(plan) for plan in plans) else None
-    graph = _build_graph(plans, cut=shared is None)
+    marks = _Marks(plans, images or {})
+    graph = _build_graph(plans, marks, cut=shared is None)
     return [
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "warning", "-nostats"),
         *("-progress", "pipe:1", "-stats_period", f"{PROGRESS_PERIOD_S:g}"),
@@ -121,6 +155,7 @@ def build_encode_command(
         *("-threads", str(threads)),
         *(_clip_arguments(*shared) if shared else []),
         *("-i", _name(source)),
+        *(word for image in marks.files for word in (*_READ_ONE_IMAGE, "-i", _name(image))),
         *(["-filter_complex", graph] if graph else []),
         *(
             argument
@@ -145,7 +180,29 @@ def _clip_arguments(start: float, length: float | None) -> list[str]:
 # --- Filters ---------------------------------------------------------------------------------
 
 
-def _build_graph(plans: Sequence[OutputPlan], *, cut: bool) -> str:
+class _Marks:
+    """The images of watermarks, each read once, and a copy of one for every picture it lies on."""
+
+    def __init__(self, plans: Sequence[OutputPlan], images: Mapping[int, str]) -> None:
+        self._of_branch = {
+            name: images[plan.index]
+            for plan in plans
+            for _, video, name in _branches(plan)
+            if video.watermark is not None
+        }
+        self.files = list(dict.fromkeys(self._of_branch.values()))
+
+    def split(self) -> list[str]:
+        """The chains that copy them. The source is input 0."""
+        chains = []
+        for number, image in enumerate(self.files, start=1):
+            names = [f"[w{name}]" for name, file in self._of_branch.items() if file == image]
+            head = f"split={len(names)}" if len(names) > 1 else "null"
+            chains.append(f"[{number}:0]{head}{''.join(names)}")
+        return chains
+
+
+def _build_graph(plans: Sequence[OutputPlan], marks: _Marks, *, cut: bool) -> str:
     """One decode, split to every encoded output; a copied stream needs no filter."""
     encoded = [branch for plan in plans for branch in _branches(plan)]
     if not encoded:
@@ -155,8 +212,9 @@ def _build_graph(plans: Sequence[OutputPlan], *, cut: bool) -> str:
     labels = [f"[v{name}]" for _, _, name in encoded]
     head = [*before, f"split={len(encoded)}"] if len(encoded) > 1 else (before or ["null"])
     chains = [f"[0:{first.stream}]{','.join(head)}{''.join(labels)}"]
+    chains += marks.split()
     for (plan, video, name), label in zip(encoded, labels, strict=True):
-        chains.append(f"{label}{_build_branch(plan, video, cut=cut)}[o{name}]")
+        chains.append(f"{label}{_build_branch(plan, video, name, cut=cut)}[o{name}]")
     return ";".join(chains)
 
 
@@ -172,7 +230,7 @@ def _branches(plan: OutputPlan) -> list[tuple[OutputPlan, VideoPlan, str]]:
     return [(plan, plan.video, str(plan.index))]
 
 
-def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
+def _build_branch(plan: OutputPlan, video: VideoPlan, name: str, *, cut: bool) -> str:
     assert video.encoder is not None
     steps = []
     if plan.pictures:
@@ -197,6 +255,8 @@ def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
     if video.tone_map:
         steps += _TONE_MAP
     steps.append("setsar=1")
+    if video.watermark is not None:
+        steps.append(_lay_over(video.watermark, video.encoder.pixel_format, name))
     if plan.sprite is not None:
         # The list says which pictures there were: a sheet whose last ones are missing looks whole.
         steps += [
@@ -215,6 +275,13 @@ def _build_branch(plan: OutputPlan, video: VideoPlan, *, cut: bool) -> str:
         )
     steps.append(f"format={video.encoder.pixel_format}")
     return ",".join(steps)
+
+
+def _lay_over(mark: WatermarkPlan, pixel_format: str, name: str) -> str:
+    """The picture's chain goes on behind it. Its own format first: no colour is made twice."""
+    made = "rgb24" if pixel_format == "pal8" else pixel_format
+    image = f"[w{name}]{image_filters(mark, pixel_format)}[m{name}]"
+    return f"format={made}[b{name}];{image};[b{name}][m{name}]{overlay_filter(mark, pixel_format)}"
 
 
 _TURNS: Final = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transpose=cclock"]}

@@ -22,6 +22,7 @@ TIMES_THE_SOUND: Final = 2  # what we would make; more is a master, not a copy f
 
 _HOW_TO_ENCODE: Final = (
     "video_bitrate", "max_bitrate", "crf", "preset", "profile", "gop_seconds", "rotate", "clip",
+    "watermark",
 )  # fmt: skip
 
 

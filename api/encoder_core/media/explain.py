@@ -25,7 +25,7 @@ from encoder_core.media.planned import AudioPlan, OutputPlan, VideoPlan
 from encoder_core.media.probe import AudioStream, Probe, SubtitleStream, VideoStream
 from encoder_core.media.resources import estimate, likely_size
 from encoder_core.model import Model
-from encoder_core.specs import Container, FileSource, InlineSource, JobSpec, OutputSpec
+from encoder_core.specs import Container, FileSource, InlineSource, JobSpec, OutputSpec, Source
 
 ASSUMED_SIZE: Final = (1920, 1080)
 ASSUMED_FPS: Final = Fraction(30)
@@ -38,6 +38,17 @@ class PlannedProblem(Model):
     pointer: str = Field(description="JSON pointer into the request")
     code: str
     detail: str
+
+
+class PlannedWatermark(Model):
+    """Where an image lies on a picture, in pixels of it."""
+
+    position: str
+    max_width: int
+    max_height: int
+    """It is as large as fits; its shape is known when it is fetched."""
+    margin: int
+    opacity: float
 
 
 class PlannedVideo(Model):
@@ -57,6 +68,7 @@ class PlannedVideo(Model):
     crf: float | None = None
     preset: str | None = None
     keyframe_seconds: float | None = None
+    watermark: PlannedWatermark | None = None
 
 
 class PlannedAudio(Model):
@@ -189,7 +201,9 @@ def explain_plan(spec: JobSpec, probe: Probe | None, *, threads: int = THREADS) 
             described = described.model_copy(update=unknown)
         outputs.append(described)
     cost = estimate(plans, source, threads=threads, fetched_bytes=_fetched(spec, probe))
-    command = build_encode_command(plans, source="source", folder="out", threads=threads)
+    command = build_encode_command(
+        plans, source="source", images=_name_images(spec), folder="out", threads=threads
+    )
     meters = list_meters(plans)
     measure: list[list[str]] = []
     if meters:
@@ -243,6 +257,18 @@ def _of_any_source(output: OutputSpec) -> OutputSpec:
         return output
     one = {"count": None, "interval_seconds": None, "at": [0.0]}
     return output.model_copy(update={"thumbnails": output.thumbnails.model_copy(update=one)})
+
+
+def _name_images(spec: JobSpec) -> dict[int, str]:
+    """An image that several outputs name has one name."""
+    sources: list[Source] = []
+    names: dict[int, str] = {}
+    for index, output in enumerate(spec.outputs):
+        if output.watermark is not None:
+            if output.watermark.source not in sources:
+                sources.append(output.watermark.source)
+            names[index] = f"image-{sources.index(output.watermark.source)}"
+    return names
 
 
 def _fetched(spec: JobSpec, probe: Probe | None) -> int | None:
@@ -312,6 +338,7 @@ def _describe(plan: OutputPlan, source: Probe) -> PlannedOutput:
 
 def _describe_video(video: VideoPlan, name: str | None = None) -> PlannedVideo:
     distance = video.gop_frames / video.fps if video.gop_frames and video.fps else None
+    mark = video.watermark
     return PlannedVideo(
         name=name,
         codec=video.family,
@@ -325,6 +352,15 @@ def _describe_video(video: VideoPlan, name: str | None = None) -> PlannedVideo:
         crf=video.crf,
         preset=video.preset,
         keyframe_seconds=None if distance is None else round(float(distance), 3),
+        watermark=PlannedWatermark(
+            position=mark.position.value,
+            max_width=mark.box[0],
+            max_height=mark.box[1],
+            margin=mark.margin,
+            opacity=mark.opacity,
+        )
+        if mark
+        else None,
     )
 
 

@@ -15,7 +15,7 @@ from encoder_core.media.notes import Notes
 from encoder_core.media.subtitles import WITH_SUBTITLES
 from encoder_core.specs import Container, OutputSpec
 
-_OF_THE_PICTURE: Final = ("rotate",)
+_OF_THE_PICTURE: Final = ("rotate", "watermark")
 _OF_THE_SOUND: Final = ("language", "audio_tracks", "loudness")
 
 

@@ -22,6 +22,7 @@ from encoder_core.media.sound import plan_sounds, with_audio_length
 from encoder_core.media.stills import plan_choice, plan_pictures, plan_sprite
 from encoder_core.media.subtitles import plan_sidecar, plan_subtitles
 from encoder_core.media.timing import longest, plan_clip
+from encoder_core.media.watermarks import plan_watermark
 from encoder_core.specs import OutputSpec
 
 
@@ -65,10 +66,13 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
     if probe.clock_jumps:
         notes.warn("clock_jumped", "The source's time stamps begin again; the output goes on.")
     if video is not None:
+        video = _with_watermark(video, spec, probe)
         video = with_video_length(video, start, length, probe, len(pictures) or None)
     if package is not None and package.renditions:
         videos = [
-            with_video_length(rendition.video, start, length, probe, None)
+            with_video_length(
+                _with_watermark(rendition.video, spec, probe), start, length, probe, None
+            )
             for rendition in package.renditions
         ]
         package = with_videos(package, videos)
@@ -103,3 +107,10 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
         metadata=tuple((spec.metadata or {}).items()),
         warnings=tuple(notes.warnings),
     )
+
+
+def _with_watermark(video: VideoPlan, spec: OutputSpec, probe: Probe) -> VideoPlan:
+    if spec.watermark is None:
+        return video
+    assert probe.video is not None, "there is a picture of it"
+    return replace(video, watermark=plan_watermark(spec.watermark, video, probe.video))

@@ -10,9 +10,22 @@ from encoder_core.failures import Warned
 from encoder_core.media.codecs import AudioEncoder, VideoEncoder
 from encoder_core.media.containers import ContainerKind
 from encoder_core.media.naming import TrackName
-from encoder_core.specs import Container
+from encoder_core.specs import Container, Position
 
 FFMPEG_MANIFEST: Final = "ffmpeg.mpd"  # written by its muxer in any case, and never delivered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatermarkPlan:
+    """Where an image lies on a picture. Pixels of the picture as it will be."""
+
+    box: tuple[int, int]
+    """Width and height that it is scaled to fit into."""
+    margin: int
+    position: Position
+    opacity: float
+    matrix: str
+    """What its colours are made with, so that they are those of the picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +52,7 @@ class VideoPlan:
     tone_map: bool = False
     from_rgb: bool = False
     """Colours without a matrix: they are made BT.709, and tagged so."""
+    watermark: WatermarkPlan | None = None
     bitrate: int | None = None
     max_bitrate: int | None = None
     crf: float | None = None
@@ -160,6 +174,11 @@ class OutputPlan:
     def tile_list(self) -> str:
         """Where the encoder lists the pictures that went on a sheet."""
         return f"{self.index}-tiles.txt"
+
+    @property
+    def has_watermark(self) -> bool:
+        """Of a package, each of its renditions has it, and so has the largest."""
+        return self.video is not None and self.video.watermark is not None
 
     @property
     def sounds(self) -> tuple[AudioPlan, ...]:

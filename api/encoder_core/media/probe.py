@@ -38,6 +38,8 @@ class VideoStream:
     bit_depth: int = 8
     transfer: str | None = None
     primaries: str | None = None
+    matrix: str | None = None
+    """How red, green and blue became its samples, as ffprobe's `color_space`."""
     interlaced: bool = False
     duration_s: float | None = None
     frames: int | None = None
@@ -200,6 +202,7 @@ def _parse_video(stream: Mapping[str, Any]) -> VideoStream:
         bit_depth=_bit_depth(stream, pixel_format),
         transfer=stream.get("color_transfer"),
         primaries=stream.get("color_primaries"),
+        matrix=stream.get("color_space"),
         interlaced=stream.get("field_order") in ("tt", "bb", "tb", "bt"),
         duration_s=_positive(stream.get("duration")),
         frames=_whole(stream.get("nb_read_packets")) or _shown_frames(stream),

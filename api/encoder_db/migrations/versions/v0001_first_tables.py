@@ -195,6 +195,7 @@ def upgrade() -> None:
     _create(
         "job_blobs",
         sa.Column("job_id", t.Big(), primary_key=True, autoincrement=False),
+        sa.Column("number", t.SmallCount(), primary_key=True, autoincrement=False),
         sa.Column("chunk", t.SmallCount(), primary_key=True, autoincrement=False),
         sa.Column("data", t.Blob(), nullable=False),
     )

@@ -6,7 +6,7 @@ PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-run demo up test test-kill test-kill-full check fix lock bench bench-api
-.PHONY: bench-worker bench-operator clean fuzz
+.PHONY: bench-webhooks bench-worker bench-operator clean fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: setup ## Measure, and compare with what the documentation says; ARGS goes
 
 bench-api: setup ## Measure the API and the queue: POST, claim, latency
 	@$(PYTHON) -m benchmarks submit queue $(ARGS)
+
+bench-webhooks: setup ## Measure the sender: first attempts beside bad receivers, deliveries a second
+	@$(PYTHON) -m benchmarks webhooks $(ARGS)
 
 bench-worker: setup ## Measure the worker beside bare ffmpeg; the table of docs/performance.md
 	@$(PYTHON) -m benchmarks worker $(ARGS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import operator, queue, submit, worker
+from benchmarks import operator, queue, submit, webhooks, worker
 from benchmarks.report import Figure, Options, describe_machine, format_figures, judge, say
 
 Case = Callable[[Options, Path], Iterable[Figure]]
@@ -17,6 +17,7 @@ CASES: dict[str, Case] = {
     "worker": worker.run,
     "queue": queue.run,
     "submit": submit.run,
+    "webhooks": webhooks.run,
     "operator": operator.run,
 }
 

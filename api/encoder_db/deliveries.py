@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,10 +15,9 @@ from encoder_core.events import FINAL_EVENTS
 from encoder_core.sealing import CannotOpen
 from encoder_db.dialect import claimable, db_now, in_seconds
 from encoder_db.events import PARKED_UNTIL, log_superseded
-from encoder_db.rows import lock_job
 from encoder_db.secrets import destroy_webhook, sealing_purpose
 from encoder_db.store import Store
-from encoder_db.tables import job_events, webhook_attempts, webhook_deliveries
+from encoder_db.tables import job_events, jobs, webhook_attempts, webhook_deliveries
 
 SNIPPET_BYTES: Final = 1024
 
@@ -52,9 +52,11 @@ def claim_deliveries(
     limit: int,
     lease_s: float,
     skip_hosts: Collection[bytes] = (),
+    most_of: Callable[[bytes], int] | None = None,
 ) -> list[Delivery]:
     """
-    Lease deliveries that are due. `skip_hosts` are hosts that have enough to do.
+    Lease deliveries that are due, up to `limit`, and of each host no more than `most_of` says.
+    `skip_hosts` are hosts that have enough to do.
 
     A sender that dies lets its leases lapse, and the same events go out again.
     """
@@ -70,7 +72,8 @@ def claim_deliveries(
         if skip_hosts:
             query = query.where(table.c.host_hash.not_in(list(skip_hosts)))
         claim = claimable(query, table, "ix_webhook_deliveries_claim")
-        rows = list(tx.execute(claim).mappings().all())
+        found = tx.execute(claim).mappings().all()
+        rows = list(found) if most_of is None else _some_of_each(found, most_of)
         if rows:
             tx.execute(
                 update(table)
@@ -95,6 +98,18 @@ def claim_deliveries(
         if delivery is not None:
             deliveries.append(delivery)
     return deliveries
+
+
+def _some_of_each(rows: Sequence[RowMapping], most_of: Callable[[bytes], int]) -> list[RowMapping]:
+    """The first ones of each host. What is left out stays due, for whoever has room for it."""
+    taken: Counter[bytes] = Counter()
+    chosen = []
+    for row in rows:
+        host_hash = bytes(row["host_hash"])
+        if taken[host_hash] < most_of(host_hash):
+            taken[host_hash] += 1
+            chosen.append(row)
+    return chosen
 
 
 def _bodies(tx: Connection, ids: list[int]) -> dict[int, str | None]:
@@ -245,7 +260,7 @@ def _holding(
     """
 
     def guarded(tx: Connection) -> bool:
-        lock_job(tx, delivery.job_id)
+        tx.execute(select(jobs.c.id).where(jobs.c.id == delivery.job_id).with_for_update())
         held = select(webhook_deliveries.c.id).where(
             webhook_deliveries.c.id == delivery.id,
             webhook_deliveries.c.lease_seq == delivery.lease_seq,

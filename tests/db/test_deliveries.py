@@ -198,6 +198,16 @@ def test_hosts_that_have_enough_to_do_are_passed_over(store: Store) -> None:
     assert [item.job_id for item in due(store, skip_hosts=[first.host_hash])] == [quick.id]
 
 
+def test_of_one_host_no_more_is_claimed_than_there_is_room_for(store: Store) -> None:
+    jobs = [announced(store) for _ in range(3)]
+    quick = announced(store, url="https://quick.example.com/")
+    first = due(store, most_of=lambda host: 1)
+    assert [item.job_id for item in first] == [jobs[0].id, quick.id]
+    rest = due(store)
+    assert [item.job_id for item in rest] == [jobs[1].id, jobs[2].id], "left where they were"
+    assert {item.attempts for item in rest} == {0}
+
+
 # --- After the job ---------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -36,6 +36,17 @@ class Answer:
     """Answer with a body that never ends, as fast as it is read."""
     lie: bool = False
     """Promise more of a body than ever comes, and keep the connection."""
+
+
+MISBEHAVIOUR: Final = {
+    "hangs": Answer(hang=True),
+    "drips": Answer(status=200, drip_s=0.1),
+    "resets": Answer(reset=True),
+    "floods": Answer(status=200, flood=True),
+    "promises more than it sends": Answer(status=200, lie=True),
+    "redirects to itself": Answer(status=302, headers={"Location": "/hook"}),
+}
+"""What a receiver may do to its sender."""
 
 
 @dataclass(frozen=True, slots=True)

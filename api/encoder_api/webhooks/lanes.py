@@ -18,8 +18,8 @@ class Lanes(Generic[D]):
     """
     One lane for each receiver's host, so that one that hangs holds up nobody else.
 
-    A host that did not answer in time is narrowed to one attempt at once until it answers again:
-    without that a handful of dead hosts would take every thread.
+    A host has one attempt at once until it has answered, and again from the moment in which it is
+    not well: without that a handful of dead hosts would take every thread.
     """
 
     def __init__(self, *, total: int, per_host: int) -> None:
@@ -27,7 +27,7 @@ class Lanes(Generic[D]):
         self._per_host = per_host
         self._waiting: deque[tuple[D, float]] = deque()
         self._running: Counter[bytes] = Counter()
-        self._narrow: set[bytes] = set()
+        self._answering: set[bytes] = set()
 
     @property
     def running(self) -> int:
@@ -48,6 +48,16 @@ class Lanes(Generic[D]):
         busy = {host for host, count in self._running.items() if count >= self._limit(host)}
         return frozenset(waiting | busy)
 
+    def wanted(self, host_hash: bytes) -> int:
+        """
+        How many of a host's deliveries to claim now, when it is none of the full ones.
+
+        For one that answers also those that start next: a claim costs more than a delivery.
+        """
+        limit = self._limit(host_hash)
+        ahead = limit if host_hash in self._answering else 0
+        return limit + ahead - self._running[host_hash]
+
     def add(self, delivery: D, *, start_by: float) -> None:
         """`start_by`: after that its lease would lapse under way, and another sender has it."""
         self._waiting.append((delivery, start_by))
@@ -65,13 +75,14 @@ class Lanes(Generic[D]):
                 return item[0]
         return None
 
-    def done(self, host_hash: bytes, *, in_time: bool) -> None:
+    def done(self, host_hash: bytes, *, well: bool) -> None:
+        """An attempt is over. `well`: the host answered, whatever it said."""
         self._running[host_hash] -= 1
         self._running += Counter()  # drops the zeros, or the hosts of a lifetime would add up
-        if in_time:
-            self._narrow.discard(host_hash)
+        if well:
+            self._answering.add(host_hash)
         else:
-            self._narrow.add(host_hash)
+            self._answering.discard(host_hash)
 
     def _limit(self, host_hash: bytes) -> int:
-        return 1 if host_hash in self._narrow else self._per_host
+        return self._per_host if host_hash in self._answering else 1

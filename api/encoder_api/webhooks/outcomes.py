@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Outcome(StrEnum):
@@ -17,6 +18,15 @@ class Outcome(StrEnum):
     TLS_FAILED = "tls_failed"  #: Its certificate or its TLS is not acceptable.
     ADDRESS_NOT_ALLOWED = "address_not_allowed"  #: Its address is private; see docs/webhooks.md.
     INVALID_ANSWER = "invalid_answer"  #: What it sent back is not HTTP.
+
+
+UNWELL: Final = frozenset(
+    {
+        *(Outcome.SERVER_ERROR, Outcome.TIMEOUT, Outcome.CONNECTION_FAILED),
+        *(Outcome.TLS_FAILED, Outcome.INVALID_ANSWER),
+    }
+)
+"""These say something about the host, and not about one of the receivers on it."""
 
 
 @dataclass(frozen=True, slots=True)

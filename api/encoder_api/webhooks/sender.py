@@ -20,7 +20,7 @@ from typing import Final, TypedDict
 
 from encoder_api.webhooks.client import Client
 from encoder_api.webhooks.lanes import Lanes
-from encoder_api.webhooks.outcomes import Exchange, Outcome
+from encoder_api.webhooks.outcomes import UNWELL, Exchange, Outcome
 from encoder_api.webhooks.schedule import next_delay_s, read_retry_after
 from encoder_api.webhooks.settings import WebhookSettings
 from encoder_api.webhooks.signing import read_secrets, signed_headers
@@ -108,8 +108,8 @@ class Sender:
             self._start_what_may()
             if claimed:
                 pause_s = POLL_MIN_S
-            # A full batch means that there is more.
-            self._wake.wait(0 if claimed == BATCH else pause_s)
+            # What was found may have been more than was taken of one host.
+            self._wake.wait(0 if claimed else pause_s)
             pause_s = min(pause_s * 1.5, POLL_MAX_S)
         self._wait_for_threads()
 
@@ -125,12 +125,17 @@ class Sender:
             limit=min(room, BATCH),
             lease_s=self._lease_s,
             skip_hosts=full,
+            most_of=self._wanted,
         )
         start_by = claimed_at + self._lease_s - self._settings.timeout_s - LEASE_MARGIN_S
         with self._lock:
             for delivery in deliveries:
                 self._lanes.add(delivery, start_by=start_by)
         return len(deliveries)
+
+    def _wanted(self, host_hash: bytes) -> int:
+        with self._lock:
+            return self._lanes.wanted(host_hash)
 
     def _start_what_may(self) -> None:
         with self._lock:
@@ -141,17 +146,17 @@ class Sender:
                 ).start()
 
     def _deliver(self, delivery: Delivery) -> None:
-        in_time = True
+        well = False
         try:
             exchange = self._post(delivery)
-            in_time = exchange.outcome is not Outcome.TIMEOUT
+            well = exchange.outcome not in UNWELL
             if not self._ended:
                 self._record(delivery, exchange)
         except Exception:  # the lease lapses and the delivery comes back; the loop must go on
             log.exception("webhook_not_recorded", extra={"event": str(delivery.event_uuid)})
         finally:
             with self._lock:
-                self._lanes.done(delivery.host_hash, in_time=in_time)
+                self._lanes.done(delivery.host_hash, well=well)
                 self._idle.notify_all()
             self._wake.set()  # the job's next event may be due now
 

@@ -44,6 +44,8 @@ class ResourceRow:
     finished_at: datetime | None
     publish_until: datetime | None
     """Until then the worker of the latest attempt may publish outputs."""
+    reported_end: bool
+    """Whether that worker's final report is stored."""
     version: int
     deleted: bool
 
@@ -71,6 +73,7 @@ def read_resource(
             jobs,
             job_attempts.c.status.label("attempt_status"),
             *(job_attempts.c.worker, job_attempts.c.publish_until),
+            job_attempts.c.final_report.is_not(None).label("reported_end"),
         )
         .outerjoin(job_attempts, latest)
         .where(or_(*named))
@@ -95,6 +98,7 @@ def read_resource(
         resource_uid=row["resource_uid"],
         finished_at=row["finished_at"],
         publish_until=row["publish_until"],
+        reported_end=bool(row["reported_end"]),
         version=row["version"],
         deleted=row["deleted_at"] is not None,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from encoder_operator.decide import is_done
 from encoder_operator.seen import JobSeen, PodSeen, PoolSeen
 
 
@@ -38,6 +39,23 @@ class Cache:
     def put_pod(self, pod: PodSeen) -> None:
         self.pods[pod.name] = pod
         self._pods_of.setdefault(pod.resource, set()).add(pod.name)
+
+    def bury_pod(self, pod: PodSeen) -> None:
+        """Forget a deleted Pod; not how it had ended, as long as nobody has recorded that."""
+        known, job = self.pods.get(pod.name), self.jobs.get(pod.resource)
+        if known is not None and known.uid != pod.uid:
+            return
+        awaited = job is not None and job.uid == pod.owner and not is_done(job)
+        if pod.ended and awaited:
+            self.put_pod(replace(pod, gone=True))
+        else:
+            self.drop_pod(pod.name)
+
+    def forget_buried(self, resource: str, *, besides: int | None) -> None:
+        """The ends of all attempts but that one are recorded."""
+        for attempt, pod in self.pods_of(resource).items():
+            if pod.gone and attempt != besides:
+                self.drop_pod(pod.name, pod.uid)
 
     def drop_pod(self, name: str, uid: str | None = None) -> None:
         """Forget a Pod; not one that has taken its name meanwhile."""

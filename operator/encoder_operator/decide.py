@@ -51,6 +51,8 @@ class RowSeen:
     finished_at: datetime | None = None
     publish_until: datetime | None = None
     """Until then the worker of that attempt may publish outputs."""
+    reported_end: bool = False
+    """Whether that worker has said its last word: then it publishes nothing more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,6 +266,8 @@ def _active(seen: Observed, row: RowSeen) -> Decision:
     if not row.pod_created:
         return Decision([RecordPod(row.attempt)], wake_after_s=0)
     if pod.ended:
+        if pod.exit_code is None and (left_s := _may_publish_s(seen, row)) > 0:
+            return Decision(wake_after_s=left_s)  # its node did not say that, and may be cut off
         return Decision([FinishAttempt(row.attempt, classify_end(pod))], wake_after_s=0)
     if pod.deleting:
         return _terminating(seen, row, pod)
@@ -281,6 +285,9 @@ def _without_pod(seen: Observed, row: RowSeen) -> Decision:
             drained = Ended("pool_drained", _drained(seen))
             return Decision([FinishAttempt(row.attempt, drained)], wake_after_s=0)
         return Decision([StartPod(row.attempt)])
+    left_s = _may_publish_s(seen, row)
+    if left_s > 0 and not stopping:
+        return Decision(wake_after_s=left_s)  # deleted by force: that ends no worker
     ended = Ended(None) if stopping else Ended("pod_deleted", "The Pod is gone.")
     return Decision([FinishAttempt(row.attempt, ended, lost=True, gone=True)], wake_after_s=0)
 
@@ -297,14 +304,25 @@ def _terminating(seen: Observed, row: RowSeen, pod: PodSeen) -> Decision:
     may begin when the grace is over, and so is the lease under which that worker publishes.
     """
     over = (pod.delete_at or seen.now) + timedelta(seconds=STUCK_MARGIN_S)
-    if row.publish_until is not None:
-        over = max(over, row.publish_until + timedelta(seconds=STUCK_MARGIN_S))
-    left_s = (over - seen.now).total_seconds()
+    left_s = max((over - seen.now).total_seconds(), _may_publish_s(seen, row))
     if left_s > 0:
         return Decision(wake_after_s=left_s)
     said = "Its node does not end the Pod; most likely it is lost."
     ended = Ended(None if row.status is JobStatus.CANCELING else "node_lost", said)
     return Decision([FinishAttempt(row.attempt, ended, lost=True)], wake_after_s=0)
+
+
+def _may_publish_s(seen: Observed, row: RowSeen) -> float:
+    """
+    For how long its worker may still publish, wherever it is: nobody else may meanwhile.
+
+    A Pod that is gone, or ended without an exit code, is a controller's word. On a node that is cut
+    off its containers go on.
+    """
+    if row.publish_until is None or row.reported_end:
+        return 0.0
+    until = row.publish_until + timedelta(seconds=STUCK_MARGIN_S)
+    return max(0.0, (until - seen.now).total_seconds())
 
 
 def _starting(seen: Observed, row: RowSeen, pod: PodSeen) -> Decision:

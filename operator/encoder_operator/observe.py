@@ -62,4 +62,5 @@ def _seen(row: cluster.ResourceRow) -> RowSeen:
         pod_created=row.pod_created,
         finished_at=row.finished_at,
         publish_until=row.publish_until,
+        reported_end=row.reported_end,
     )

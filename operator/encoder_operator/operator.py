@@ -149,7 +149,7 @@ class Operator:
             return
         self._measure_start(self._cache.pods.get(pod.name), pod)
         if event == "DELETED":
-            self._cache.drop_pod(pod.name, pod.uid)
+            self._cache.bury_pod(pod)
         else:
             self._cache.put_pod(pod)
         self._loop.wake(pod.resource)
@@ -220,7 +220,8 @@ class Operator:
 
     async def _resync(self) -> None:
         cache = self._cache
-        known_jobs, known_pods, known_pools = dict(cache.jobs), dict(cache.pods), dict(cache.pools)
+        known_jobs, known_pools = dict(cache.jobs), dict(cache.pools)
+        known_pods = {name: pod for name, pod in cache.pods.items() if not pod.gone}
         jobs = [parse_job(body) for body in await self._kube.list_all(JOBS)]
         pods = [parse_pod(body) for body in await self._kube.list_all(PODS, label=JOB_LABEL)]
         pools = [parse_pool(body) for body in await self._kube.list_all(POOLS)]

@@ -59,6 +59,8 @@ class Reconciler:
         except DBAPIError:
             await self._say_store_is_away(name)
             raise
+        row = view.observed.row
+        self.cache.forget_buried(name, besides=row.attempt if row and row.attempt_open else None)
         decision = decide(view.observed)
         job, row = view.observed.job, view.observed.row
         missed = row is not None and (job is None or job.uid != row.resource_uid)

@@ -62,6 +62,8 @@ class PodSeen:
     """Why its container ended, such as OOMKilled."""
     termination_message: str | None = None
     node: str | None = None
+    gone: bool = False
+    """Deleted after it had ended: kept until its end is recorded."""
     deleting: bool = False
     delete_at: datetime | None = None
     """When its grace is over, once it is being deleted."""

@@ -107,6 +107,11 @@ class Desk:
                 return
         raise AssertionError(f"{name} does not settle: {self.api.writes[-10:]}")
 
+    def look(self, name: str) -> None:
+        """The same, while the watches bring nothing."""
+        while asyncio.run(self._reconciler(name)) == 0:
+            pass
+
     def watch(self) -> None:
         """What the watches would have brought by now."""
         pods = [parse_pod(body) for body in self.api.all(PODS)]

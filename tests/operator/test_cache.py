@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,44 @@ def test_a_deleted_pod(uid: str | None, left: dict[int, PodSeen]) -> None:
     cache = a_cache(pods=[a_pod()])
     cache.drop_pod(a_pod().name, uid)
     assert cache.pods_of(NAME) == left
+
+
+ENDED = a_pod(phase=PodPhase.FAILED, running=False, exit_code=60, deleting=True)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "pod", "left"),
+    [
+        pytest.param(
+            [a_job()], ENDED, {1: replace(ENDED, gone=True)}, id="had an end that nobody recorded"
+        ),
+        pytest.param([a_job()], a_pod(), {}, id="was deleted by force: no end is known"),
+        pytest.param(
+            [a_job(conditions={"ResultRecorded": {"status": "True"}})],
+            ENDED, {}, id="belonged to a job whose result is recorded",
+        ),
+        pytest.param([], ENDED, {}, id="belonged to a job that is gone"),
+        pytest.param([a_job(uid="job-2")], ENDED, {}, id="belonged to an earlier job of that name"),
+        pytest.param(
+            [a_job()], replace(ENDED, uid="old"), {1: a_pod()}, id="was an earlier one of that name"
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_kept_of_a_deleted_pod_that(
+    jobs: list[JobSeen], pod: PodSeen, left: dict[int, PodSeen]
+) -> None:
+    cache = a_cache(jobs, [a_pod()])
+    cache.bury_pod(pod)
+    assert cache.pods_of(NAME) == left
+
+
+def test_what_was_kept_goes_once_its_attempt_is_recorded() -> None:
+    cache = a_cache([a_job()], [a_pod(), a_pod(name=f"{NAME}-a2", uid="pod-2", attempt=2)])
+    cache.bury_pod(ENDED)
+    cache.forget_buried(NAME, besides=1)
+    assert set(cache.pods_of(NAME)) == {1, 2}
+    cache.forget_buried(NAME, besides=2)
+    assert set(cache.pods_of(NAME)) == {2}
 
 
 def test_dropping_what_is_not_known_is_nothing() -> None:

@@ -192,6 +192,9 @@ def test_a_finished_resource_is_looked_at_when_its_retention_ends() -> None:
 STARTING = a_row(JobStatus.STARTING)
 LEFT = a_pod(deleting=True, delete_at=NOW)
 PENDING = a_pod(phase=PodPhase.PENDING, running=False)
+LEASED = a_row(publish_until=NOW + timedelta(seconds=100))
+COLLECTED = an_ended_pod(None, disruption="DeletionByPodGC")
+GONE = Ended("pod_deleted", "The Pod is gone.")
 GONE_NODE = Ended("node_lost", "Its node does not end the Pod; most likely it is lost.")
 
 
@@ -219,6 +222,45 @@ def after(seconds: float, **changes: Any) -> Observed:
             after(130, pods={1: LEFT}, row=a_row(publish_until=NOW + timedelta(seconds=100))),
             Decision([FinishAttempt(1, GONE_NODE, lost=True)], 0),
             id="until it has lapsed",
+        ),
+        pytest.param(
+            after(
+                30,
+                pods={1: LEFT},
+                row=a_row(publish_until=NOW + timedelta(seconds=100), reported_end=True),
+            ),
+            Decision([FinishAttempt(1, GONE_NODE, lost=True)], 0),
+            id="or that worker has said its last word",
+        ),
+        pytest.param(
+            after(0, pods={}, row=LEASED),
+            Decision(wake_after_s=130),
+            id="a Pod that was deleted by force may go on working on a node that is cut off",
+        ),
+        pytest.param(
+            after(130, pods={}, row=LEASED),
+            Decision([FinishAttempt(1, GONE, lost=True, gone=True)], 0),
+            id="until it may not publish any more",
+        ),
+        pytest.param(
+            after(0, pods={}, row=a_row(JobStatus.CANCELING, publish_until=LEASED.publish_until)),
+            Decision([FinishAttempt(1, Ended(None), lost=True, gone=True)], 0),
+            id="nothing follows a canceled attempt, so nothing waits for it",
+        ),
+        pytest.param(
+            after(0, pods={1: COLLECTED}, row=LEASED),
+            Decision(wake_after_s=130),
+            id="a Pod that a controller declared dead proves no more",
+        ),
+        pytest.param(
+            after(130, pods={1: COLLECTED}, row=LEASED),
+            Decision([FinishAttempt(1, Ended("node_lost"))], 0),
+            id="until then",
+        ),
+        pytest.param(
+            after(0, pods={1: an_ended_pod(137)}, row=LEASED),
+            Decision([FinishAttempt(1, Ended("worker_failed", None, 137))], 0),
+            id="one whose exit code is known has ended",
         ),
         pytest.param(
             after(30, pods={1: LEFT}, row=STOPPING),
@@ -415,6 +457,7 @@ rows = st.none() | st.builds(
     resource_uid=st.sampled_from([None, "job-1", "another"]),
     finished_at=st.sampled_from([None, NOW]),
     publish_until=st.sampled_from([None, OLD, NOW + timedelta(minutes=2)]),
+    reported_end=st.booleans(),
 )
 jobs = st.none() | st.builds(
     a_job,

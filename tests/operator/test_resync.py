@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from encoder_core.names import resource_name
-from encoder_core.reports import AmbientCredentials
+from encoder_core.names import pod_name, resource_name
+from encoder_core.reports import AmbientCredentials, Started
 from encoder_core.states import JobStatus
 from encoder_db.cluster import bind_resource
 from encoder_db.pools import read_pool
@@ -25,10 +25,11 @@ from encoder_operator.pods import PodSettings
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.poolkeeper import PoolKeeper
 from encoder_operator.reconcile import Reconciler
-from encoder_operator.seen import JobSeen
+from encoder_operator.seen import JobSeen, parse_pod
 from encoder_operator.sizing import Wanted
 from tests.db import builders as make
 from tests.operator.builders import a_job
+from tests.operator.desk import RUNNING, Desk
 from tests.operator.fake_api import FakeApi
 
 J = JobStatus
@@ -98,6 +99,29 @@ def test_a_job_whose_resource_is_not_in_the_cache_but(
     asyncio.run(_settle(_reconciler(store, api, Cache()), name))
     assert make.status(store, job) is want
     assert sum(path.startswith(PODS.path("work")) for path in api.objects) == pods
+
+
+INTERRUPTED = {
+    "phase": "Failed",
+    "containerStatuses": [{"name": "worker", "state": {"terminated": {"exitCode": 60}}}],
+}
+
+
+def test_a_pod_that_ended_and_went_between_two_looks_is_judged_by_its_end(store: Store) -> None:
+    desk = Desk(store)
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    desk.say(job, Started())
+    desk.settle(name)
+    desk.move_pod(name, INTERRUPTED)
+    pod = parse_pod(desk.api.objects.pop(PODS.path("work", pod_name(name, 1))))
+    assert pod is not None
+    desk.cache.bury_pod(pod)
+    desk.look(name)
+    (attempt,) = make.read(store, job).attempts
+    assert attempt.failure is not None
+    assert (attempt.failure.code, attempt.exit_code) == ("worker_interrupted", 60)
+    assert desk.cache.pods_of(name) == {}
 
 
 def test_a_pool_whose_resource_is_gone_holds_its_jobs(store: Store) -> None:

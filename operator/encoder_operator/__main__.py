@@ -72,30 +72,35 @@ async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) ->
             metrics=metrics,
         )
         await serve_health(
-            build_app(echoes, metrics, ready=lambda: operator.ready),
+            build_app(echoes, metrics, ready=operator.listed.is_set),
             port=settings.health_port,
             stack=stack,
         )
         registry = kopf.OperatorRegistry()
         register(registry, operator)
+
+        async def watch() -> None:
+            # A kind that is not served when kopf starts it never watches.
+            await operator.listed.wait()
+            await kopf.operator(
+                registry=registry,
+                namespaces=[settings.namespace],
+                standalone=True,
+                # Its own guess asks for our user's name, and a numeric user has none.
+                identity=Identity(socket.gethostname()),
+                stop_flag=stop,
+            )
+
         halves = [
-            asyncio.create_task(
-                kopf.operator(
-                    registry=registry,
-                    namespaces=[settings.namespace],
-                    standalone=True,
-                    # Its own guess asks for our user's name, and a numeric user has none.
-                    identity=Identity(socket.gethostname()),
-                    stop_flag=stop,
-                ),
-                name="watches",
-            ),
+            asyncio.create_task(watch(), name="watches"),
             asyncio.create_task(operator.run(), name="operator"),
         ]
         waiting = [*halves, asyncio.create_task(stop.wait(), name="stop")]
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
         halves[1].cancel()
+        if not operator.listed.is_set():
+            halves[0].cancel()
         await asyncio.wait(halves)
         for task in done:
             if not task.cancelled() and task.exception() is not None:

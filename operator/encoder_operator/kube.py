@@ -111,6 +111,14 @@ class Kube:
                 return items
             more = f"&continue={token}"
 
+    async def check_served(self, *kinds: Kind) -> None:
+        """Raises when the API server does not know one of our own kinds yet."""
+        found = await self._call("GET", f"/apis/{GROUP}/{VERSION}", of=("get", "apis"))
+        served = {resource["name"] for resource in found["resources"]}
+        for kind in kinds:
+            if kind.plural not in served:
+                raise KubeError(404, "NotFound", f"{kind.plural} are not served")
+
     async def get(self, kind: Kind, name: str) -> dict[str, Any]:
         return await self._call("GET", kind.path(self._namespace, name), of=("get", kind.plural))
 

@@ -29,7 +29,7 @@ from encoder_operator.cache import Cache
 from encoder_operator.decide import is_done
 from encoder_operator.dispatch import Dispatcher
 from encoder_operator.health import Deaf, Echoes
-from encoder_operator.kube import JOBS, PODS, POOLS, Kind, Kube
+from encoder_operator.kube import JOBS, PODS, POOLS, Kind, Kube, KubeError
 from encoder_operator.loop import Loop
 from encoder_operator.metrics import Metrics
 from encoder_operator.pods import PodSettings
@@ -65,7 +65,8 @@ class Operator:
         self._store = store
         self._echoes = echoes
         self._metrics = metrics
-        self.ready = False
+        self.listed = asyncio.Event()
+        """Set once it is known what exists."""
         self._kube = kube
         self._settings = settings
         self._poll_s = queue.poll_interval_ms / 1000
@@ -190,9 +191,10 @@ class Operator:
 
     async def run(self) -> None:
         """List first: nothing is decided before it is known what exists."""
+        await self._until_it_works(self._check_served)
         await self._until_it_works(self._resync)
         await self._until_it_works(self._take_back)
-        self.ready = True
+        self.listed.set()
         try:
             await self._run_all()
         except BaseExceptionGroup as group:
@@ -217,6 +219,15 @@ class Operator:
         while True:
             await asyncio.sleep(self._settings.canary_s / 4)
             self._echoes.check()
+
+    async def _check_served(self) -> None:
+        try:
+            await self._kube.check_served(JOBS, POOLS)
+        except KubeError as error:
+            if not error.not_found:
+                raise
+            said = "The cluster does not know TranscodeJobs and TranscodePools: apply crds/"
+            raise EncoderError(said) from error
 
     async def _resync(self) -> None:
         cache = self._cache

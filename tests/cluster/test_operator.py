@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from encoder_db.fsck import fsck
+from tests.cluster.deployment import CRDS, apply_crds
 from tests.harness.rig import Rig, rig
 from tests.harness.tamper import Tamper, tamper
 
@@ -98,6 +99,20 @@ def test_one_that_is_killed_again_and_again_loses_nothing(shared: Rig) -> None:
     operator = shared.start_operator()
     shared.wait_for("all", lambda: completed(shared) == before + JOBS, timeout_s=180)
     shared.wait_for("tidied up", lambda: shared.count("transcodejobs") == 0)
+    assert operator.stop() == 0
+
+
+def test_one_that_comes_before_its_resources_says_so_and_works_once_they_are_there(
+    shared: Rig,
+) -> None:
+    shared.cluster.kubectl("delete", "-f", CRDS, "--timeout=60s")
+    operator = shared.start_operator()
+    shared.wait_for("it says so", lambda: "apply crds/" in operator.log.read_text())
+    assert operator.get("/readyz")[0] == 503
+    apply_crds(shared.cluster)
+    shared.make_pool("default", places=20)
+    operator.wait_ready()
+    run_some(shared, 2)
     assert operator.stop() == 0
 
 

@@ -181,7 +181,9 @@ class StandIn:
     async def _events(self, path: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         while True:
             listed = await self._call("GET", path)
-            assert listed is not None
+            if listed is None:  # the kind was taken out of the cluster
+                await asyncio.sleep(0.5)
+                continue
             for item in listed["items"]:
                 yield "ADDED", item
             version = listed["metadata"]["resourceVersion"]
@@ -190,7 +192,7 @@ class StandIn:
                 async with self._session.get(path, params=query, timeout=None) as stream:
                     async for line in stream.content:
                         event = json.loads(line)
-                        if event["type"] == "ERROR":
+                        if event.get("type") in (None, "ERROR"):
                             break
                         yield event["type"], event["object"]
             except (aiohttp.ClientError, TimeoutError):

@@ -13,7 +13,7 @@ from kubernetes.aio import client
 
 from encoder_operator.budget import WriteBudget
 from encoder_operator.health import Echoes
-from encoder_operator.kube import POOLS, Kind, Kube
+from encoder_operator.kube import JOBS, POOLS, Kind, Kube
 from encoder_operator.metrics import Metrics
 
 
@@ -91,6 +91,8 @@ class FakeApi:
 
     def _answer(self, method: str, url: str, body: Any) -> Answer:
         path = urlsplit(url).path
+        if "/namespaces/" not in path:
+            return Answer(200, {"resources": [{"name": kind.plural} for kind in (JOBS, POOLS)]})
         plural = path.split("/namespaces/work/")[1].split("/")[0]
         if (method, plural) in self.refuse:
             return self.refuse[method, plural]

@@ -87,7 +87,20 @@ class Dispatcher:
                 log.warning(
                     "not_admitted", extra={"job": claimed.job.id, "error": str(result)[:500]}
                 )
+        if any(isinstance(result, KubeError) and result.unreachable for result in results):
+            await self._until_it_is_back()
         return len(taken)
+
+    async def _until_it_is_back(self) -> None:
+        """Each claim meanwhile would use up the number of an attempt."""
+        while True:
+            await asyncio.sleep(self.poll_s)
+            try:
+                await self.kube.check_served(JOBS)
+            except KubeError as error:
+                log.info("api_server_away", extra={"error": str(error)[:500]})
+            else:
+                return
 
     def _room(self) -> int:
         """Free places of all pools of ours. How many of them a pool grants is decided later."""
@@ -156,8 +169,14 @@ class Dispatcher:
             self.metrics.admission_wait_s.labels(job.pool).observe(max(0.0, waited_s))
 
     async def _put_off(self, claimed: Claimed, error: KubeError) -> None:
-        """There is no resource, so nothing may go on holding a place."""
+        """
+        There is no resource, so nothing may go on holding a place. Raises the error when nothing
+        at all can be made at the moment.
+        """
         job = claimed.job.id
+        if error.unreachable:
+            await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=0.0))
+            raise error
         log.warning("not_admitted", extra={"job": job, "error": str(error)[:500]})
         if not error.invalid:
             await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=REFUSED_S))

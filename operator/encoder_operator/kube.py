@@ -33,6 +33,10 @@ class KubeError(EncoderError):
         self.message = message
 
     @property
+    def unreachable(self) -> bool:
+        return self.status == 0
+
+    @property
     def not_found(self) -> bool:
         return self.status == 404
 

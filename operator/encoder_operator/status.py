@@ -74,7 +74,9 @@ def _succeeded(document: JobDocument, pod: PodSeen | None, stuck: Stuck | None) 
             return Condition("Succeeded", "Unknown", "Running", f"The worker is {phase}")
         case JobStatus.STARTING:
             return Condition("Succeeded", "Unknown", *_starting(pod, stuck))
-        case JobStatus.QUEUED if document.attempt:
+        case JobStatus.QUEUED if _has_place(document):
+            return Condition("Succeeded", "Unknown", *_starting(None, None))
+        case JobStatus.QUEUED if any(attempt.failure for attempt in document.attempts):
             return Condition("Succeeded", "Unknown", "Retrying", _waits(document)[1])
     return Condition("Succeeded", "Unknown", "Pending", _waits(document)[1])
 
@@ -104,8 +106,13 @@ def _waits(document: JobDocument) -> tuple[str, str]:
     return document.waiting.reason, document.waiting.message
 
 
+def _has_place(document: JobDocument) -> bool:
+    """Between the step that opens an attempt and the one that announces it, too."""
+    return bool(document.attempts) and document.attempts[-1].finished_at is None
+
+
 def _admitted(document: JobDocument) -> Condition:
-    if document.status is not JobStatus.QUEUED:
+    if document.status is not JobStatus.QUEUED or _has_place(document):
         return Condition("Admitted", "True", "SlotGranted")
     return Condition("Admitted", "False", *_waits(document))
 

@@ -42,6 +42,8 @@ class FakeApi:
         self.objects: dict[str, dict[str, Any]] = {}
         self.refuse: dict[tuple[str, str], Answer] = {}
         """By method and the resource's plural."""
+        self.away_for = 0
+        """So many of the next calls reach nobody."""
         self.while_listing: Callable[[str], None] = lambda plural: None
         """Called once a list has been read, before it is answered."""
         self.around_write: Callable[[str], None] = lambda moment: None
@@ -82,6 +84,9 @@ class FakeApi:
     async def call_api(
         self, method: str, url: str, *, header_params: Any, body: Any, _request_timeout: float
     ) -> Answer:
+        if self.away_for:
+            self.away_for -= 1
+            raise ConnectionRefusedError
         if method == "GET":
             return self._answer(method, url, body)
         self.around_write(f"before {method} {url.rpartition('/')[2][:40]}")

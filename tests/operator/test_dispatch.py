@@ -38,7 +38,7 @@ class Desk:
             cache=self.cache,
             worker="operator",
             limits=RetryLimits(),
-            poll_s=1.0,
+            poll_s=0.0,
             max_running=100,
             wake=self.woken.append,
             blocked=set,
@@ -64,6 +64,19 @@ def test_a_queued_job_gets_its_resource_and_is_starting(desk: Desk) -> None:
     assert list(desk.cache.jobs) == desk.woken == [name]
     assert make.status(desk.store, job) is J.STARTING
     assert desk.round() == 0
+
+
+def test_nothing_is_claimed_while_the_api_server_is_away_and_everything_at_once_when_it_is_back(
+    desk: Desk,
+) -> None:
+    job = desk.create()
+    desk.api.away_for = 4
+    assert desk.round() == 1
+    assert desk.api.away_for == 0, "it was waited for"
+    assert (make.status(desk.store, job), desk.api.all(JOBS)) == (J.QUEUED, [])
+    assert desk.round() == 1
+    assert make.status(desk.store, job) is J.STARTING
+    assert [a.budget for a in make.read(desk.store, job).attempts] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,17 @@ WAITING = a_document(JobStatus.QUEUED, attempt=0, waiting=Waiting(reason="PoolFu
 RETRYING = a_document(
     JobStatus.QUEUED, attempts=[FAILED], waiting=Waiting(reason="Retrying", message=RETRY)
 )
+SOON = "Its turn comes next or soon in pool default."
+PUT_OFF = a_document(
+    JobStatus.QUEUED,
+    attempts=[an_attempt(status=AttemptStatus.LOST, finished_at=NOW)],
+    waiting=Waiting(reason="Queued", message=SOON),
+)
+ADMITTED = a_document(
+    JobStatus.QUEUED,
+    attempts=[FAILED, an_attempt(number=2, status=AttemptStatus.CREATED)],
+    waiting=Waiting(reason="Queued", message=SOON),
+)
 STARTING = a_document(JobStatus.STARTING)
 PENDING_POD = a_pod(phase=PodPhase.PENDING, running=False, scheduled=False)
 PULLING = a_pod(phase=PodPhase.PENDING, running=False, waiting="ImagePullBackOff")
@@ -128,6 +139,14 @@ NO_POD = ("False", "NoPod")
         pytest.param(
             RETRYING, None, unfinished(("Retrying", RETRY), ("False", "Retrying", RETRY), NO_POD),
             id="waits for its next attempt",
+        ),
+        pytest.param(
+            PUT_OFF, None, unfinished(("Pending", SOON), ("False", "Queued", SOON), NO_POD),
+            id="waits, after a try that was nobody's fault",
+        ),
+        pytest.param(
+            ADMITTED, None, unfinished(("Starting", "Creating the Pod"), GRANTED, NO_POD),
+            id="has a place since a moment",
         ),
         pytest.param(
             STARTING, None, unfinished(("Starting", "Creating the Pod"), GRANTED, NO_POD),

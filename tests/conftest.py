@@ -51,6 +51,7 @@ settings.load_profile("encoder")
 def pytest_configure(config: pytest.Config) -> None:
     for ring in RINGS:
         config.addinivalue_line("markers", f"{ring}: the {ring} ring")
+    config.addinivalue_line("markers", "full: takes minutes; only in a full run of its ring")
     if not hasattr(config, "workerinput"):
         config.stash[BROKER] = Broker(SHARED_SERVERS)
 

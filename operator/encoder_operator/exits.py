@@ -45,6 +45,11 @@ class Ended:
     exit_code: int | None = None
 
 
+def _words(pod: PodSeen) -> str:
+    """What the container left as its last word: of the worker, JSON; of the runtime, a sentence."""
+    return (pod.termination_message or "").strip()
+
+
 @dataclass(frozen=True, slots=True)
 class EndRule:
     """One row: how an ended Pod looks, and what that means."""
@@ -87,6 +92,9 @@ END_RULES: Final = (
             or (p.message or "").startswith("Pod was rejected"), "pod_rejected"),
     EndRule("never began", "container `StartError` or `ContainerCannotRun`",
             lambda p: p.container_reason in {"StartError", "ContainerCannotRun"}, "pod_invalid"),
+    EndRule("for another machine", "all that it said is “exec …: exec format error”",
+            lambda p: _words(p).startswith("exec ") and _words(p).endswith("exec format error"),
+            "pod_invalid"),
     EndRule("init container failed", "the worker never ran, an init container failed",
             lambda p: p.init_failed, "pod_not_started"),
     EndRule("status lost", "container `ContainerStatusUnknown`",
@@ -105,6 +113,8 @@ def classify_end(pod: PodSeen) -> Ended:
     """Say what a Pod that ended says of its attempt. Total: the last rule takes what is left."""
     rule = next(rule for rule in END_RULES if rule.applies(pod))
     message = pod.message if rule.code else None
+    if rule.code == "pod_invalid":
+        message = message or pod.termination_message  # the runtime's, for the worker never spoke
     return Ended(rule.code, message.strip() if message else None, pod.exit_code)
 
 

@@ -3,7 +3,8 @@ The clusters of a run, and what they have to say about a test that failed.
 
 `api` is an API server with our resources, ready in seconds; `cluster` has two nodes; `service` is
 another one with the whole service in it. All are shared: a test leaves no object behind that
-another could stumble over, or works in `namespace`.
+another could stumble over, or works in `namespace`. Tests marked `full` wait for minutes, and run
+with CLUSTER_RUN=full.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.cluster.deployment import Deployment, apply_crds, deployed
+from tests.cluster.deployment import FULL, Deployment, apply_crds, deployed
 from tests.harness.cluster import Cluster
 
 _numbers = itertools.count(1)
@@ -49,6 +50,13 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.make_namespace(name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    long = [] if FULL else [item for item in items if item.get_closest_marker("full")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,11 +18,12 @@ import yaml
 
 from tests.harness.cluster import Cluster
 from tests.harness.commands import CommandFailed
+from tests.harness.images import Image, build_image
 from tests.harness.processes import REPOSITORY
 from tests.harness.project_images import build_for_cluster
 from tests.servers.ftp import FtpServer, ftp_server
 from tests.servers.http import HttpServer
-from tests.servers.mysql import mysql_server
+from tests.servers.mysqld import Mysqld
 from tests.servers.s3 import S3Server, s3_server
 from tests.servers.webhooks import SECRET, WebhookReceiver
 
@@ -29,6 +31,12 @@ NAMESPACE = "encoder"
 API_KEY = "enc_firstkey_only-for-the-tests-of-this-project"
 RETENTION_S = 8  # long enough to be looked at, short enough to be waited for
 POLL_S = 0.1
+FULL = os.environ.get("CLUSTER_RUN") == "full"
+PARTS = ("encoder-api", "encoder-operator", "encoder-webhooks")
+FOREIGN_IMAGE = "localhost/encoder-worker:other-machine"
+"""Its worker is a program for a machine that nobody has here."""
+
+EM_VAX = 75  # the machine in the header of an ELF file
 
 CRDS = REPOSITORY / "crds"
 # Of the parts' own accounts alone: the clusters' controllers would fill a disk.
@@ -53,11 +61,46 @@ class Deployment:
     ftp: FtpServer
     http: HttpServer
     webhooks: WebhookReceiver
+    mysqld: Mysqld
     audit: Path
     """What the parts asked of the API server, a JSON document a line."""
-    database: str
-    """Host and port."""
+    overlay: Path
+    settings: Mapping[str, str]
+    """Of the Secret `encoder-env`."""
     url: str = ""
+
+    @property
+    def database(self) -> str:
+        """Host and port."""
+        return f"{self.mysqld.host}:{self.mysqld.port}"
+
+    # --- As an admin ---------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """In the order that k8s/kustomization.yaml says; what is there already stays."""
+        apply_crds(self.cluster)
+        self.cluster.kubectl("apply", "-f", REPOSITORY / "k8s" / "namespace.yaml")
+        literals = [f"--from-literal={name}={value}" for name, value in self.settings.items()]
+        make = ("create", "secret", "generic", "encoder-env", *literals, "--dry-run=client")
+        self.kubectl("apply", "-f", "-", text=self.kubectl(*make, "-o", "yaml"))
+        self.cluster.kubectl("apply", "-k", self.overlay)
+        self.wait_rolled_out()
+        service = self.cluster.get(f"/api/v1/namespaces/{NAMESPACE}/services/encoder-api")
+        self.url = f"http://{service['spec']['clusterIP']}"
+
+    def wait_rolled_out(self) -> None:
+        for name in PARTS:
+            try:
+                self.kubectl("rollout", "status", f"deployment/{name}", "--timeout=90s")
+            except CommandFailed as error:
+                said = f"{error}\n{self.cluster.describe()}\n{self.logs()}"
+                raise AssertionError(said) from error
+
+    def send_operator_away(self) -> None:
+        """Until somebody scales it up, or installs everything again."""
+        self.kubectl("scale", "deployment/encoder-operator", "--replicas=0")
+        gone = ("--for=delete", "pod", "-l", "app.kubernetes.io/name=encoder-operator")
+        self.kubectl("wait", *gone, "--timeout=60s")
 
     # --- As a REST client ----------------------------------------------------------------------
 
@@ -103,6 +146,11 @@ class Deployment:
             raise
         return found
 
+    def message(self, name: str, type_: str) -> str:
+        """What a condition of a TranscodeJob says to people."""
+        path = f"jsonpath={{.status.conditions[?(@.type=='{type_}')].message}}"
+        return self.kubectl("get", "tj", name, "-o", path)
+
     def apply(self, name: str, spec: Mapping[str, Any]) -> None:
         body = {
             "apiVersion": "encoder.dev/v1alpha1",
@@ -121,10 +169,13 @@ class Deployment:
         return found
 
     def logs(self) -> str:
-        return "\n".join(
-            self.kubectl("logs", f"deployment/{name}", "--tail=40", "--all-containers")
-            for name in ("encoder-operator", "encoder-api")
-        )
+        def of(name: str) -> str:
+            try:
+                return self.kubectl("logs", f"deployment/{name}", "--tail=40", "--all-containers")
+            except CommandFailed as error:
+                return str(error)
+
+        return "\n".join(map(of, ("encoder-operator", "encoder-api")))
 
 
 def condition(resource: Mapping[str, Any] | None, type_: str) -> tuple[str, str] | None:
@@ -136,7 +187,7 @@ def condition(resource: Mapping[str, Any] | None, type_: str) -> tuple[str, str]
 @contextmanager
 def deployed(folder: Path) -> Iterator[Deployment]:
     """A cluster of two nodes in which the service is ready."""
-    images = build_for_cluster()
+    images = [*build_for_cluster(), build_foreign_image(folder / "foreign")]
     policy, audit = folder / "audit.yaml", folder / "audit.log"
     policy.write_text(yaml.safe_dump(AUDIT))
     flags = {"kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"]}
@@ -147,45 +198,39 @@ def deployed(folder: Path) -> Iterator[Deployment]:
         host = str(cluster.machine)
         for name in ("mysql", "s3", "ftp"):
             (folder / name).mkdir()
-        mysql = stack.enter_context(mysql_server(folder / "mysql", host=host))
-        database = stack.enter_context(mysql.fresh_database())
+        mysqld = Mysqld(folder / "mysql", host=host)
+        mysqld.start()
+        stack.callback(mysqld.stop)
+        database = stack.enter_context(mysqld.server.fresh_database())
         deployment = Deployment(
             cluster=cluster,
             s3=stack.enter_context(s3_server(folder / "s3", host=host)),
             ftp=stack.enter_context(ftp_server(folder / "ftp", host=host)),
             http=stack.enter_context(HttpServer(host=host)),
             webhooks=stack.enter_context(WebhookReceiver(host=host)),
+            mysqld=mysqld,
             audit=audit,
-            database=f"{host}:{database.port}",
+            overlay=write_overlay(folder / "overlay", host=host, database_port=database.port),
+            settings={
+                **database.environment,
+                "QUEUE_POLL_INTERVAL_MS": "200",
+                "ENCODER_API_KEY": API_KEY,
+                "ENCODER_WEBHOOK_SECRET": SECRET,
+                "ENCODER_EGRESS_ALLOWED_CIDRS": f"{host}/32",
+            },
         )
-        # In the order that k8s/kustomization.yaml says.
-        apply_crds(cluster)
-        cluster.kubectl("apply", "-f", REPOSITORY / "k8s" / "namespace.yaml")
-        settings = {
-            "MYSQL_HOST": database.host,
-            "MYSQL_PORT": str(database.port),
-            "MYSQL_USER": database.user,
-            "MYSQL_PASSWORD": database.password,
-            "MYSQL_DATABASE": database.database,
-            "QUEUE_POLL_INTERVAL_MS": "200",
-            "ENCODER_API_KEY": API_KEY,
-            "ENCODER_WEBHOOK_SECRET": SECRET,
-            "ENCODER_EGRESS_ALLOWED_CIDRS": f"{host}/32",
-        }
-        literals = [f"--from-literal={name}={value}" for name, value in settings.items()]
-        deployment.kubectl("create", "secret", "generic", "encoder-env", *literals)
-        cluster.kubectl(
-            "apply", "-k", write_overlay(folder / "overlay", host=host, database_port=database.port)
-        )
-        for name in ("encoder-api", "encoder-operator", "encoder-webhooks"):
-            try:
-                deployment.kubectl("rollout", "status", f"deployment/{name}", "--timeout=90s")
-            except CommandFailed as error:
-                said = f"{error}\n{cluster.describe()}\n{deployment.logs()}"
-                raise AssertionError(said) from error
-        service = cluster.get(f"/api/v1/namespaces/{NAMESPACE}/services/encoder-api")
-        deployment.url = f"http://{service['spec']['clusterIP']}"
+        deployment.install()
         yield deployment
+
+
+def build_foreign_image(folder: Path) -> Image:
+    folder.mkdir()
+    header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", 2, EM_VAX, 1)
+    (folder / "worker").write_bytes(header.ljust(64, b"\0"))
+    (folder / "worker").chmod(0o755)
+    recipe = folder / "Dockerfile"
+    recipe.write_text('FROM scratch\nCOPY worker /worker\nENTRYPOINT ["/worker"]\n')
+    return build_image(recipe, FOREIGN_IMAGE, context=folder)
 
 
 def apply_crds(cluster: Cluster) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from encoder_core.exits import Exit
 from encoder_core.failures import Budget, kind_of
-from tests.cluster.deployment import NAMESPACE, Deployment, condition
+from encoder_operator.pods import GRACE_S
+from encoder_operator.status import reason_of
+from tests.cluster.deployment import FOREIGN_IMAGE, NAMESPACE, Deployment, condition
 from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output
 
 Clip = Callable[[str], Path]
@@ -91,6 +97,8 @@ class Case(NamedTuple):
     output: dict[str, Any]
     code: str
     """How its job ends."""
+    words: str
+    """Of whoever saw it, in the condition of its TranscodeJob."""
 
 
 def with_image(image: str) -> dict[str, Any]:
@@ -99,52 +107,89 @@ def with_image(image: str) -> dict[str, Any]:
 
 ENDS = {
     "no-such-image": Case(
-        with_image("localhost/encoder-worker:nobody-pushed-it"), "short", {}, "image_unavailable"
+        with_image("localhost/encoder-worker:nobody-pushed-it"),
+        *("short", {}, "image_unavailable", "nobody-pushed-it"),
     ),
     "bad-image-name": Case(
-        with_image("localhost/encoder-worker:Not A Tag"), "short", {}, "image_unavailable"
+        with_image("localhost/encoder-worker:Not A Tag"),
+        *("short", {}, "image_unavailable", "invalid reference format"),
     ),
     "no-worker-in-it": Case(
-        with_image("localhost/encoder-worker:empty"), "short", {}, "pod_invalid"
+        with_image("localhost/encoder-worker:empty"),
+        *("short", {}, "pod_invalid", "executable file not found"),
+    ),
+    "other-machine": Case(
+        with_image(FOREIGN_IMAGE), *("short", {}, "pod_invalid", "exec format error")
     ),
     "foreign-image": Case(
-        with_image("docker.io/someone/miner:latest"), "short", {}, "admission_denied"
+        with_image("docker.io/someone/miner:latest"),
+        *("short", {}, "admission_denied", "the image of a worker must begin with"),
     ),
-    "too-slow": Case({"activeDeadlineSeconds": 8}, "long", SLOW, "deadline_exceeded"),
+    "too-slow": Case(
+        {"activeDeadlineSeconds": 8}, *("long", SLOW, "deadline_exceeded", "longer than")
+    ),
     "small-disk": Case(
         {"podTemplate": {"resources": {"limits": {"ephemeral-storage": "16Mi"}}}},
-        "big",
-        SLOW,
-        "capacity_disk",
+        *("big", SLOW, "capacity_disk", "16Mi"),
     ),
+    "frozen": Case({}, *("long", SLOW, "encode_stalled", "made no progress")),
 }
 """By the name of its pool."""
 
 
 @pytest.fixture(scope="module")
-def submitted(service: Deployment, sources: dict[str, str]) -> Iterator[dict[str, int]]:
+def submitted(service: Deployment, sources: dict[str, str]) -> Iterator[dict[str, dict[str, Any]]]:
     """A job in each of those pools, all at once: most of them only wait for the kubelet."""
     base = "docker.io/library/debian:bookworm-slim"
     for node in service.cluster.nodes:
         node.ctr("images", "tag", base, "localhost/encoder-worker:empty")
-    numbers = {}
-    for name, case in ENDS.items():
-        make_pool(service, name, retries=ONCE, **case.pool)
-        numbers[name] = submit(service, name, sources[case.source], **case.output)["id"]
-    yield numbers
-    for name in ENDS:
+    accepted = {}
+    for name, case in reversed(ENDS.items()):  # what takes longest to be noticed first
+        make_pool(service, name, retries=ONCE, retention={"failedSeconds": 3600}, **case.pool)
+        accepted[name] = submit(service, name, sources[case.source], **case.output)
+    freeze_ffmpeg(service, f"tj-{accepted['frozen']['uuid']}-a1")
+    yield accepted
+    for name, job in accepted.items():
         service.kubectl("delete", "tp", name, "--wait=false")
+        service.kubectl("delete", "tj", f"tj-{job['uuid']}", "--wait=false")
 
 
-@pytest.mark.parametrize(("pool", "code"), [(name, case.code) for name, case in ENDS.items()])
+def freeze_ffmpeg(service: Deployment, pod: str) -> None:
+    """It stays, and does nothing more: so looks one that waits for a lock, or for a dead disk."""
+
+    def running() -> list[Path]:
+        return [folder for words, folder in processes_of(service.pod(pod)) if is_ffmpeg(words)]
+
+    [process] = service.wait_for("ffmpeg runs", running)
+    os.kill(int(process.name), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("pool", [pool for pool in ENDS if pool != "frozen"])
 def test_a_job_that_cannot_run_ends_and_says_why(
-    service: Deployment, submitted: dict[str, int], pool: str, code: str
+    service: Deployment, submitted: dict[str, dict[str, Any]], pool: str
 ) -> None:
-    job = wait_for_end(service, submitted[pool])
+    check_end(service, pool, submitted[pool])
+
+
+def check_end(service: Deployment, pool: str, accepted: dict[str, Any]) -> None:
+    code = ENDS[pool].code
+    job = wait_for_end(service, accepted["id"])
     assert (job["status"], failures_of(job)) == ("failed", [code])
     assert job["failure"]["code"] == code
     assert job["attempts"][0]["budget"] == kind_of(code).budget
     assert not service.http.has(f"/{pool}.mp4")
+    name = f"tj-{accepted['uuid']}"
+    service.wait_for(
+        "its resource says so",
+        lambda: condition(service.resource(name), "Succeeded") == ("False", reason_of(code)),
+    )
+    assert ENDS[pool].words in service.message(name, "Succeeded")
+    print(f"{pool}: {code} {seconds_of(job['createdAt'], job['finishedAt']):.0f} s after it came")
+
+
+def seconds_of(begin: str, end: str) -> float:
+    """Between two times of the API."""
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
 
 
 # --- What is borne until somebody helps ----------------------------------------------------------
@@ -160,8 +205,7 @@ def test_a_job_for_which_no_node_is_right_says_so_and_starts_on_one_that_becomes
         "its resource says that no node is right",
         lambda: condition(service.resource(name), "Succeeded") == ("Unknown", "PodUnschedulable"),
     )
-    said = service.kubectl("get", "tj", name, "-o", "jsonpath={.status.conditions[*].message}")
-    assert "didn't match Pod's node affinity/selector" in said
+    assert "didn't match Pod's node affinity/selector" in service.message(name, "PodReady")
     node = service.cluster.nodes[0].name
     service.kubectl("label", "node", node, "encoder-tests/right=yes")
     job = wait_for_end(service, accepted["id"])
@@ -235,9 +279,11 @@ def begin_long(service: Deployment, pool: str, source: str) -> tuple[int, str]:
     return accepted["id"], f"tj-{accepted['uuid']}-a1"
 
 
-@pytest.mark.parametrize("how", ["deleted", "drained"])
+@pytest.mark.parametrize(
+    ("how", "code"), [("deleted", "worker_interrupted"), ("drained", "node_drained")]
+)
 def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_own(
-    service: Deployment, sources: dict[str, str], how: str
+    service: Deployment, sources: dict[str, str], how: str, code: str
 ) -> None:
     make_pool(service, how, retries={"app": 1})
     number, pod = begin_long(service, how, sources["long"])
@@ -252,23 +298,32 @@ def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_ow
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
         status, answer = service.cluster.send("POST", path, eviction)
         assert status == 201, answer
+    asked = service.pod(pod)
     job = wait_for_end(service, number)
-    taken = {"deleted": {"worker_interrupted", "pod_deleted"}, "drained": {"node_drained"}}
-    first, *rest = failures_of(job)
-    assert (job["status"], rest) == ("completed", [None])
-    assert first in taken[how]
-    assert job["attempts"][0]["budget"] == Budget.INFRA
+    assert (job["status"], failures_of(job)) == ("completed", [code, None])
+    first = job["attempts"][0]
+    assert (first["budget"], first["exitCode"]) == (Budget.INFRA, Exit.INTERRUPTED)
+    # The deletion is stamped with the end of the grace, after which the kubelet kills.
+    assert asked is not None
+    left_s = seconds_of(first["finishedAt"], asked["metadata"]["deletionTimestamp"])
+    print(f"{how}: exit {first['exitCode']} and recorded {GRACE_S - left_s:.1f} s after SIGTERM")
 
 
 # --- The worker from its image -------------------------------------------------------------------
 
 
-def processes_of(pod: Mapping[str, Any]) -> Iterator[tuple[list[str], Path]]:
+def processes_of(pod: Mapping[str, Any] | None) -> Iterator[tuple[list[str], Path]]:
     """Arguments and folder in /proc of all that runs in a Pod's control group."""
+    if pod is None:
+        return
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile
             if f"pod{pod['metadata']['uid']}" in (process / "cgroup").read_text():
                 yield (process / "cmdline").read_bytes().decode().split("\0"), process
+
+
+def is_ffmpeg(arguments: list[str]) -> bool:
+    return arguments[0].endswith("/ffmpeg")
 
 
 def test_ffmpeg_takes_the_limit_of_its_pod_for_the_cores_and_has_a_root_that_is_only_read(
@@ -279,7 +334,7 @@ def test_ffmpeg_takes_the_limit_of_its_pod_for_the_cores_and_has_a_root_that_is_
     number, name = begin_long(service, "one-core", sources["long"])
     pod = service.pod(name)
     assert pod is not None
-    running = [each for each in processes_of(pod) if each[0][0].endswith("ffmpeg")]
+    running = [each for each in processes_of(pod) if is_ffmpeg(each[0])]
     [(arguments, process)] = running
     threads = {after for word, after in pairwise(arguments) if word == "-threads"}
     roots = [line.split() for line in (process / "mounts").read_text().splitlines()]
@@ -287,3 +342,13 @@ def test_ffmpeg_takes_the_limit_of_its_pod_for_the_cores_and_has_a_root_that_is_
     assert threads == {"1"}
     assert [options.split(",")[0] for _, where, _, options, *_ in roots if where == "/"] == ["ro"]
     assert wait_for_end(service, number)["status"] == "canceled"
+
+
+# --- Begun with the first ones -------------------------------------------------------------------
+
+
+def test_an_ffmpeg_that_stands_still_is_ended_by_the_watchdog_and_told_as_such(
+    service: Deployment, submitted: dict[str, dict[str, Any]]
+) -> None:
+    check_end(service, "frozen", submitted["frozen"])
+    assert service.job(submitted["frozen"]["id"])["attempts"][0]["exitCode"] == Exit.STALLED

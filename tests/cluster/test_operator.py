@@ -6,19 +6,17 @@ Nodes and workers are stood in for, so that a life takes as long as its writes d
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from encoder_db.fsck import fsck
-from tests.cluster.deployment import CRDS, apply_crds
+from tests.cluster.deployment import CRDS, FULL, apply_crds
 from tests.harness.rig import Rig, rig
 from tests.harness.tamper import Tamper, tamper
 
 JOBS = 12
-FULL = os.environ.get("CLUSTER_RUN") == "full"
 EACH = 4  # every fourth write in the short run; a kill costs up to a claim's lease of a minute
 
 

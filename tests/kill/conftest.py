@@ -10,7 +10,7 @@ import pytest
 from encoder_db.migrations import migrate
 from encoder_db.store import Store
 from tests.kill.actors import opened
-from tests.kill.mysqld import Mysqld
+from tests.servers.mysqld import Mysqld
 
 FULL = os.environ.get("KILL_RUN") == "full"
 """`make test-kill-full`: every step, and larger crowds. The short run samples the steps."""

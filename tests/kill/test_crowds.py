@@ -16,7 +16,7 @@ from tests.db import builders as make
 from tests.kill import lives
 from tests.kill.actors import FORK, consume, disturb, opened, produce, spawn
 from tests.kill.conftest import FULL
-from tests.kill.mysqld import Mysqld
+from tests.servers.mysqld import Mysqld
 
 PRODUCERS, CLAIMERS = 2, 3
 EACH = 150 if FULL else 30

@@ -91,6 +91,13 @@ WRITTEN: dict[str, dict[str, Any]] = {
     },
     "status lost": {"phase": "Failed", **terminated(137, "ContainerStatusUnknown")},
     "killed without a word": {"phase": "Failed", **terminated(137)},
+    "built for another machine": {
+        "phase": "Failed", **terminated(1, message="exec /worker: exec format error\n"),
+    },
+    "of a source that is called so": {
+        "phase": "Failed",
+        **terminated(20, message='{"failure":{"message":"exec x: exec format error"}}'),
+    },
     "out of memory by cgroup v2, whole container": {
         "phase": "Failed", **terminated(137, "OOMKilled"),
     },
@@ -115,6 +122,7 @@ ENDS: dict[str, str | None] = {
     "failed, with the end of its log": None,
     "out of processes": None,
     "out of memory, as the worker says": None,
+    "of a source that is called so": None,
     "out of memory": "capacity_memory",
     "a child out of memory, the worker failed": "capacity_memory",
     "out of memory by cgroup v2, whole container": "capacity_memory",
@@ -123,6 +131,7 @@ ENDS: dict[str, str | None] = {
     "past its deadline, killed": "deadline_exceeded",
     "past its deadline, ended by itself": "deadline_exceeded",
     "command not found": "pod_invalid",
+    "built for another machine": "pod_invalid",
     "init container failed": "pod_not_started",
     "crashed": "worker_failed",
     "killed without a word": "worker_failed",
@@ -174,6 +183,17 @@ def test_the_clusters_own_words_are_kept() -> None:
     assert classify_end(seen("volume over its limit")) == Ended(
         "capacity_disk", 'Usage of EmptyDir volume "t" exceeds the limit "20Mi".', 137
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("command not found", "no such file or directory"),
+        ("built for another machine", "exec /worker: exec format error"),
+    ],
+)
+def test_the_runtimes_own_words_are_kept_where_the_worker_never_spoke(name: str, said: str) -> None:
+    assert said in (classify_end(seen(name)).message or "")
 
 
 @pytest.mark.parametrize(("name", "want"), STUCK.items())

@@ -22,27 +22,38 @@ DURABLE = (
 
 
 class Mysqld:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1") -> None:
         self._folder = folder
+        self.host = host
         self.port = free_port()
         prepare(folder)
         self.kills = 0
 
     @property
     def server(self) -> DatabaseServer:
-        return DatabaseServer("127.0.0.1", self.port, f"MySQL {version_of('127.0.0.1', self.port)}")
+        return DatabaseServer(self.host, self.port, f"MySQL {version_of(self.host, self.port)}")
 
     def start(self) -> None:
-        argv = command(self._folder, host="127.0.0.1", port=self.port, options=DURABLE)
+        argv = command(self._folder, host=self.host, port=self.port, options=DURABLE)
         self._process = ServerProcess(argv, log=self._folder / "mysqld.log")
         self._process.__enter__()
-        self._process.wait_until(lambda: bool(version_of("127.0.0.1", self.port)))
+        self._process.wait_until(lambda: bool(version_of(self.host, self.port)))
+
+    def freeze(self) -> None:
+        """It takes connections and answers nothing, as behind a network that is cut."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL to the server itself."""
-        os.kill(int((self._folder / "pid").read_text()), signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         self._process.__exit__(None, None, None)
         self.kills += 1
 
     def stop(self) -> None:
         self._process.__exit__(None, None, None)
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(int((self._folder / "pid").read_text()), number)

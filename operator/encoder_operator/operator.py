@@ -285,7 +285,12 @@ class Operator:
 
     async def _wake_active(self) -> None:
         """Progress is in the record, not in the cluster: nobody else would write it there."""
-        for name in await self._active():
+        try:
+            names = await self._active()
+        except DBAPIError:
+            # Each then says itself that the record is away.
+            names = [job.name for job in self._cache.jobs.values() if not is_done(job)]
+        for name in names:
             self._loop.wake(name)
 
     async def _wake_canceling(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -149,6 +150,22 @@ class Node:
             return False
         return True
 
+    @contextmanager
+    def kubelet_with(self, **settings: object) -> Iterator[None]:
+        """Its kubelet started again with other settings, as long as the block."""
+        config = self.folder / "kubelet.yaml"
+        before = config.read_text()
+        try:
+            self._restart_kubelet(yaml.safe_dump({**yaml.safe_load(before), **settings}))
+            yield
+        finally:
+            self._restart_kubelet(before)
+
+    def _restart_kubelet(self, config: str) -> None:
+        self.kubelet.kill()
+        (self.folder / "kubelet.yaml").write_text(config)
+        self.kubelet.start()
+
     def cut_off(self) -> None:
         """Pull the cable: the node's containers go on, and nobody hears of them."""
         run("ip", "link", "set", self.addresses.cable, "down")
@@ -212,6 +229,7 @@ class Node:
                 "nodefs.available": "1%",
                 "imagefs.available": "1%",
             },
+            "evictionPressureTransitionPeriod": "2s",  # for five minutes nothing would start there
             "volumeStatsAggPeriod": "2s",  # full disks are noticed in 14 s instead of 38
             "nodeStatusUpdateFrequency": "2s",
             "nodeStatusReportFrequency": "10s",

@@ -17,7 +17,7 @@ from encoder_operator.kube import JOBS, PODS, SECRETS
 from tests.db import builders as make
 from tests.operator.lives import WELL, Life
 
-MOMENTS = 28
+MOMENTS = 27
 """Of a life that goes well; the first test compares."""
 
 

@@ -184,6 +184,28 @@ class TestSounds:
         assert len(plan(TONGUES, **fields, audioTracks=["de"]).sounds) == 1
         assert len(plan(TONGUES, container="mkv", audioTracks=["all"]).sounds) == 2
 
+    def test_a_copy_that_begins_late_is_refused(self) -> None:
+        late = replace(FILM, audio=(replace(AUDIO, late_s=0.5),))
+        fields: dict[str, Any] = {"container": "hls", "audioCodec": "copy"}
+        assert problems_of(late, **fields) == [("/outputs/0/audioCodec", "begins_late")]
+        assert plan(late, container="mkv", audioCodec="copy").sounds[0].encoder is None
+
+    def test_what_begins_late_is_filled_up_from_the_beginning(self) -> None:
+        late = replace(film(late_s=2.0), audio=(replace(AUDIO, late_s=1.0),))
+        planned = plan(late, container="hls")
+        assert planned.video is not None
+        assert (planned.video.duration_s, planned.video.frames) == (62.0, 1550)
+        assert planned.audio is not None
+        assert planned.audio.duration_s == 61.0
+        text = " ".join(build_encode_command([planned], source="/s", folder="/o", threads=2))
+        assert "fps=25:start_time=0" in text
+        assert "-filter:a:0 aresample=async=1:first_pts=0" in text
+        file = " ".join(
+            build_encode_command([plan(late, crf=20)], source="/s", folder="/o", threads=2)
+        )
+        assert "start_time" not in file
+        assert "first_pts" not in file
+
 
 HLS = {"container": "hls"}
 

@@ -56,6 +56,9 @@ RECIPES: Final = {
         " -disposition:a:0 0 -disposition:a:1 default"
     ),
     "late.mkv": f"{PICTURE} -itsoffset 0.4 {TONE} -map 0:v -map 1:a {H264} -c:a aac",
+    "latepicture.mkv": (
+        f"-itsoffset 0.8 {PICTURE} -f lavfi -i sine=sample_rate=48000:duration=1.8 {H264} -c:a aac"
+    ),
     "shortsound.mp4": f"{PICTURE} -f lavfi -i sine=duration=0.4 {H264} -c:a aac",
     "song.mp3": f"{TONE} -c:a libmp3lame",
     "still.png": f"{PICTURE} -frames:v 1",

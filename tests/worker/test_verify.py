@@ -209,6 +209,9 @@ def test_a_package_in_several_languages_is_all_of_its_files(several: Scratch) ->
         pytest.param(lambda f: [path.unlink() for path in f.glob("2-*")],
                      "output_truncated: audio-fr has segments missing.",
                      id="the second sound is missing"),
+        pytest.param(lambda f: delay(f / "2-init.mp4", 500),
+                     "output_invalid: audio-fr does not begin at its first segment.",
+                     id="a sound begins later than its segments, by a list that players ignore"),
         pytest.param(lambda f: swap(f / "1-init.mp4", f / "2-init.mp4"),
                      "output_invalid: audio-de has 1, not 2 channels.",
                      id="the headers of two sounds are swapped"),
@@ -227,6 +230,13 @@ def zero(path: Path) -> None:
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
     data[start:] = bytes(len(data) - start)
+    path.write_bytes(data)
+
+
+def delay(path: Path, milliseconds: int) -> None:
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 4 + 8
+    data[at : at + 8] = milliseconds.to_bytes(4, "big") + b"\xff" * 4
     path.write_bytes(data)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from encoder_core.media.probe import Probe
 from encoder_core.reports import FinalReport, SourceInfo
+from encoder_core.specs import LANGUAGE_PATTERN
 
 MAX_STREAMS: Final = 32
 MAX_TERMINATION_BYTES: Final = 4096
@@ -15,22 +17,31 @@ MAX_TERMINATION_BYTES: Final = 4096
 
 _KEPT: Final = (
     "index", "codec_type", "codec_name", "profile", "width", "height", "pix_fmt", "sample_rate",
-    "channels", "channel_layout", "avg_frame_rate", "bit_rate", "duration", "color_transfer",
+    "channels", "channel_layout", "avg_frame_rate", "bit_rate", "duration", "start_time",
+    "color_transfer",
 )  # fmt: skip
 
 
 def describe_source(document: Mapping[str, Any], probe: Probe) -> SourceInfo:
-    """The facts that people ask for; no tag of the file, which may hold anything."""
-    streams = [
-        {key: stream[key] for key in _KEPT if key in stream}
-        for stream in document.get("streams", [])[:MAX_STREAMS]
-    ]
+    """The facts that people ask for; of the file's tags, which may hold anything, the languages."""
+    streams = [_describe_stream(stream) for stream in document.get("streams", [])[:MAX_STREAMS]]
     return SourceInfo(
         size_bytes=probe.size_bytes,
         duration_s=probe.duration_s,
         container=",".join(probe.formats) or None,
         streams=streams,
     )
+
+
+def _describe_stream(stream: Mapping[str, Any]) -> dict[str, Any]:
+    """In ffprobe's words, so that a plan takes it back: what tells the tracks apart, too."""
+    known = {key: stream[key] for key in _KEPT if key in stream}
+    language = str(stream.get("tags", {}).get("language", ""))
+    if re.fullmatch(LANGUAGE_PATTERN, language):
+        known["tags"] = {"language": language}
+    flags = stream.get("disposition", {})
+    marked = {flag: 1 for flag in ("default", "forced") if flags.get(flag)}
+    return {**known, "disposition": marked} if marked else known
 
 
 def write_termination(path: str, final: FinalReport) -> None:

@@ -26,6 +26,10 @@ Digits = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,15}$")]
 Decimal = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$")]
 Count = Annotated[int, Field(ge=0, le=10**15), NOT_BOOLEAN] | Digits
 Seconds = Annotated[float, Field(ge=0, le=10**9), NOT_BOOLEAN] | Decimal
+Start = (
+    Annotated[float, Field(ge=-(10**9), le=10**9), NOT_BOOLEAN]
+    | Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,12}(\.[0-9]{1,12})?$")]
+)
 
 
 class _Printed(Model):
@@ -69,6 +73,7 @@ class PrintedStream(_Printed):
     nb_frames: Count | None = None
     bit_rate: Count | None = None
     duration: Seconds | None = None
+    start_time: Start | None = None
     channels: Annotated[int, Field(ge=0, le=255), NOT_BOOLEAN] | None = None
     channel_layout: Word | None = None
     sample_rate: Count | None = None

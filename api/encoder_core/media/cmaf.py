@@ -45,6 +45,8 @@ class Track:
     channels: int = 0
     """0: the header does not tell, as with AC-3."""
     sample_rate: int = 0
+    delay_s: Fraction = Fraction(0)
+    """What an edit list puts before its first sample."""
 
     @property
     def is_video(self) -> bool:
@@ -111,6 +113,7 @@ def parse_init(data: bytes) -> Track:
     mdhd, _ = _find(data, b"mdia", b"mdhd", start=trak[0], end=trak[1])
     version = _read(">B", data, mdhd)[0]
     [timescale] = _read(">I", data, mdhd + (20 if version == 1 else 12))
+    delay_s = _delay(data, *trak)
     stsd, stsd_end = _find(data, b"mdia", b"minf", b"stbl", b"stsd", start=trak[0], end=trak[1])
     entry = next(_boxes(data, stsd + 8, stsd_end), None)
     if entry is None or timescale == 0:
@@ -127,6 +130,7 @@ def parse_init(data: bytes) -> Track:
             timescale=timescale,
             width=width,
             height=height,
+            delay_s=delay_s,
         )
     [channels] = _read(">H", data, start + 16)
     [rate] = _read(">I", data, start + 24)
@@ -141,7 +145,28 @@ def parse_init(data: bytes) -> Track:
         timescale=timescale,
         channels=channels,
         sample_rate=rate >> 16,
+        delay_s=delay_s,
     )
+
+
+def _delay(data: bytes, start: int, end: int) -> Fraction:
+    """How long the edit list shows nothing before it shows the first sample."""
+    if all(kind != b"edts" for kind, *_ in _boxes(data, start, end)):
+        return Fraction(0)
+    elst, _ = _find(data, b"edts", b"elst", start=start, end=end)
+    mvhd, _ = _find(data, b"moov", b"mvhd")
+    [version] = _read(">B", data, mvhd)
+    [timescale] = _read(">I", data, mvhd + (20 if version == 1 else 12))
+    version, count = _read(">B3xI", data, elst)
+    layout = ">Qq4x" if version == 1 else ">Ii4x"
+    empty, at = 0, elst + 8
+    for _ in range(count):
+        duration, begin = _read(layout, data, at)
+        if begin != -1:
+            break
+        empty += duration
+        at += struct.calcsize(layout)
+    return Fraction(empty, timescale or 1)
 
 
 def _video_codecs(kind: bytes, data: bytes, start: int, end: int) -> str:

@@ -238,7 +238,9 @@ def _build_branch(plan: OutputPlan, video: VideoPlan, name: str, *, cut: bool) -
     elif cut and (plan.start_s or plan.length_s is not None):
         steps += [_trim(plan), f"setpts=PTS-{plan.start_s:g}/TB"]
     if video.frame_rate is not None:
-        steps.append(f"fps={video.frame_rate}")
+        # Players of segments pass over the edit list that would say how late a track begins.
+        from_zero = ":start_time=0" if plan.package is not None else ""
+        steps.append(f"fps={video.frame_rate}{from_zero}")
         if plan.length_s is not None:
             # At the end of its input fps repeats the last frame up to the end of the source.
             steps.append(f"trim=duration={plan.length_s:g}")
@@ -538,6 +540,8 @@ def _audio_arguments(plan: OutputPlan, audio: AudioPlan, which: str, *, cut: boo
     filters = []
     if cut and (plan.start_s or plan.length_s is not None):
         filters = [f"a{_trim(plan)}", f"asetpts=PTS-{plan.start_s:g}/TB"]
+    if plan.package is not None:
+        filters.append("aresample=async=1:first_pts=0")  # silence before it, and where it has gaps
     if audio.gain_db:
         # After the mix, whose loudness is the one that was measured.
         filters += [*_mix(audio.channels), f"volume={audio.gain_db:g}dB"]

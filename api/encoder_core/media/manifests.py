@@ -270,6 +270,8 @@ def _adaptation_set(number: int, streams: Sequence[Stream]) -> list[str]:
     }
     if first.sound is not None and first.sound.language is not None:
         attributes["lang"] = first.sound.language
+    if first.sound is not None and first.sound.number == 0:
+        attributes["selectionPriority"] = "2"  # dash.js would take the one of most bits
     if kind == "video":
         attributes["maxWidth"] = str(max(stream.track.width for stream in streams))
         attributes["maxHeight"] = str(max(stream.track.height for stream in streams))

@@ -159,13 +159,23 @@ def _warn_of_pixels(encoder: VideoEncoder, source: VideoStream, notes: Notes) ->
 
 
 def with_video_length(
-    plan: VideoPlan, start: float, length: float | None, probe: Probe, pictures: int | None
+    plan: VideoPlan,
+    start: float,
+    length: float | None,
+    probe: Probe,
+    pictures: int | None,
+    *,
+    from_zero: bool = False,
 ) -> VideoPlan:
+    """With `from_zero` a picture that begins late is shown from the beginning on."""
     if pictures is not None:
         return replace(plan, frames=pictures)
     source = probe.video
     assert source is not None
-    duration = cut(source.duration_s or probe.duration_s, start, length)
+    duration = source.duration_s or probe.duration_s
+    if duration is not None and from_zero:
+        duration += source.late_s
+    duration = cut(duration, start, length)
     frames: int | None = None
     if plan.frame_rate is not None and duration is not None:
         frames = round(duration * plan.frame_rate)

@@ -71,13 +71,18 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
     if package is not None and package.renditions:
         videos = [
             with_video_length(
-                _with_watermark(rendition.video, spec, probe), start, length, probe, None
+                _with_watermark(rendition.video, spec, probe),
+                *(start, length, probe, None),
+                from_zero=True,
             )
             for rendition in package.renditions
         ]
         package = with_videos(package, videos)
         video = max(videos, key=lambda one: one.width * one.height)
-    sounds = tuple(with_audio_length(sound, start, length, probe) for sound in sounds)
+    sounds = tuple(
+        with_audio_length(sound, start, length, probe, from_zero=package is not None)
+        for sound in sounds
+    )
     audio = sounds[0] if sounds else None
     if package is not None:
         texts = [words.language for words in subtitles], [words.forced for words in subtitles]

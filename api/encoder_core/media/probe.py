@@ -45,6 +45,8 @@ class VideoStream:
     frames: int | None = None
     """Frames by the header; packets when they were counted."""
     bit_rate: int | None = None
+    late_s: float = 0.0
+    """How long after the first of all streams it begins."""
 
     @property
     def hdr(self) -> bool:
@@ -85,6 +87,8 @@ class AudioStream:
     duration_s: float | None = None
     packets: int | None = None
     bit_rate: int | None = None
+    late_s: float = 0.0
+    """How long after the first of all streams it begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +154,13 @@ def parse_probe(document: Mapping[str, Any]) -> Probe:
     videos = [s for s in streams if s.get("codec_type") == "video" and _is_usable(s)]
     moving = [s for s in videos if not s.get("disposition", {}).get("attached_pic")]
     audio = [s for s in streams if s.get("codec_type") == "audio" and _is_usable(s)]
+    first_s = min((_start(stream) for stream in (*moving, *audio)), default=0.0)
     return Probe(
         formats=tuple(str(container.get("format_name", "")).split(",")),
         duration_s=_positive(container.get("duration")),
         size_bytes=_whole(container.get("size")),
-        video=_parse_video(_best(moving)) if moving else None,
-        audio=tuple(_parse_audio(stream) for stream in audio),
+        video=_parse_video(_best(moving), first_s) if moving else None,
+        audio=tuple(_parse_audio(stream, first_s) for stream in audio),
         video_streams=len(moving),
         subtitle_streams=sum(s.get("codec_type") == "subtitle" for s in streams),
         subtitles=tuple(
@@ -187,7 +192,12 @@ def _best(videos: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return (default or videos)[0]
 
 
-def _parse_video(stream: Mapping[str, Any]) -> VideoStream:
+def _start(stream: Mapping[str, Any]) -> float:
+    seconds = _number(str(stream.get("start_time", "")))
+    return seconds if seconds is not None and math.isfinite(seconds) else 0.0
+
+
+def _parse_video(stream: Mapping[str, Any], first_s: float) -> VideoStream:
     pixel_format = stream.get("pix_fmt")
     return VideoStream(
         index=int(stream["index"]),
@@ -207,6 +217,7 @@ def _parse_video(stream: Mapping[str, Any]) -> VideoStream:
         duration_s=_positive(stream.get("duration")),
         frames=_whole(stream.get("nb_read_packets")) or _shown_frames(stream),
         bit_rate=_whole(stream.get("bit_rate")),
+        late_s=_start(stream) - first_s,
     )
 
 
@@ -225,7 +236,7 @@ def _shown_frames(stream: Mapping[str, Any]) -> int | None:
     return shown if stored > shown + 1 else stored
 
 
-def _parse_audio(stream: Mapping[str, Any]) -> AudioStream:
+def _parse_audio(stream: Mapping[str, Any], first_s: float) -> AudioStream:
     return AudioStream(
         index=int(stream["index"]),
         codec=str(stream["codec_name"]),
@@ -237,6 +248,7 @@ def _parse_audio(stream: Mapping[str, Any]) -> AudioStream:
         duration_s=_positive(stream.get("duration")),
         packets=_whole(stream.get("nb_read_packets")),
         bit_rate=_whole(stream.get("bit_rate")),
+        late_s=_start(stream) - first_s,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from encoder_core.media.codecs import COPY, NONE, AudioEncoder, find_audio_encoder
 from encoder_core.media.containers import ContainerKind, Kind
@@ -13,6 +14,8 @@ from encoder_core.media.probe import AudioStream, Probe
 from encoder_core.media.timing import cut
 from encoder_core.media.tracks import choose_tracks
 from encoder_core.specs import OutputSpec, parse_bitrate
+
+MAX_DELAY_S: Final = 0.1  # a viewer sees lips and words that are further apart
 
 
 def plan_sounds(
@@ -38,6 +41,15 @@ def plan_sounds(
             "codecs_differ",
             f"the sounds are {' and '.join(families)}, and players change only between sounds of "
             "one codec; name one instead of copy",
+        )
+    late_s = {stream.index: stream.late_s for stream in probe.audio}
+    copied = [late_s[sound.stream] for sound in sounds if sound.encoder is None]
+    if kind.kind is Kind.PACKAGE and any(late > MAX_DELAY_S for late in copied):
+        notes.refuse(
+            "audio_codec",
+            "begins_late",
+            f"a sound begins {max(copied):.1f} s late, and all tracks of a package begin together; "
+            "name a codec instead of copy, and there will be silence before it",
         )
     return sounds
 
@@ -124,7 +136,11 @@ def _plan_sample_rate(spec: OutputSpec, encoder: AudioEncoder, source: AudioStre
 
 
 def with_audio_length(
-    plan: AudioPlan, start: float, length: float | None, probe: Probe
+    plan: AudioPlan, start: float, length: float | None, probe: Probe, *, from_zero: bool = False
 ) -> AudioPlan:
+    """With `from_zero` a sound that begins late has silence before it."""
     source = next(stream for stream in probe.audio if stream.index == plan.stream)
-    return replace(plan, duration_s=cut(source.duration_s or probe.duration_s, start, length))
+    duration = source.duration_s or probe.duration_s
+    if duration is not None and from_zero:
+        duration += source.late_s
+    return replace(plan, duration_s=cut(duration, start, length))

@@ -16,6 +16,7 @@ from typing import Final
 from encoder_core.media.manifests import Stream, Text
 from encoder_core.media.naming import TrackName
 from encoder_core.media.planned import AudioPlan, OutputPlan, RenditionPlan
+from encoder_core.media.sound import MAX_DELAY_S
 from encoder_core.media.verify import Finding, invalid, missing_frames, short, truncated
 from encoder_core.media.walk import BadManifest, Listed, walk_dash, walk_hls
 
@@ -56,7 +57,7 @@ def _compare_timeline(stream: Stream) -> list[Finding]:
     """Segments follow one another without a gap, in the order of their numbers."""
     findings = []
     tick = Fraction(1, stream.track.timescale)
-    if abs(stream.segments[0].start * tick) > DRIFT_S:
+    if abs(stream.segments[0].start * tick) > DRIFT_S or stream.track.delay_s > MAX_DELAY_S:
         findings.append(invalid(f"{stream.name} does not begin at its first segment."))
     for number, (before, after) in enumerate(pairwise(stream.segments), start=2):
         # One tick of rounding may be between them; a frame is hundreds.

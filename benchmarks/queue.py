@@ -25,7 +25,7 @@ from encoder_db.intake import create_job
 from encoder_db.migrations import migrate
 from encoder_db.pools import create_pool
 from encoder_db.queue import claim
-from encoder_db.rows import Claimed, QueueMessage, Refusal
+from encoder_db.rows import Claimed, QueueMessage, Refusal, Resource
 from encoder_db.store import Store
 from encoder_db.tables import job_outputs, jobs, queue_jobs
 from encoder_operator.dispatch import BATCH as OPERATOR_BATCH
@@ -125,7 +125,7 @@ def in_batches(store: Store, messages: Sequence[QueueMessage]) -> list[Claimed]:
 
 
 def start(store: Store, opened: Claimed | Refusal) -> Claimed:
-    resource = (f"tj-{uuid.uuid4()}", str(uuid.uuid4()))
+    resource = Resource(f"tj-{uuid.uuid4()}", str(uuid.uuid4()))
     if not isinstance(opened, Claimed) or not mark_starting(store, opened, resource=resource):
         raise RuntimeError(f"not handed off: {opened}")
     return opened

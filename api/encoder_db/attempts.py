@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, bindparam, insert, update
 
 from encoder_core.ids import hash_token, new_token
 from encoder_core.retries import RetryLimits
@@ -24,9 +25,10 @@ from encoder_db.rows import (
     JobRow,
     QueueMessage,
     Refusal,
+    Resource,
+    lock_current,
     lock_job,
     lock_jobs,
-    read_attempt,
     read_open_attempt,
 )
 from encoder_db.store import Store, now
@@ -44,6 +46,7 @@ __all__ = [
     "Claimed",
     "OpenAttempt",
     "Refusal",
+    "Resource",
     "Work",
     "apply_report",
     "finish_attempt",
@@ -220,48 +223,56 @@ def _insert_attempts(
             for one in new
         ],
     )
-    tx.execute(
-        update(jobs)
-        .where(jobs.c.id.in_([one.job.id for one in new]))
-        .values(attempt=jobs.c.attempt + 1, updated_at=db_now())
-    )
+    tx.execute(_COUNT_ATTEMPT, {"job_ids": [one.job.id for one in new]})
     return new
 
 
-def mark_starting(
-    store: Store, claimed: Claimed, *, resource: tuple[str, str] | None = None
-) -> bool:
+_COUNT_ATTEMPT: Final = (
+    update(jobs)
+    .where(jobs.c.id.in_(bindparam("job_ids", expanding=True)))
+    .values(attempt=jobs.c.attempt + 1, updated_at=db_now())
+)
+
+
+def mark_starting(store: Store, claimed: Claimed, *, resource: Resource | None = None) -> bool:
     """
-    The executor is on its way: the job is `starting`. `resource`: name and uid of what stands for
-    it in the cluster, which is noted also when the job was canceled meanwhile.
+    The executor is on its way: the job is `starting`.
 
     On Kubernetes the message is acknowledged with it; the local engine keeps its lease until the
     attempt ends. False: the job was canceled or handed to another meanwhile, so what was started
-    must be stopped. May run twice.
+    must be stopped. May run twice. `resource` is what stands for the job in the cluster; it is
+    noted also when the job was canceled, so that it can be stopped.
     """
 
     def work(tx: Connection) -> bool:
-        if resource is not None:
-            name, uid = resource
-            if not bind_resource(tx, claimed.job.id, name=name, uid=uid):
+        current = lock_current(tx, claimed.job.id, claimed.attempt)
+        if current is None or current.job.status is not JobStatus.QUEUED:
+            if not _may_stand(tx, claimed.job.id, resource):
                 return False
-        job = lock_job(tx, claimed.job.id)
-        attempt = read_attempt(tx, claimed.job.id, claimed.attempt)
-        if job is None or attempt is None or not attempt.is_open:
+        elif resource is not None and current.resource_uid not in (None, resource.uid):
             return False
-        if job.attempt != attempt.number or job.status is JobStatus.CANCELING:
+        if current is None or current.job.status is JobStatus.CANCELING:
             return False
-        if attempt.token_hash != hash_token(claimed.token):
+        if current.token_hash != hash_token(claimed.token):
             return False
-        if attempt.executor == "kubernetes":
-            acknowledged = ack(tx, claimed.message)
-            if not acknowledged and job.status is JobStatus.QUEUED:
-                return False  # another claimer has the message, and will take the attempt up
-        if job.status is JobStatus.QUEUED:
-            move_job(tx, job, JobStatus.STARTING)
+        is_queued = current.job.status is JobStatus.QUEUED
+        if current.executor == "kubernetes" and not ack(tx, claimed.message) and is_queued:
+            return False  # another claimer has the message, and will take the attempt up
+        if is_queued:
+            move_job(tx, current.job, JobStatus.STARTING, values=_columns_of(resource))
         return True
 
     return store.run(work)
+
+
+def _may_stand(tx: Connection, job_id: int, resource: Resource | None) -> bool:
+    return resource is None or bind_resource(tx, job_id, name=resource.name, uid=resource.uid)
+
+
+def _columns_of(resource: Resource | None) -> Mapping[str, str]:
+    if resource is None:
+        return {}
+    return {"resource_name": resource.name, "resource_uid": resource.uid}
 
 
 def withdraw(store: Store, claimed: Claimed, *, delay_s: float) -> bool:

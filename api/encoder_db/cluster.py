@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from encoder_core.errors import FieldProblem, InvalidRequest
@@ -106,13 +106,17 @@ def read_resource(
 
 def bind_resource(tx: Connection, job_id: int, *, name: str, uid: str) -> bool:
     """Note which resource stands for a job. False: it has another, or none any more. Repeatable."""
-    unbound = or_(jobs.c.resource_uid.is_(None), jobs.c.resource_uid == uid)
-    change = (
-        update(jobs)
-        .where(jobs.c.id == job_id, unbound)
-        .values(resource_name=name, resource_uid=uid, updated_at=db_now())
+    return tx.execute(_BIND, {"job": job_id, "name": name, "uid": uid}).rowcount == 1
+
+
+_BIND: Final = (
+    update(jobs)
+    .where(
+        jobs.c.id == bindparam("job"),
+        or_(jobs.c.resource_uid.is_(None), jobs.c.resource_uid == bindparam("uid")),
     )
-    return tx.execute(change).rowcount == 1
+    .values(resource_name=bindparam("name"), resource_uid=bindparam("uid"), updated_at=db_now())
+)
 
 
 def adopt_job(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final, Literal
 
 import pymysql
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Engine,
     Select,
     Table,
+    bindparam,
     create_engine,
     event,
     insert,
@@ -129,6 +131,7 @@ def _mysql_engine(
         pool_reset_on_return=None,  # _spare_round_trips sees to it
         skip_autocommit_rollback=True,  # outside of transactions there is nothing to roll back
         pool_recycle=RECYCLE_S,
+        pool_use_lifo=True,  # the one that was used last is surely alive; the others may end
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
         json_serializer=to_json,
@@ -268,8 +271,13 @@ def insert_all(
     """
     if len(rows) == 1:
         return [inserted_id(tx.execute(insert(table), dict(rows[0])))]
-    (number,) = table.primary_key.columns
     tx.execute(insert(table), [dict(row) for row in rows])
     wanted = [row[key.name] for row in rows]
-    found = {row[0]: row[1] for row in tx.execute(select(key, number).where(key.in_(wanted)))}
+    found = {row[0]: row[1] for row in tx.execute(_numbers_by(key), {"keys": wanted})}
     return [found[value] for value in wanted]
+
+
+@cache
+def _numbers_by(key: Column[Any]) -> Select[Any]:
+    (number,) = key.table.primary_key.columns
+    return select(key, number).where(key.in_(bindparam("keys", expanding=True)))

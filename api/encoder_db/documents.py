@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, select
 
 from encoder_core.documents import (
     AttemptDocument,
@@ -24,28 +24,55 @@ from encoder_core.states import JobStatus
 from encoder_db.tables import job_attempts, job_outputs, job_progress, jobs, queue_jobs
 from encoder_db.timeline import build_timeline, read_moments
 
-_PROGRESS = [column.label(f"progress_{column.name}") for column in job_progress.c]
-_SEEN: Final = (
-    select(
-        jobs,
-        *_PROGRESS,
-        queue_jobs.c.visible_at.label("due_at"),
-        queue_jobs.c.leased_by,
-    )
-    .outerjoin(job_progress, job_progress.c.job_id == jobs.c.id)
-    .outerjoin(queue_jobs, queue_jobs.c.job_id == jobs.c.id)
+_SUMMARY: Final = (
+    *("id", "uuid", "status", "owner", "pool", "priority", "attempt", "version", "source"),
+    *("request", "external_id", "failure", "created_at", "updated_at", "started_at", "finished_at"),
+)
+_OWN_PAGE: Final = ("source_info", "warnings", "waiting_reason", "waiting_message", "request_id")
+_PROGRESS: Final = ("job_id", "phase", "percent", "speed", "fps", "eta_s", "updated_at")
+_OUTPUT: Final = ("id", "job_id", "position", "status", "spec", "result", "error", "warnings")
+_ATTEMPT: Final = (
+    *("number", "status", "executor", "worker", "node", "failure", "budget", "exit_code"),
+    *("created_at", "started_at", "finished_at"),
 )
 
 
-def load_document(tx: Connection, which: ColumnElement[bool]) -> JobDocument | None:
+def _columns(table: Table, names: Sequence[str], *, prefix: str = "") -> list[ColumnElement[Any]]:
+    return [table.c[name].label(prefix + name) for name in names]
+
+
+# Put together once, and of the columns that are shown: see rows.py.
+_SUMMARIES: Final = select(
+    *_columns(jobs, _SUMMARY), *_columns(job_progress, _PROGRESS, prefix="progress_")
+).outerjoin(job_progress, job_progress.c.job_id == jobs.c.id)
+_SEEN: Final = _SUMMARIES.add_columns(
+    *_columns(jobs, _OWN_PAGE), queue_jobs.c.visible_at.label("due_at"), queue_jobs.c.leased_by
+).outerjoin(queue_jobs, queue_jobs.c.job_id == jobs.c.id)
+_ONE: Final = _SEEN.where(jobs.c.id == bindparam("job_id"))
+_OUTPUTS: Final = (
+    select(*_columns(job_outputs, _OUTPUT))
+    .where(job_outputs.c.job_id.in_(bindparam("job_ids", expanding=True)))
+    .order_by(job_outputs.c.job_id, job_outputs.c.position)
+)
+_ATTEMPTS: Final = (
+    select(*_columns(job_attempts, _ATTEMPT))
+    .where(job_attempts.c.job_id == bindparam("job_id"))
+    .order_by(job_attempts.c.number)
+)
+_ATTEMPTS_WITH_STEPS: Final = _ATTEMPTS.add_columns(
+    job_attempts.c.scheduled_at, job_attempts.c.final_report
+)
+
+
+def load_document(tx: Connection, which: ColumnElement[bool] | int) -> JobDocument | None:
     """One job with everything that is known of it: three queries, two before its first attempt."""
-    found = _load(tx, which)
+    found = _load(tx, which, _ATTEMPTS)
     return None if found is None else JobDocument(**found[0])
 
 
 def load_page(tx: Connection, which: ColumnElement[bool]) -> JobPage | None:
     """The same, and when each step was over: one query more."""
-    found = _load(tx, which)
+    found = _load(tx, which, _ATTEMPTS_WITH_STEPS)
     if found is None:
         return None
     fields, attempts = found
@@ -54,27 +81,33 @@ def load_page(tx: Connection, which: ColumnElement[bool]) -> JobPage | None:
 
 
 def _load(
-    tx: Connection, which: ColumnElement[bool]
+    tx: Connection, which: ColumnElement[bool] | int, query: Select[Any]
 ) -> tuple[dict[str, Any], Sequence[RowMapping]] | None:
-    row = tx.execute(_SEEN.where(which)).mappings().one_or_none()
+    if isinstance(which, int):
+        found = tx.execute(_ONE, {"job_id": which})
+    else:
+        found = tx.execute(_SEEN.where(which))
+    row = found.mappings().one_or_none()
     if row is None:
         return None
     outputs = _outputs_of(tx, [row["id"]])[row["id"]]
-    attempts = _attempts_of(tx, row["id"]) if row["attempt"] else []
+    attempts: Sequence[RowMapping] = []
+    if row["attempt"]:
+        attempts = tx.execute(query, {"job_id": row["id"]}).mappings().all()
     waits = row["status"] == JobStatus.QUEUED and row["leased_by"] is None
     fields = {
-        **_summary_fields(dict(row), outputs),
+        **_summary_fields(row, outputs),
         "source_info": _model(SourceInfo, row["source_info"]),
         "warnings": _warnings(row["warnings"]),
         "due_at": row["due_at"] if waits else None,
         "attempts": [_attempt(attempt) for attempt in attempts],
-        "waiting": _noted_waiting(dict(row)),
+        "waiting": _noted_waiting(row),
         "request_id": row["request_id"],
     }
     return fields, attempts
 
 
-def _noted_waiting(row: Mapping[str, Any]) -> Waiting | None:
+def _noted_waiting(row: Mapping[Any, Any]) -> Waiting | None:
     """What the engine noted: such as that no node has room."""
     if row["waiting_reason"] is None:
         return None
@@ -93,10 +126,10 @@ def load_summaries(
     tx: Connection, where: Sequence[ColumnElement[bool]], *, limit: int
 ) -> list[JobSummary]:
     """The latest first: two queries."""
-    query: Select[Any] = _SEEN.where(*where).order_by(jobs.c.id.desc()).limit(limit)
+    query: Select[Any] = _SUMMARIES.where(*where).order_by(jobs.c.id.desc()).limit(limit)
     rows = tx.execute(query).mappings().all()
     outputs = _outputs_of(tx, [row["id"] for row in rows])
-    return [JobSummary(**_summary_fields(dict(row), outputs[row["id"]])) for row in rows]
+    return [JobSummary(**_summary_fields(row, outputs[row["id"]])) for row in rows]
 
 
 def list_outputs(tx: Connection, job_id: int) -> list[OutputDocument]:
@@ -108,11 +141,11 @@ def list_attempts(
     tx: Connection, job_id: int, *, after: int = 0, limit: int = 200
 ) -> list[AttemptDocument]:
     """The attempts of a job with a higher number than `after`, the first ones first: one query."""
-    query = _attempts(job_id).where(job_attempts.c.number > after).limit(limit)
-    return [_attempt(row) for row in tx.execute(query).mappings()]
+    query = _ATTEMPTS.where(job_attempts.c.number > after).limit(limit)
+    return [_attempt(row) for row in tx.execute(query, {"job_id": job_id}).mappings()]
 
 
-def _summary_fields(row: Mapping[str, Any], outputs: list[OutputDocument]) -> dict[str, Any]:
+def _summary_fields(row: Mapping[Any, Any], outputs: list[OutputDocument]) -> dict[str, Any]:
     request = row["request"]
     return {
         "id": row["id"],
@@ -138,7 +171,7 @@ def _summary_fields(row: Mapping[str, Any], outputs: list[OutputDocument]) -> di
     }
 
 
-def _progress(row: Mapping[str, Any]) -> ProgressDocument | None:
+def _progress(row: Mapping[Any, Any]) -> ProgressDocument | None:
     if row["progress_job_id"] is None:
         return None
     names = ("phase", "percent", "speed", "fps", "eta_s", "updated_at")
@@ -150,12 +183,7 @@ def _outputs_of(tx: Connection, job_ids: Sequence[int]) -> dict[int, list[Output
     found: dict[int, list[OutputDocument]] = defaultdict(list)
     if not job_ids:
         return found
-    query = (
-        select(job_outputs)
-        .where(job_outputs.c.job_id.in_(job_ids))
-        .order_by(job_outputs.c.job_id, job_outputs.c.position)
-    )
-    for row in tx.execute(query).mappings():
+    for row in tx.execute(_OUTPUTS, {"job_ids": list(job_ids)}).mappings():
         found[row["job_id"]].append(
             OutputDocument(
                 id=row["id"],
@@ -168,15 +196,6 @@ def _outputs_of(tx: Connection, job_ids: Sequence[int]) -> dict[int, list[Output
             )
         )
     return found
-
-
-def _attempts_of(tx: Connection, job_id: int) -> Sequence[RowMapping]:
-    return tx.execute(_attempts(job_id)).mappings().all()
-
-
-def _attempts(job_id: int) -> Select[Any]:
-    of_job = job_attempts.c.job_id == job_id
-    return select(job_attempts).where(of_job).order_by(job_attempts.c.number)
 
 
 def _attempt(row: RowMapping) -> AttemptDocument:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, delete, exists, insert, literal, select
+from sqlalchemy import Connection, bindparam, delete, exists, insert, literal, select
 from sqlalchemy.sql import Select
 
 from encoder_core.documents import EventDocument, JobDocument
@@ -33,7 +33,7 @@ def record_event(tx: Connection, job_id: int, event_type: str) -> None:
     Runs in the transaction of the change, which holds the job's lock: numbers have no gaps
     because each step of the version writes exactly one event.
     """
-    document = load_document(tx, jobs.c.id == job_id)
+    document = load_document(tx, job_id)
     assert document is not None, f"an event of job {job_id}, which does not exist"
     target = None if document.notification_url is None else read_sealed_webhook(tx, job_id)
     record_event_of(tx, document, event_type, target=target)
@@ -122,10 +122,15 @@ def hash_host(url: str) -> bytes:
 def _has_earlier(tx: Connection, job: JobDocument) -> bool:
     if job.version == 1:
         return False
-    earlier = exists().where(
-        webhook_deliveries.c.job_id == job.id, webhook_deliveries.c.trigger_kind == "auto"
+    return bool(tx.execute(_EARLIER, {"job_id": job.id}).scalar_one())
+
+
+_EARLIER: Final = select(
+    exists().where(
+        webhook_deliveries.c.job_id == bindparam("job_id"),
+        webhook_deliveries.c.trigger_kind == "auto",
     )
-    return bool(tx.execute(select(earlier)).scalar_one())
+)
 
 
 def _supersede(tx: Connection, job_id: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from encoder_core.documents import OutputDocument
@@ -140,16 +140,34 @@ def _look_up(
     """
     wanted = {one.spec.pool for one in submissions}
     queues = {queue_key(one.spec.pool, one.spec.priority, one.owner) for one in submissions}
-    known = (queue_owners.c.pool == pools.c.name) & queue_owners.c.queue.in_(sorted(queues))
-    rows = tx.execute(
-        select(pools.c.name, queue_owners.c.queue, db_now(), pools.c.stop_policy)
-        .select_from(pools.outerjoin(queue_owners, known))
-        .where(pools.c.name.in_(sorted(wanted)))
-    ).all()
+    rows = tx.execute(_POOLS, {"names": sorted(wanted), "queues": sorted(queues)}).all()
     if {row[0] for row in rows} != wanted:
         raise InvalidRequest([FieldProblem("/pool", "pool_unknown", "there is no such pool")])
     known_queues = {row[1] for row in rows if row[1] is not None}
     return rows[0][2], known_queues, {row[0] for row in rows if row[3] == "Drain"}
+
+
+# What every job asks is put together once: that costs as much as to send it.
+_POOLS: Final = (
+    select(pools.c.name, queue_owners.c.queue, db_now(), pools.c.stop_policy)
+    .select_from(
+        pools.outerjoin(
+            queue_owners,
+            (queue_owners.c.pool == pools.c.name)
+            & queue_owners.c.queue.in_(bindparam("queues", expanding=True)),
+        )
+    )
+    .where(pools.c.name.in_(bindparam("names", expanding=True)))
+)
+_QUEUED: Final = (
+    select(jobs.c.id)
+    .where(jobs.c.owner == bindparam("owner"), jobs.c.status == JobStatus.QUEUED.value)
+    .limit(1)
+    .offset(bindparam("besides"))  # counts no further than the quota
+)
+_OUTPUTS: Final = select(job_outputs.c.job_id, job_outputs.c.position, job_outputs.c.id).where(
+    job_outputs.c.job_id.in_(bindparam("job_ids", expanding=True))
+)
 
 
 def _refuse(tx: Connection, submissions: Sequence[Submission], draining: Set[str]) -> None:
@@ -160,13 +178,8 @@ def _refuse(tx: Connection, submissions: Sequence[Submission], draining: Set[str
     coming = Counter(one.owner for one in submissions)
     quotas = {one.owner: one.max_queued for one in submissions if one.max_queued is not None}
     for owner, most in quotas.items():
-        waiting = (
-            select(jobs.c.id)
-            .where(jobs.c.owner == owner, jobs.c.status == JobStatus.QUEUED)
-            .limit(1)
-            .offset(max(0, most - coming[owner]))  # counts no further than the quota
-        )
-        if coming[owner] > most or tx.execute(waiting).first() is not None:
+        besides = {"owner": owner, "besides": max(0, most - coming[owner])}
+        if coming[owner] > most or tx.execute(_QUEUED, besides).first() is not None:
             raise Refused(
                 "too_many_queued",
                 f"{most} jobs of yours wait already; send this one again when some have started",
@@ -262,11 +275,7 @@ def _insert_outputs(
     if not rows:
         return [[] for _ in new]
     tx.execute(insert(job_outputs), rows)
-    numbers = tx.execute(
-        select(job_outputs.c.job_id, job_outputs.c.position, job_outputs.c.id).where(
-            job_outputs.c.job_id.in_([one.row["id"] for one in new])
-        )
-    )
+    numbers = tx.execute(_OUTPUTS, {"job_ids": [one.row["id"] for one in new]})
     ids = {(job_id, position): number for job_id, position, number in numbers}
     return [
         [

@@ -29,7 +29,7 @@ from encoder_db.intake import create_job, refuse_draining
 from encoder_db.outcomes import close_attempt
 from encoder_db.positions import read_position
 from encoder_db.purge import purge_deleted
-from encoder_db.rows import JobRef, JobRow, by_ref, lock_job, read_open_attempt
+from encoder_db.rows import JOB_COLUMNS, JobRef, JobRow, by_ref, lock_job, read_open_attempt
 from encoder_db.secrets import keep_credentials, read_credentials, replace_credentials
 from encoder_db.store import Store
 from encoder_db.tables import dead_letters, job_outputs, jobs
@@ -78,8 +78,8 @@ def read_row(tx: Connection, ref: JobRef, *, owner: str | None = None) -> JobRow
     where = jobs.c.uuid == ref if not isinstance(ref, int) else jobs.c.id == ref
     if owner is not None:
         where &= jobs.c.owner == owner
-    row = tx.execute(select(jobs).where(where)).mappings().one_or_none()
-    return None if row is None else JobRow.of(dict(row))
+    row = tx.execute(select(*JOB_COLUMNS).where(where)).mappings().one_or_none()
+    return None if row is None else JobRow.of(row)
 
 
 def list_jobs(

@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    bindparam,
     case,
     delete,
     exists,
@@ -138,13 +139,17 @@ def begin_handling(tx: Connection, messages: Collection[QueueMessage]) -> set[in
     if not messages:
         return set()
     leases = [(message.id, message.lease_seq) for message in messages]
-    held = queue_jobs.c.id.in_([number for number, _ in leases]) & tuple_(
-        queue_jobs.c.id, queue_jobs.c.lease_seq
-    ).in_(leases)
-    changed = tx.execute(update(queue_jobs).where(held).values(deliveries=1, failures=0))
-    if changed.rowcount == len(leases):
+    given = {"message_ids": [message.id for message in messages], "leases": leases}
+    if tx.execute(_BEGIN, given).rowcount == len(leases):
         return {message.id for message in messages}
-    return set(tx.execute(select(queue_jobs.c.id).where(held)).scalars())
+    return set(tx.execute(_HELD, given).scalars())
+
+
+_ARE_LEASED: Final = queue_jobs.c.id.in_(bindparam("message_ids", expanding=True)) & tuple_(
+    queue_jobs.c.id, queue_jobs.c.lease_seq
+).in_(bindparam("leases", expanding=True))
+_BEGIN: Final = update(queue_jobs).where(_ARE_LEASED).values(deliveries=1, failures=0)
+_HELD: Final = select(queue_jobs.c.id).where(_ARE_LEASED)
 
 
 def give_back(tx: Connection, message: QueueMessage, *, delay_s: float = 0.0) -> bool:
@@ -179,4 +184,10 @@ def nack(tx: Connection, message: QueueMessage, backoff_s: float, error: str) ->
 
 def ack(tx: Connection, message: QueueMessage) -> bool:
     """Handed off for good. False: the lease was lost meanwhile."""
-    return tx.execute(delete(queue_jobs).where(_leased(message))).rowcount == 1
+    lease = {"message_id": message.id, "lease": message.lease_seq}
+    return tx.execute(_ACK, lease).rowcount == 1
+
+
+_ACK: Final = delete(queue_jobs).where(
+    queue_jobs.c.id == bindparam("message_id"), queue_jobs.c.lease_seq == bindparam("lease")
+)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from encoder_core.sealing import KeyRing, key_id_of
 from encoder_db.dialect import db_now, in_seconds
@@ -101,11 +101,13 @@ def keep_credentials(tx: Connection, job_id: int) -> None:
 
 def read_sealed_webhook(tx: Connection, job_id: int) -> bytes | None:
     """The URL as deliveries carry it: still sealed."""
-    query = select(job_secrets.c.sealed).where(
-        job_secrets.c.job_id == job_id, job_secrets.c.purpose == "webhook"
-    )
-    sealed = tx.execute(query).scalar_one_or_none()
+    sealed = tx.execute(_WEBHOOK, {"job_id": job_id}).scalar_one_or_none()
     return None if sealed is None else bytes(sealed)
+
+
+_WEBHOOK: Final = select(job_secrets.c.sealed).where(
+    job_secrets.c.job_id == bindparam("job_id"), job_secrets.c.purpose == "webhook"
+)
 
 
 def destroy_webhook(tx: Connection, job_id: int) -> None:

@@ -15,7 +15,7 @@ from encoder_core.specs import JobSpec
 from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus, OutputStatus
 from encoder_db.blobs import list_blobs
 from encoder_db.queue import Engine
-from encoder_db.rows import JobRow
+from encoder_db.rows import JOB_COLUMNS, JobRow
 from encoder_db.secrets import read_credentials
 from encoder_db.store import Store
 from encoder_db.tables import job_attempts, job_outputs, jobs
@@ -50,10 +50,11 @@ def read_work(store: Store, job_id: int, attempt: int) -> Work | None:
     sealed with a key that this installation does not have.
     """
     with store.read() as tx:
-        row = tx.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+        query = select(*JOB_COLUMNS).where(jobs.c.id == job_id)
+        row = tx.execute(query).mappings().one_or_none()
         if row is None or row["attempt"] != attempt:
             return None
-        job = JobRow.of(dict(row))
+        job = JobRow.of(row)
         outputs = tx.execute(
             select(job_outputs.c.position, job_outputs.c.spec, job_outputs.c.status)
             .where(job_outputs.c.job_id == job_id)

@@ -156,8 +156,8 @@ class Dispatcher:
         if resource is None:
             await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=OLD_RESOURCE_S))
             return
-        bound = (resource.name, resource.uid)
-        if await in_thread(lambda: attempts.mark_starting(self.store, claimed, resource=bound)):
+        made = attempts.Resource(resource.name, resource.uid)
+        if await in_thread(lambda: attempts.mark_starting(self.store, claimed, resource=made)):
             self._measure(claimed)
         self.wake(resource.name)
 

@@ -25,12 +25,14 @@ from encoder_core.states import JobStatus, OutputStatus
 from encoder_db.attempts import (
     Claimed,
     Refusal,
+    Resource,
     mark_starting,
     open_attempt,
     open_attempts,
     read_work,
 )
-from encoder_db.jobs import cancel_job, delete_job
+from encoder_db.cluster import bind_resource
+from encoder_db.jobs import cancel_job, delete_job, read_row
 from encoder_db.outcomes import judge
 from encoder_db.pools import set_pool
 from encoder_db.rows import JobRow
@@ -187,6 +189,57 @@ def test_on_kubernetes_another_claimer_takes_up_the_same_attempt(store: Store) -
     assert not mark_starting(store, first)
     assert mark_starting(store, second)
     assert make.attempt_statuses(store, job) == ["created"]
+
+
+def test_what_stands_for_it_in_the_cluster_is_noted_with_the_start(store: Store) -> None:
+    make.kubernetes_pool(store)
+    job = make.create(store, make.spec(pool="k8s"))
+    worker = make.claimed(store, engine="kubernetes")
+    assert mark_starting(store, worker, resource=Resource("tj-1", "uid-1"))
+    assert _resource(store, job) == ("tj-1", "uid-1", J.STARTING)
+    assert mark_starting(store, worker, resource=Resource("tj-1", "uid-1"))
+    assert not mark_starting(store, worker, resource=Resource("tj-1", "uid-2"))
+    assert _resource(store, job) == ("tj-1", "uid-1", J.STARTING)
+
+
+def test_also_when_the_job_was_canceled_meanwhile_for_then_it_must_go(store: Store) -> None:
+    make.kubernetes_pool(store)
+    job = make.create(store, make.spec(pool="k8s"))
+    worker = make.claimed(store, engine="kubernetes")
+    cancel_job(store, job.id, owner=None)
+    assert not mark_starting(store, worker, resource=Resource("tj-1", "uid-1"))
+    assert _resource(store, job) == ("tj-1", "uid-1", J.CANCELED)
+
+
+def test_a_job_that_another_resource_stands_for_is_not_started(store: Store) -> None:
+    make.kubernetes_pool(store)
+    job = make.create(store, make.spec(pool="k8s"))
+    store.run(lambda tx: bind_resource(tx, job.id, name="by-hand", uid="uid-0"))
+    worker = make.claimed(store, engine="kubernetes")
+    assert not mark_starting(store, worker, resource=Resource("tj-1", "uid-1"))
+    assert _resource(store, job) == ("by-hand", "uid-0", J.QUEUED)
+
+
+def _resource(store: Store, job: JobRow) -> tuple[str | None, str | None, JobStatus]:
+    with store.read() as tx:
+        row = read_row(tx, job.id)
+    assert row is not None
+    return row.resource_name, row.resource_uid, row.status
+
+
+def test_from_claimed_to_starting_it_takes_few_statements(store: Store) -> None:
+    """Who waits, what is due, its lease and that it was served; the attempt; the start."""
+    make.kubernetes_pool(store)
+    make.create(store, make.spec(pool="k8s"))
+    with make.statements(store) as claiming:
+        message = make.claim_one(store, engine="kubernetes")
+    with make.statements(store) as opening:
+        opened = open_attempt(store, message, executor="kubernetes", worker=WORKER)
+    assert isinstance(opened, Claimed)
+    with make.statements(store) as starting:
+        assert mark_starting(store, opened, resource=Resource("tj-1", "uid-1"))
+    # The start: it is read, acknowledged and changed; its document is read in three; the event.
+    assert (len(claiming), len(opening), len(starting)) == (4, 6, 7)
 
 
 # --- Taking over from the dead ---------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ MAX_DEPTH: Final = 24  # a job needs eight levels
 MAX_MEMBERS: Final = 1_000  # of one object; headers and metadata have their own, smaller limits
 MAX_NODES: Final = 50_000  # values in the whole body; 32 outputs with all fields have about 2,000
 ARRIVAL_S: Final = 120.0  # 23 MB at 1.5 Mbit/s; who drips bytes must not hold a connection for ever
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 PARSE_ELSEWHERE_BYTES: Final = 64 * 1024  # larger bodies would hold up everybody else's requests
 
 
@@ -102,7 +104,8 @@ def parse_json(body: bytes) -> Any:
         raise _malformed(f"The body is not JSON: {error.msg} at {where}") from None
     except ValueError:  # a whole number of more digits than Python converts
         raise _malformed("The body has a number that is far too large") from None
-    _check_tree(value)
+    # JSON takes no raw control characters, and UTF-8 no surrogates: both can only be escaped.
+    _check_tree(value, escapes="\\u" in text)
     return value
 
 
@@ -130,35 +133,24 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check_tree(root: Any) -> None:
+def _check_tree(root: Any, *, escapes: bool) -> None:
     """Without recursion: depth is one of the things to check."""
-    level: list[Any] = [root]
-    depth = nodes = 0
+    level: list[Any] = [[root]]
+    depth, nodes = -1, 0
     while level:
-        nodes += len(level)
-        if depth > MAX_DEPTH or nodes > MAX_NODES:
-            raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels or too large")
         below: list[Any] = []
         for value in level:
-            if isinstance(value, str):
-                _check_text(value)
-            elif isinstance(value, dict):
-                for name in value:
-                    _check_text(name)
-                below.extend(_inner(value.values()))
-            elif isinstance(value, list):
-                below.extend(_inner(value))
+            members = value.values() if isinstance(value, dict) else value
+            nodes += len(members)
+            below.extend(member for member in members if isinstance(member, (dict, list)))
+            if escapes:
+                names = value if isinstance(value, dict) else ()
+                _check_texts(member for member in (*names, *members) if isinstance(member, str))
         level, depth = below, depth + 1
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels or too large")
 
 
-def _inner(values: Iterable[Any]) -> Iterable[Any]:
-    return (value for value in values if isinstance(value, (str, dict, list)))
-
-
-def _check_text(text: str) -> None:
-    if text.isascii():
-        if "\0" not in text:
-            return
-        raise _malformed("The body has the character U+0000")
-    if "\0" in text or any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+def _check_texts(texts: Iterable[str]) -> None:
+    if any(_UNSTORABLE.search(text) for text in texts):
         raise _malformed("The body has the character U+0000 or half a surrogate pair")

@@ -89,7 +89,7 @@ class Edge:
             "request",
             extra={
                 "method": request.method,
-                "path": request.url.path[:256],
+                "path": request.scope["path"][:256],
                 "status": status,
                 "ms": round(seconds * 1000, 1),
             },

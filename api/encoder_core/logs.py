@@ -21,6 +21,8 @@ from encoder_core.redaction import Redactor
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _QUIET: Final = ("alembic", "botocore", "boto3", "s3transfer", "urllib3", "uvicorn")
 
+_encode: Final = json.JSONEncoder(default=str).encode  # json.dumps would make one for each line
+
 _context: ContextVar[dict[str, Any]] = ContextVar("encoder_log_context", default={})  # noqa: B039
 
 
@@ -53,7 +55,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 class HumanFormatter(logging.Formatter):

@@ -89,8 +89,11 @@ def _accept_bitrate(value: Any) -> Any:
     return text
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
 def _check_path(path: str) -> str:
-    if any(ord(char) < 32 or ord(char) == 127 for char in path):
+    if _CONTROL.search(path):
         raise ValueError("must not contain control characters")
     if ".." in path.split("/"):
         raise ValueError("must not contain '..'")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import event
 
 from encoder_core.errors import InvalidRequest, Refused
 from encoder_core.specs import JobSpec
@@ -18,7 +18,6 @@ from encoder_db.jobs import read_job
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from encoder_db.submit import Intake
-from encoder_db.tables import jobs
 from tests.db import builders as make
 
 Submit = Callable[[Submission], "Future[JobRow]"]
@@ -58,15 +57,13 @@ def while_one_is_written(store: Store, intake: Intake) -> Iterator[tuple[Submit,
         assert go_on.wait(60)
 
     event.listen(store.engine, "begin", hold_the_first)
-    with ThreadPoolExecutor(32) as threads:
-        try:
-            first = threads.submit(intake.submit, asked())
-            assert began.wait(60)
-            yield lambda submission: threads.submit(intake.submit, submission), transactions
-        finally:
-            go_on.set()
-        first.result(60)
-    event.remove(store.engine, "begin", hold_the_first)
+    first = intake.submit(asked())
+    try:
+        assert began.wait(60)
+        yield intake.submit, transactions
+    finally:
+        go_on.set()
+    first.result(60)
 
 
 def test_what_arrives_while_one_is_written_shares_the_next_transaction(store: Store) -> None:
@@ -114,8 +111,18 @@ def test_two_with_the_same_idempotency_key_make_one_job(store: Store) -> None:
     (replayed,) = [error for error in errors if error is not None]
     assert isinstance(replayed, Replayed)
     assert replayed.response["id"] == job.id
-    with store.read() as tx:
-        assert tx.execute(select(func.count()).select_from(jobs)).scalar_one() == 3
+    assert make.count(store, "jobs") == 3
+
+
+def test_who_gives_up_before_its_turn_is_not_written_and_fails_no_other(store: Store) -> None:
+    make.create(store)
+    intake = Intake(store)
+    with while_one_is_written(store, intake) as (submit, _):
+        given_up, other = submit(asked()), submit(asked())
+        wait_for(intake, 2)
+        assert given_up.cancel()
+    assert other.result(60).id
+    assert make.count(store, "jobs") == 3
 
 
 def test_many_jobs_take_as_many_statements_as_two(store: Store) -> None:
@@ -127,5 +134,5 @@ def test_many_jobs_take_as_many_statements_as_two(store: Store) -> None:
             store.run(lambda tx: create_jobs(tx, batch, keys=store.keys))
         return len(seen)
 
-    assert statements(30) == statements(2) <= 12
-    assert statements(1) <= 9
+    # Of several, the numbers of jobs, outputs and events are read back; of one, its output's.
+    assert (statements(1), statements(2), statements(30)) == (8, 10, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 from sqlalchemy import Connection
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,7 +28,7 @@ from encoder_core.documents import Document, JobDocument, JobPage, JobSummary
 from encoder_core.errors import InvalidRequest
 from encoder_core.model import Model, Secret
 from encoder_core.redaction import escape_pointer
-from encoder_core.specs import JobRequest, JobSpec, Label
+from encoder_core.specs import InlineSource, JobRequest, JobSpec, Label
 from encoder_core.states import JobStatus
 from encoder_db import jobs as db_jobs
 from encoder_db.blobs import decode_inline
@@ -170,16 +172,30 @@ ACCEPTING: Final[Mapping[str, Any]] = {
     examples={"S3 to S3": EXAMPLE},
     **ACCEPTING,
 )
-def submit_job(call: Call[JobRequest, None]) -> Response:
+async def submit_job(call: Call[JobRequest, None]) -> Response:
     """Submit a job."""
-    return accept_job(call)
+    return await accept_job(call)
 
 
-def accept_job(call: Call[Any, None]) -> Response:
+async def accept_job(call: Call[Any, None]) -> Response:
     """Check the body, a JobSpec, as a whole, and make a job of it."""
+    if isinstance(call.body.source, InlineSource):  # megabytes to decode and to recognise again
+        submission = await run_in_threadpool(_submission, call)
+    else:
+        submission = _submission(call)
+    try:
+        job = await asyncio.wrap_future(call.services.intake.submit(submission))
+    except Replayed as earlier:
+        accepted = Accepted.model_validate(earlier.response)
+        return _accept(accepted, {"Idempotency-Replayed": "true"})
+    log.info("job_accepted", extra={"job": job.id, "owner": job.owner, "pool": job.pool})
+    return _accept(Accepted(id=job.id, uuid=job.uuid, status=job.status))
+
+
+def _submission(call: Call[Any, None]) -> Submission:
     spec: JobSpec = call.body
     check_job(spec, files_root=call.services.settings.files_root)
-    submission = Submission(
+    return Submission(
         spec=spec,
         owner=call.principal.owner,
         inline=decode_inline(spec),
@@ -187,13 +203,6 @@ def accept_job(call: Call[Any, None]) -> Response:
         request_id=call.request.state.request_id,
         max_queued=call.services.settings.max_queued_per_owner,
     )
-    try:
-        job = call.services.intake.submit(submission)
-    except Replayed as earlier:
-        accepted = Accepted.model_validate(earlier.response)
-        return _accept(accepted, {"Idempotency-Replayed": "true"})
-    log.info("job_accepted", extra={"job": job.id, "owner": job.owner, "pool": job.pool})
-    return _accept(Accepted(id=job.id, uuid=job.uuid, status=job.status))
 
 
 def _accept(job: Accepted, headers: Mapping[str, str] | None = None) -> Response:

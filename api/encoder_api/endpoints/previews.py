@@ -171,11 +171,11 @@ def plan_job(call: Call[PlanRequest, None]) -> Response:
     },
     **ACCEPTING,
 )
-def probe_source(call: Call[ProbeRequest, None]) -> Response:
+async def probe_source(call: Call[ProbeRequest, None]) -> Response:
     """
     Find out what a source is.
 
     A job without outputs, which waits for its turn like any other: its `sourceInfo` is the answer,
     and its `notificationUrl` is told. The service itself never fetches what a request names.
     """
-    return accept_job(call)
+    return await accept_job(call)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import statistics
 import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.report import Figure, Options, Series, say
@@ -25,11 +26,9 @@ RUN_S = 2.0  # of a Pod; its worker's last report comes before, also on a busy m
 def run(options: Options, folder: Path) -> Iterable[Figure]:
     series = Series(goals=GOALS)
     quick = options.quick
-    with rig(folder) as on:
-        on.make_pool("default", places=100)
+    with _rig(folder / "lives", run_s=RUN_S) as on:
         on.make_pool("scaled", places=0)
-        on.cluster.play_nodes(run_s=RUN_S)
-        workers = on.start_workers(run_s=0.2)
+        on.make_pool("probe", places=20)
         for rate, count in ((50, 30 if quick else 150), (200, 60 if quick else 400)):
             say(f"operator: {count} lives at {rate} writes/s")
             operator = on.start_operator(writes_per_s=rate, write_burst=rate, reconcilers=16)
@@ -39,11 +38,22 @@ def run(options: Options, folder: Path) -> Iterable[Figure]:
                 _idle(on, series, samples=10 if quick else 40)
                 _scale(on, series, samples=5 if quick else 30)
             operator.stop()
-        _many(on, series, count=60 if quick else 10_000)
-        workers.kill()
-        workers.wait()
+    with _rig(folder / "restart", run_s=-1) as on:
         _restart(on, series, live=100 if quick else 5000)
+    with _rig(folder / "many", run_s=RUN_S) as on:
+        _many(on, series, count=60 if quick else 10_000)
     return series.figures()
+
+
+@contextmanager
+def _rig(folder: Path, *, run_s: float) -> Iterator[Rig]:
+    """An empty cluster with a node on paper, whose workers report a success before its Pods end."""
+    folder.mkdir()
+    with rig(folder) as on:
+        on.cluster.play_nodes(run_s=run_s)
+        on.start_workers(run_s=min(run_s, 0.2))
+        on.make_pool("default", places=100)
+        yield on
 
 
 def _lives(
@@ -53,7 +63,6 @@ def _lives(
     began, writes = len(_gone(on)), sum(operator.writes().values())
     probes: list[tuple[str, float]] = []
     on.submit(count)
-    on.make_pool_once("probe", places=20)
     while len(_gone(on)) - began < count + len(probes):
         if under_load and len(_gone(on)) - began < count * 0.8:
             probes += on.submit(1, pool="probe")
@@ -128,8 +137,6 @@ def _many(on: Rig, series: Series, *, count: int) -> None:
 
 def _restart(on: Rig, series: Series, *, live: int) -> None:
     say(f"operator: {live} live jobs")
-    on.cluster.play_nodes(run_s=-1)
-    on.start_workers(run_s=-1)
     on.scale("default", live)
     operator = on.start_operator(
         writes_per_s=5000, write_burst=5000, max_running=live, reconcilers=32

@@ -49,6 +49,8 @@ class Series:
     _values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def add(self, name: str, value: float, *, unit: str = "x") -> None:
+        """Also said at once: a run that is cut short has not been for nothing."""
+        say(f"  {name}: {_short(value)} {unit}".rstrip())
         self._values.setdefault((name, unit), []).append(value)
 
     def figures(self) -> list[Figure]:

@@ -73,7 +73,6 @@ class Cluster:
         self._api: ApiServer
         self._processes: Processes
         self._lock: int | None = None
-        self._kwok: Process | None = None
         self._stack = ExitStack()
 
     # --- What tests use --------------------------------------------------------------------
@@ -137,13 +136,9 @@ class Cluster:
     def play_nodes(self, *, run_s: float) -> None:
         """
         Have Pods scheduled, run on paper for `run_s` (negative: for ever) and collected, in a
-        cluster without nodes. Asked again, it is from then on another `run_s`.
+        cluster without nodes.
         """
-        if self._kwok is None:
-            kwok.make_node(self._processes, self._api)
-        else:
-            self._kwok.kill()
-        self._kwok = kwok.start_kwok(self._folder, self._processes, self._api, run_s=run_s)
+        kwok.play_nodes(self._folder, self._processes, self._api, run_s=run_s)
 
     def make_namespace(self, name: str) -> None:
         """A namespace in which Pods may start: it has the account that they run as."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.harness import binaries
 from tests.harness.control_plane import ApiServer, Flags, start_controllers
-from tests.harness.processes import Process, Processes
+from tests.harness.processes import Processes
 from tests.servers.process import free_port
 
 LOOPBACK = IPv4Address("127.0.0.1")
@@ -95,8 +95,11 @@ spec:
 """
 
 
-def make_node(processes: Processes, api: ApiServer) -> None:
-    """One node for thousands of Pods, the scheduler, and the garbage collector."""
+def play_nodes(folder: Path, processes: Processes, api: ApiServer, *, run_s: float) -> None:
+    """
+    Start the scheduler, the garbage collector, and one node for thousands of Pods, which succeed
+    after `run_s` (negative: never).
+    """
     start_controllers(processes, api, address=LOOPBACK, flags=QUICK)
     node = {
         "apiVersion": "v1",
@@ -111,14 +114,10 @@ def make_node(processes: Processes, api: ApiServer) -> None:
     path = f"/api/v1/nodes/{NODE}"
     status, said = api.client.send("PATCH", path, untainted, content_type=MERGE)
     assert status == 200, said
-
-
-def start_kwok(folder: Path, processes: Processes, api: ApiServer, *, run_s: float) -> Process:
-    """What runs the node's Pods: they succeed after `run_s` (negative: never)."""
     ends = END.replace("MILLISECONDS", str(int(run_s * 1000))) if run_s >= 0 else ""
-    configuration = folder / f"kwok-{run_s}.yaml"
+    configuration = folder / "kwok.yaml"
     configuration.write_text(CONFIGURATION + RUN + ends)
-    return processes.start(
+    processes.start(
         "kwok",
         binaries.kwok(),
         f"--kubeconfig={api.admin}",

@@ -181,10 +181,6 @@ class Rig:
         status, said = self.cluster.send("POST", f"{GROUP}/transcodepools", body)
         assert status == 201, said
 
-    def make_pool_once(self, name: str, *, places: int) -> None:
-        if self.cluster.send("GET", f"{GROUP}/transcodepools/{name}")[0] == 404:
-            self.make_pool(name, places=places)
-
     def scale(self, pool: str, places: int) -> None:
         status, said = self.cluster.send(
             "PATCH",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,8 @@ log = logging.getLogger("encoder.operator.loop")
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_LONGEST_S: Final = 60.0
+FIRST: Final = 0
+ORDINARY: Final = 1
 
 
 @dataclass(slots=True)
@@ -20,6 +23,8 @@ class _Key:
     busy: bool = False
     again: bool = False
     """Woken while it was worked on: what was observed may be stale."""
+    first: bool = False
+    """Somebody waits for the next look: it comes before those that nobody waits for."""
     failures: int = 0
     timer: asyncio.TimerHandle | None = None
     woken_at: float = 0.0
@@ -47,13 +52,19 @@ class Loop:
         self._measure = measure
         self._reconcile = reconcile
         self._workers = workers
-        self._queue: asyncio.Queue[str] = asyncio.Queue()
-        self._queued: set[str] = set()
+        self._queue: asyncio.PriorityQueue[tuple[int, int, str]] = asyncio.PriorityQueue()
+        self._order = itertools.count()
+        self._queued: dict[str, int] = {}
         self._keys: dict[str, _Key] = {}
 
-    def wake(self, key: str) -> None:
-        """Look at this key soon. To be called on the event loop's thread."""
+    def wake(self, key: str, *, first: bool = False) -> None:
+        """
+        Look at this key soon. To be called on the event loop's thread.
+
+        `first`: before all ordinary ones. Only for what is rare, or it would be all that is done.
+        """
         state = self._keys.setdefault(key, _Key())
+        state.first = state.first or first
         if state.busy:
             state.again = True
         elif state.failures == 0 or state.timer is None:
@@ -91,20 +102,27 @@ class Loop:
             self._put(key)
 
     def _put(self, key: str) -> None:
-        if key not in self._queued:
-            self._queued.add(key)
-            self._keys.setdefault(key, _Key()).woken_at = time.monotonic()
-            self._queue.put_nowait(key)
+        state = self._keys.setdefault(key, _Key())
+        rank = FIRST if state.first else ORDINARY
+        known = self._queued.get(key)
+        if known is not None and known <= rank:
+            return
+        if known is None:
+            state.woken_at = time.monotonic()
+        self._queued[key] = rank
+        self._queue.put_nowait((rank, next(self._order), key))
 
     async def _work(self) -> None:
         while True:
-            key = await self._queue.get()
-            self._queued.discard(key)
+            rank, _, key = await self._queue.get()
+            if self._queued.get(key) != rank:
+                continue  # it has been looked at since: it was asked to come first
+            del self._queued[key]
             state = self._keys.setdefault(key, _Key())
             if state.busy:
                 state.again = True
                 continue
-            state.busy = True
+            state.busy, state.first = True, False
             began, well = time.monotonic(), False
             waited_s = began - state.woken_at
             try:

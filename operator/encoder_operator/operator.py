@@ -118,7 +118,7 @@ class Operator:
             limits=limits,
             poll_s=self._poll_s,
             max_running=settings.max_running,
-            wake=self._loop.wake,
+            wake=lambda name: self._loop.wake(name, first=True),
             blocked=self._blocked,
             metrics=metrics,
         )
@@ -299,7 +299,7 @@ class Operator:
                 return cluster.canceling_resources(tx)
 
         for name in await in_thread(read):
-            self._loop.wake(name)
+            self._loop.wake(name, first=True)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -91,6 +91,39 @@ def test_as_many_keys_at_once_as_there_are_workers() -> None:
     assert script.most_at_once == 2
 
 
+def test_what_somebody_waits_for_comes_before_the_others() -> None:
+    async def story(loop: Loop) -> None:
+        for key in ("a", "b", "c"):
+            loop.wake(key)
+        loop.wake("d", first=True)
+        loop.wake("c", first=True)
+
+    calls = run_with(Script(), story, workers=1)
+    assert [key for _, key in calls] == ["d", "c", "a", "b"]
+
+
+def test_it_comes_first_also_when_it_was_being_looked_at() -> None:
+    async def story(loop: Loop) -> None:
+        for key in ("a", "b", "c"):
+            loop.wake(key)
+        await asyncio.sleep(0.5)
+        loop.wake("a", first=True)
+
+    calls = run_with(Script(takes_s=1), story, workers=1)
+    assert [key for _, key in calls] == ["a", "a", "b", "c"]
+
+
+def test_it_comes_first_once() -> None:
+    async def story(loop: Loop) -> None:
+        loop.wake("a", first=True)
+        await asyncio.sleep(0.5)
+        for key in ("b", "a"):
+            loop.wake(key)
+
+    calls = run_with(Script(takes_s=1), story, workers=1)
+    assert [key for _, key in calls] == ["a", "b", "a"]
+
+
 def test_woken_while_busy_it_is_looked_at_again_once() -> None:
     async def story(loop: Loop) -> None:
         loop.wake("a")

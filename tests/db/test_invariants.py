@@ -22,9 +22,9 @@ def _writers(pattern: str) -> set[str]:
 
 
 def test_a_jobs_status_changes_in_one_module_only() -> None:
-    writers = {m for m in _writers(r"update\(jobs\)") if re.search(r"status=to\b", _source(m))}
+    writers = {m for m in _writers(r"update\(jobs\)") if re.search(r'"status": to\b', _source(m))}
     assert writers == {"transitions"}
-    changes = r"update\(jobs\)(?:\s*\.where\([^)]*\))?\s*\.values\([^)]*\bstatus="
+    changes = r"update\(jobs\)(?:\s*\.where\([^)]*\))?\s*\.values\([^)]*\bstatus(=|\":)"
     assert _writers(changes) == set()
 
 

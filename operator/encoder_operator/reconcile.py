@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from encoder_core.documents import JobDocument
 from encoder_core.names import GROUP, VERSION
-from encoder_core.states import JobStatus
+from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db import cluster
 from encoder_db.store import Store
 from encoder_operator.act import Actor, Refused, in_thread
@@ -83,8 +83,8 @@ class Reconciler:
             return 0  # the next round is due at once, and its status would overwrite this one
         if refused is not None:
             await self._publish_refused(view, refused)
-        else:
-            await self._publish(view)
+        elif await self._publish(view) and row is not None and row.status in FINAL_JOB:
+            return 0  # its retention begins; the watch may never tell of what we wrote ourselves
         return decision.wake_after_s
 
     async def _exists(self, name: str, uid: str | None) -> bool:
@@ -106,12 +106,13 @@ class Reconciler:
         now = datetime.now(UTC)
         await self._apply(job, status_without_store(job, now=now), None, now=now)
 
-    async def _publish(self, view: View) -> None:
+    async def _publish(self, view: View) -> bool:
+        """Whether it had to be written."""
         job, document, seen = view.observed.job, view.document, view.observed
         if job is None or job.deleting or document is None:
-            return
+            return False
         if seen.row is not None and seen.row.resource_uid != job.uid:
-            return  # not the resource of this job: what it says must not look like its status
+            return False  # not the resource of this job: this must not look like its status
         pod = seen.pods.get(document.attempt)
         stuck = None if pod is None else classify_waiting(pod, seen.policy)
         if stuck is None and pod is not None and is_late(pod, seen.now):
@@ -119,7 +120,7 @@ class Reconciler:
         await self._note_waiting(document, stuck)
         conditions = build_conditions(document, pod, stuck)
         status = build_status(job, document, conditions, pod=pod, now=seen.now)
-        await self._apply(job, status, document, now=seen.now)
+        return await self._apply(job, status, document, now=seen.now)
 
     async def _publish_refused(self, view: View, refused: Refused) -> None:
         job = view.observed.job
@@ -146,10 +147,14 @@ class Reconciler:
 
     async def _apply(
         self, job: JobSeen, status: dict[str, Any], document: JobDocument | None, *, now: datetime
-    ) -> None:
-        """Events first: what is told twice is one, and what the status says is never told again."""
+    ) -> bool:
+        """
+        Whether it was written.
+
+        Events first: what is told twice is one, and what the status says is never told again.
+        """
         if not is_changed(job, status):
-            return
+            return False
         for note in notes_of_job(job, status, document):
             event = build_event(
                 note,
@@ -170,9 +175,10 @@ class Reconciler:
             updated = await self.kube.apply_status(JOBS, job.name, body)
         except KubeError as error:
             if error.not_found or error.status == 409:
-                return  # gone, or another under its name: its own events come
+                return False  # gone, or another under its name: its own events come
             raise
         self.cache.jobs[job.name] = parse_job(updated)
+        return True
 
 
 LATE_S: Final = 20.0  # until then nobody asks why a Pod does not run yet

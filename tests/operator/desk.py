@@ -112,6 +112,10 @@ class Desk:
         while asyncio.run(self._reconciler(name)) == 0:
             pass
 
+    def look_once(self, name: str) -> float | None:
+        """Once, by what is known: nothing comes from the watches."""
+        return asyncio.run(self._reconciler(name))
+
     def watch(self) -> None:
         """What the watches would have brought by now."""
         pods = [parse_pod(body) for body in self.api.all(PODS)]

@@ -71,6 +71,22 @@ def test_nothing_is_written_when_nothing_has_changed(desk: Desk) -> None:
     assert desk.api.writes == before
 
 
+def test_what_is_over_is_kept_for_its_time_also_when_the_watch_loses_our_own_words(
+    desk: Desk,
+) -> None:
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    desk.say(job, make.uploaded())
+    desk.say(job, make.succeeded())
+    desk.move_pod(name, SUCCEEDED)
+    desk.watch()
+    after_s: float | None = 0
+    while after_s == 0:
+        after_s = desk.look_once(name)
+    assert make.status(desk.store, job) is J.COMPLETED
+    assert after_s == pytest.approx(3600, abs=60)
+
+
 def test_events_are_told_once_each(desk: Desk) -> None:
     job, name = desk.admitted()
     desk.move_pod(name, RUNNING)

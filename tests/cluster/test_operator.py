@@ -6,6 +6,7 @@ Nodes and workers are stood in for, so that a life takes as long as its writes d
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 
@@ -13,7 +14,7 @@ import pytest
 
 from encoder_db.fsck import fsck
 from tests.cluster.deployment import CRDS, FULL, apply_crds
-from tests.harness.rig import Rig, rig
+from tests.harness.rig import GROUP, WAIT_S, Operator, Rig, rig
 from tests.harness.tamper import Tamper, tamper
 
 JOBS = 12
@@ -52,10 +53,10 @@ def one_more_than(on: Rig, known: int) -> Callable[[], bool]:
     return lambda: completed(on) > known
 
 
-def run_some(on: Rig, count: int = JOBS) -> None:
+def run_some(on: Rig, count: int = JOBS, *, timeout_s: float = WAIT_S) -> None:
     before = completed(on)
     on.submit(count)
-    on.wait_for("completed", lambda: completed(on) >= before + count)
+    on.wait_for("completed", lambda: completed(on) >= before + count, timeout_s=timeout_s)
     on.wait_for("tidied up", lambda: on.count("transcodejobs") == 0)
 
 
@@ -84,6 +85,49 @@ def test_two_operators_at_once_run_each_job_once(shared: Rig) -> None:
         attempts = tx.exec_driver_sql("SELECT MAX(attempt), MIN(status) FROM jobs").one()
     assert tuple(attempts) == (1, "completed")
     assert [operator.stop() for operator in both] == [0, 0]
+
+
+def test_when_one_of_two_is_killed_the_other_goes_on(shared: Rig) -> None:
+    """Neither leads, so nobody has to be elected first; what the dead one held lapses."""
+    first, second = shared.start_operator(), shared.start_operator()
+    for operator in (first, second):
+        operator.wait_ready()
+    before = completed(shared)
+    shared.submit(JOBS)
+    shared.wait_for("one more", one_more_than(shared, before))
+    first.stop(kill=True)
+    shared.wait_for("all", lambda: completed(shared) == before + JOBS, timeout_s=180)
+    shared.wait_for("tidied up", lambda: shared.count("transcodejobs") == 0)
+    assert fsck(shared.store).findings == []
+    assert second.stop() == 0
+
+
+def test_what_is_applied_in_another_namespace_is_no_job(shared: Rig) -> None:
+    operator = shared.start_operator()
+    operator.wait_ready()
+    before = completed(shared)
+    here, elsewhere = (f"{base}/transcodejobs" for base in (GROUP, GROUP_ELSEWHERE))
+    for path in (elsewhere, here):
+        status, said = shared.cluster.send("POST", path, BY_HAND)
+        assert status == 201, said
+    shared.wait_for("it is over", one_more_than(shared, before))
+    assert "status" not in shared.cluster.get(f"{elsewhere}/by-hand")
+    assert shared.statuses() == {"completed": before + 1}
+    shared.cluster.send("DELETE", f"{elsewhere}/by-hand")
+    shared.wait_for("tidied up", lambda: shared.count("transcodejobs") == 0)
+    assert operator.stop() == 0
+
+
+BY_HAND = {
+    "apiVersion": "encoder.dev/v1alpha1",
+    "kind": "TranscodeJob",
+    "metadata": {"name": "by-hand"},
+    "spec": {
+        "source": {"kind": "https", "url": "https://media.example/in.mov"},
+        "outputs": [{"destination": {"kind": "s3", "bucket": "clips", "path": "out.mp4"}}],
+    },
+}
+GROUP_ELSEWHERE = GROUP.replace("/work", "/default")
 
 
 def test_one_that_is_killed_again_and_again_loses_nothing(shared: Rig) -> None:
@@ -127,6 +171,60 @@ def test_events_and_answers_that_are(shared: Rig, between: Tamper, spoil: str) -
             between.gone = 6
     run_some(shared, 6)
     assert operator.stop() == 0
+
+
+def test_what_the_watches_lose_a_fresh_list_brings(shared: Rig, between: Tamper) -> None:
+    """Every second event, and each deletion: those nobody tells of again."""
+    events = itertools.count()
+    between.drop = lambda event: b'"type":"DELETED"' in event or next(events) % 2 == 0
+    operator = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder), resync_s=2)
+    operator.wait_ready()
+    run_some(shared, 6)
+    shared.wait_for("ghosts are counted", lambda: ghosts(operator) >= 6)
+    assert between.dropped > 6
+    assert operator.stop() == 0
+
+
+def ghosts(operator: Operator) -> float:
+    told = operator.metrics()
+    return sum(n for name, n in told.items() if name.startswith("transcode_ghost_objects_total"))
+
+
+@pytest.mark.parametrize("answer", [429, 503])
+def test_writes_that_are_refused_are_tried_again(shared: Rig, between: Tamper, answer: int) -> None:
+    operator = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder))
+    operator.wait_ready()
+    between.refusal, between.refuse_writes = answer, 7
+    run_some(shared, 6, timeout_s=120)  # what cannot be admitted is put off for half a minute
+    told = operator.metrics()
+    asked_again = sum(
+        count
+        for name, count in told.items()
+        if name.startswith("transcode_api_requests_total") and f'code="{answer}"' in name
+    )
+    assert between.refused == asked_again == 7
+    waited_s = told.get('transcode_throttled_seconds_total{cause="api"}', 0.0)
+    assert waited_s > 0.9 or answer != 429  # as long as Retry-After says
+    assert operator.stop() == 0
+
+
+def test_an_operator_that_hears_nothing_fails_its_probe_and_ends(
+    shared: Rig, between: Tamper
+) -> None:
+    """Lists and writes are answered, only the watches are silent: nothing else would notice."""
+    operator = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder), canary_s=4)
+    operator.wait_ready()
+    assert operator.get("/healthz") == (200, "ok\n")
+    between.mute.set()
+    shared.wait_for("the probe is red", lambda: operator.get("/healthz")[0] != 200)
+    assert operator.process.wait(timeout=60) == 2
+    assert "did not bring back what was written" in operator.log.read_text()
+    between.mute.clear()
+    following = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder), canary_s=4)
+    following.wait_ready()
+    run_some(shared, 2)
+    assert following.get("/healthz") == (200, "ok\n")
+    assert following.stop() == 0
 
 
 # --- Killed after each write of a life -----------------------------------------------------------

@@ -1,8 +1,8 @@
 """
 Between the operator and its API server: passes everything on, counts, and spoils on demand.
 
-Watches may be silenced, doubled, delayed or answered with 410; writes may be refused, and whoever
-counts them is called between the server's answer and its delivery: the moment to kill somebody.
+Watches may be silenced, doubled, delayed, answered with 410, or lose events; writes may be refused,
+and whoever counts them is called between the server's answer and its delivery: the moment to kill.
 """
 
 from __future__ import annotations
@@ -43,13 +43,17 @@ class Tamper(ThreadingHTTPServer):
         self.after_write: Callable[[int], None] = lambda _: None
         """Called with the number of each write, once it is done and not yet answered."""
         self.refuse_writes = 0
-        """So many of the next writes are answered with 429."""
+        """So many of the next writes are answered with `refusal`."""
+        self.refusal = 429
         self.mute = threading.Event()
         """While set, watches bring nothing."""
         self.gone = 0
         """So many of the next watches are answered with 410."""
         self.double = False
         """Each event comes twice."""
+        self.drop: Callable[[bytes], bool] = lambda _: False
+        """Whether an event of a watch is lost; asked for each, as it came."""
+        self.dropped = 0
         self.delay_s = 0.0
         """Each event comes so much later."""
         self.refused = 0
@@ -101,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             if server.refuse_writes > 0:
                 server.refuse_writes -= 1
                 server.refused += 1
-                self._answer(429, b'{"reason":"TooManyRequests"}', {"Retry-After": "1"})
+                self._answer(server.refusal, b'{"reason":"NotNow"}', {"Retry-After": "1"})
                 return
         status, raw = self._ask(body)
         with server.lock:
@@ -135,6 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
             while line := stream.readline():
                 while server.mute.is_set():
                     time.sleep(0.05)
+                if server.drop(line):
+                    server.dropped += 1
+                    continue
                 if server.delay_s:
                     time.sleep(server.delay_s)
                 for _ in range(2 if server.double else 1):

@@ -24,6 +24,11 @@ def _tone(seconds: float) -> str:
 RECIPES = {
     "h264_320x180_25p_2s_stereo.mp4": f"{_picture(2)} {_tone(2)} {H264} -c:a aac",
     "h264_640x360_25p_20s_stereo.mp4": f"{_picture(20, '640x360')} {_tone(20)} {H264} -c:a aac",
+    # 24 MB: what is sent to a store in parts.
+    "h264_640x360_25p_3s_large.mp4": (
+        f"{_picture(3, '640x360')},noise=alls=60:allf=t {_tone(3)} -c:v libx264 -preset ultrafast"
+        " -qp 12 -pix_fmt yuv420p -c:a aac -movflags +faststart"
+    ),
     "h264_320x180_25p_2s_silent.mp4": f"{_picture(2)} {H264} -an",
     # Index at the end: a reader that cannot seek gets nowhere.
     "h264_320x180_30p_2s_stereo.mov": f"{_picture(2, rate='30')} {_tone(2)} {H264} -c:a aac",

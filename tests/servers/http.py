@@ -50,6 +50,8 @@ class Fault:
     """Send this fraction of the body, then nothing more, with the connection open."""
     hold_at: float | None = None
     """Send this fraction of the body, then wait for `until`, then the rest."""
+    hold_beyond: int | None = None
+    """Wait for `until` with what is beyond this byte of the file, whatever part is asked for."""
     until: threading.Event | None = None
     """An upload is taken, and stored and answered no earlier."""
     bytes_per_s: int | None = None
@@ -251,10 +253,11 @@ class _Handler(QuietHandler):
             # Same length where possible, one byte off: nothing but Content-Range gives it away.
             first, last = (first - 1, last - 1) if first > 0 else (first + 1, last)
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-        self._send_file(HTTPStatus.PARTIAL_CONTENT, headers, file.data[first : last + 1], fault)
+        data = file.data[first : last + 1]
+        self._send_file(HTTPStatus.PARTIAL_CONTENT, headers, data, fault, first)
 
     def _send_file(
-        self, status: HTTPStatus, headers: dict[str, str], data: bytes, fault: Fault
+        self, status: HTTPStatus, headers: dict[str, str], data: bytes, fault: Fault, first: int = 0
     ) -> None:
         self.seen.status = status
         self.send_response(status)
@@ -269,9 +272,12 @@ class _Handler(QuietHandler):
             return
         ends_at = min((f for f in (fault.cut_at, fault.stall_at) if f is not None), default=1.0)
         held_at = int(len(data) * min(fault.hold_at or 0.0, ends_at))
+        if fault.hold_beyond is not None:
+            held_at = min(len(data), max(0, fault.hold_beyond - first))
         for piece in self._paced(memoryview(data)[:held_at], fault):
             self._write(piece, chunked=fault.no_length)
-        if fault.until is not None and not self._wait(fault.until):
+        waits = fault.hold_beyond is None or held_at < len(data)
+        if waits and fault.until is not None and not self._wait(fault.until):
             return
         for piece in self._paced(memoryview(data)[held_at : int(len(data) * ends_at)], fault):
             self._write(piece, chunked=fault.no_length)

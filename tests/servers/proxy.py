@@ -8,6 +8,7 @@ them for the client's own. Faults are met in order, each `times` times.
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -48,16 +49,30 @@ class TroubledWay(LoopbackHttp):
         super().__init__()
         self._upstream = urlsplit(upstream)
         self._troubles: list[Trouble] = []
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self.seen: list[tuple[str, str]] = []
 
     def expect(self, *troubles: Trouble) -> None:
         with self._lock:
             self._troubles = [trouble for trouble in troubles for _ in range(trouble.times)]
 
+    def wait_for(self, *wanted: tuple[str, str], timeout_s: float = TIMEOUT_S) -> None:
+        """Return when for each method and pattern of a target such a request has come."""
+
+        def have_come() -> bool:
+            return all(
+                any(method == came and re.search(pattern, target) for came, target in self.seen)
+                for method, pattern in wanted
+            )
+
+        with self._lock:
+            if not self._lock.wait_for(have_come, timeout_s):
+                raise AssertionError(f"of {wanted} not all came: {self.seen}")
+
     def meet(self, method: str, target: str) -> Trouble:
         with self._lock:
             self.seen.append((method, target))
+            self._lock.notify_all()
             for trouble in self._troubles:
                 if trouble.is_met_by(method, target):
                     self._troubles.remove(trouble)

@@ -18,6 +18,7 @@ from encoder_core.reports import WorkerLimits
 from encoder_core.specs import OutputSpec
 from encoder_worker.encode import Encoder
 from encoder_worker.examine import examine_source
+from encoder_worker.following import Followings
 from encoder_worker.made import Made
 from encoder_worker.source import Source
 from encoder_worker.tools import Tools, find_tools
@@ -78,6 +79,7 @@ def encode(path: Path, outputs: list[dict[str, Any]], folder: Path) -> Scratch:
         threads=2,
         limits=WorkerLimits(),
         clock=SystemClock(),
+        followings=Followings(SystemClock()),
         on_progress=lambda _: None,
         on_verify=lambda: None,
     )

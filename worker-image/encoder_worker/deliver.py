@@ -15,6 +15,7 @@ from encoder_core.reports import MadeSound, MadeSubtitles, OutputFile, OutputRes
 from encoder_core.specs import Container, OutputSpec
 from encoder_core.storage import open_destination
 from encoder_core.storage.base import Access, Upload
+from encoder_worker.following import Following
 from encoder_worker.made import Made
 from encoder_worker.manifest import Encoded, EncodedFile, hash_file, hash_spec
 
@@ -24,14 +25,14 @@ LISTS: Final = frozenset(
 """Files that name other files: a player which sees one asks for those."""
 
 
-def describe(made: Made, spec: OutputSpec) -> Encoded:
+def describe(made: Made, spec: OutputSpec, following: Following | None = None) -> Encoded:
     """What the manifest keeps of an output: its files with their checksums, and its facts."""
     files = [
         EncodedFile(
             path=str(file.path),
             name=file.name,
             size_bytes=file.path.stat().st_size,
-            sha256=hash_file(file.path),
+            sha256=following.hash() if following else hash_file(file.path),
             content_type=file.content_type,
         )
         for file in made.files
@@ -95,9 +96,11 @@ def _subtitles(plan: OutputPlan, measured: Probe) -> list[MadeSubtitles]:
     ]
 
 
-def deliver(encoded: Encoded, spec: OutputSpec, access: Access) -> OutputResult:
+def deliver(
+    encoded: Encoded, spec: OutputSpec, access: Access, following: Following | None = None
+) -> OutputResult:
     """
-    Deliver an output and return what the record will keep.
+    Deliver an output, whose first parts may be sent, and return what the record will keep.
 
     Raises JobError `destination_…`. When it returns, the destination has confirmed every file.
     """
@@ -111,8 +114,9 @@ def deliver(encoded: Encoded, spec: OutputSpec, access: Access) -> OutputResult:
             content_type=file.content_type,
             name=file.name,
         )
+        delivered = following.finish() if following else None
         return OutputFile(
-            url=connector.put(upload).url,
+            url=(delivered or connector.put(upload)).url,
             size_bytes=file.size_bytes,
             sha256=file.sha256,
             content_type=file.content_type,

@@ -15,15 +15,18 @@ from encoder_core.clock import Clock
 from encoder_core.errors import JobError
 from encoder_core.failures import Failure
 from encoder_core.media.command import build_encode_command, build_loudness_command
+from encoder_core.media.faststart import BadIndex
 from encoder_core.media.loudness import list_meters, read_loudness, turn
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.verify import Finding, truncated
 from encoder_core.reports import WorkerLimits
 from encoder_worker.endings import explain_end
+from encoder_worker.following import Followings
+from encoder_worker.front import move_index_to_front
 from encoder_worker.made import Made
 from encoder_worker.source import Source
 from encoder_worker.tools import Ended, Tools, run_ffmpeg
-from encoder_worker.verify import find_files, verify_output
+from encoder_worker.verify import explain_unreadable, find_files, verify_output
 
 log = logging.getLogger("encoder_worker")
 
@@ -51,6 +54,7 @@ class Encoder:
         threads: int,
         limits: WorkerLimits,
         clock: Clock,
+        followings: Followings,
         on_progress: Callable[[EncodeProgress], None],
         on_verify: Callable[[], None],
     ) -> None:
@@ -61,8 +65,10 @@ class Encoder:
         self._threads = threads
         self._limits = limits
         self._clock = clock
+        self._followings = followings
         self._on_progress = on_progress
         self._on_verify = on_verify
+        self._unfinished: dict[int, list[Finding]] = {}
 
     def make(
         self,
@@ -79,7 +85,7 @@ class Encoder:
         ended = self._run(plans)
         self._on_verify()
         for plan in plans:
-            verdict = verify_output(self._tools, plan, self._folder)
+            verdict = self._verify(plan)
             if isinstance(verdict, Made):
                 made(verdict)
             elif len(plans) == 1:
@@ -90,12 +96,19 @@ class Encoder:
             self._prepare(plan)  # all of them first: one may have taken the room of another
         for plan in left:
             ended = self._run([plan])
-            verdict = verify_output(self._tools, plan, self._folder)
+            verdict = self._verify(plan)
             if isinstance(verdict, Made):
                 made(verdict)
             else:
                 self._prepare(plan)
                 failed(plan, _explain(plan, ended, verdict))
+
+    def _verify(self, plan: OutputPlan) -> Made | list[Finding]:
+        """Whatever was sent of an output that is not what was planned is dropped."""
+        verdict = self._unfinished.get(plan.index) or verify_output(self._tools, plan, self._folder)
+        if not isinstance(verdict, Made):
+            self._followings.drop(plan.index)
+        return verdict
 
     def _measure(
         self, plans: Sequence[OutputPlan], failed: Callable[[OutputPlan, Failure], None]
@@ -140,6 +153,8 @@ class Encoder:
                 folder=str(folder),
                 threads=self._threads,
             )
+            for plan in plans:
+                self._followings.start(plan, folder / plan.file_name)
             ended = run_ffmpeg(
                 self._tools,
                 arguments,
@@ -154,10 +169,27 @@ class Encoder:
         log.info("ffmpeg_ended", extra={"exit_code": ended.code, "outputs": outputs})
         for line in ended.log.splitlines():
             log.info("ffmpeg", extra={"line": line})
+        for plan in plans:
+            self._finish(plan)
         return ended
+
+    def _finish(self, plan: OutputPlan) -> None:
+        """Do what an encoder that was followed had to leave undone."""
+        self._unfinished.pop(plan.index, None)
+        path = self._folder / plan.file_name
+        following = self._followings.get(plan.index)
+        if following is None or not path.is_file():
+            return
+        try:
+            following.settle(lambda: move_index_to_front(path) if plan.moves_index else 0)
+        except BadIndex as error:
+            self._unfinished[plan.index] = [truncated(f"It is not whole: {error}.")]
+        except OSError as error:
+            self._unfinished[plan.index] = [explain_unreadable(error)]
 
     def _prepare(self, plan: OutputPlan) -> None:
         """Away with what an earlier run left: a set with a file too many is not the plan's."""
+        self._followings.drop(plan.index)
         for path in find_files(plan, self._folder):
             path.unlink()
         if plan.package is not None:

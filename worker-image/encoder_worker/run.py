@@ -28,17 +28,18 @@ from encoder_core.reports import (
     Started,
     WorkOrder,
 )
-from encoder_core.specs import InlineSource
+from encoder_core.specs import InlineSource, OutputSpec
 from encoder_core.specs import Source as Place
 from encoder_core.states import OutputStatus
-from encoder_core.storage import open_source
-from encoder_core.storage.base import Access, SourceConnector
+from encoder_core.storage import open_in_parts, open_source
+from encoder_core.storage.base import Access, PartsUpload, SourceConnector
 from encoder_worker.control import Control, Stopped
 from encoder_worker.cpu import count_threads
 from encoder_worker.deliver import deliver, describe
 from encoder_worker.encode import EncodeProgress, Encoder
 from encoder_worker.examine import examine_source
 from encoder_worker.fetch import Fetch
+from encoder_worker.following import Followings, can_follow
 from encoder_worker.images import Images
 from encoder_worker.made import Made
 from encoder_worker.manifest import Encoded, Manifest, find_encoded
@@ -140,26 +141,27 @@ def run(attempt: Attempt) -> tuple[Exit, FinalReport]:
 
 def make_outputs(attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput]) -> None:
     """Fetch, probe, plan, encode, verify, deliver."""
-    try:
-        encoded = encode_source(attempt, tools, missing)
-    except JobError as error:
-        if error.code != "source_changed":
-            raise
-        # Nothing that was made of the older bytes is kept; once more, with the new ones.
-        encoded = encode_source(attempt, tools, missing)
-    attempt.reach(Milestone.VERIFIED)
-    deliver_all(attempt, encoded)
+    with Followings(attempt.clock) as followings:
+        try:
+            encoded = encode_source(attempt, tools, missing, followings)
+        except JobError as error:
+            if error.code != "source_changed":
+                raise
+            # Nothing that was made of the older bytes is kept; once more, with the new ones.
+            encoded = encode_source(attempt, tools, missing, followings)
+        attempt.reach(Milestone.VERIFIED)
+        deliver_all(attempt, encoded, followings)
 
 
 def encode_source(
-    attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput]
+    attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput], followings: Followings
 ) -> dict[int, Encoded]:
     with fetch(attempt, tools) as source:
         probe = examine(attempt, tools, source)
-        plans = plan(attempt, missing, probe)
+        plans = plan(attempt, missing, probe, followings)
         images = fetch_images(attempt, tools, missing, plans)
         ready = [plan for plan in plans if plan.index in images or not plan.has_watermark]
-        return encode(attempt, tools, source, ready, images)
+        return encode(attempt, tools, source, ready, images, followings)
 
 
 # --- The steps -------------------------------------------------------------------------------
@@ -239,7 +241,9 @@ def examine(attempt: Attempt, tools: Tools, source: Source) -> Probe:
     return probe
 
 
-def plan(attempt: Attempt, missing: Sequence[OrderedOutput], probe: Probe) -> list[OutputPlan]:
+def plan(
+    attempt: Attempt, missing: Sequence[OrderedOutput], probe: Probe, followings: Followings
+) -> list[OutputPlan]:
     """What can be made. The rest fails here, with the fields that are wrong."""
     plans = []
     for output in missing:
@@ -248,7 +252,7 @@ def plan(attempt: Attempt, missing: Sequence[OrderedOutput], probe: Probe) -> li
         except InvalidRequest as error:
             attempt.fail(output.index, failure("request_impossible", f"{error}."))
             continue
-        plans.append(planned)
+        plans.append(follow(attempt, output.spec, planned, probe, followings))
         attempt.tell(
             OutputReport(
                 index=output.index,
@@ -282,12 +286,28 @@ def fetch_images(
     return images.bring([output for output in missing if output.index in marked], failed=failed)
 
 
+def follow(
+    attempt: Attempt, spec: OutputSpec, plan: OutputPlan, probe: Probe, followings: Followings
+) -> OutputPlan:
+    """The plan of an output that is sent while it is written, where that can be."""
+    if not can_follow(plan, spec.destination, probe):
+        return plan
+
+    def begin() -> PartsUpload:
+        connector = open_in_parts(spec.destination, attempt.access)
+        return connector.begin(plan.kind.content_type)
+
+    followings.allow(plan.index, begin)
+    return replace(plan, followed=True)
+
+
 def encode(
     attempt: Attempt,
     tools: Tools,
     source: Source,
     plans: Sequence[OutputPlan],
     images: Mapping[int, Path],
+    followings: Followings,
 ) -> dict[int, Encoded]:
     """Encode and verify; what came out right is kept for delivery, by this attempt or another."""
     folder = attempt.folder / "out"
@@ -298,7 +318,7 @@ def encode(
 
     def keep(made: Made) -> None:
         index = made.plan.index
-        encoded[index] = describe(made, specs[index])
+        encoded[index] = describe(made, specs[index], followings.get(index))
         manifest.add(index, encoded[index])
 
     longest = max((plan.duration_s or 0.0 for plan in plans), default=0.0)
@@ -310,6 +330,7 @@ def encode(
         threads=attempt.order.limits.threads or count_threads(),
         limits=attempt.order.limits,
         clock=attempt.clock,
+        followings=followings,
         on_progress=lambda now: show(attempt, now, longest),
         on_verify=lambda: begin_to_verify(attempt),
     )
@@ -334,13 +355,16 @@ def show(attempt: Attempt, now: EncodeProgress, duration_s: float) -> None:
     )
 
 
-def deliver_all(attempt: Attempt, encoded: dict[int, Encoded]) -> None:
+def deliver_all(
+    attempt: Attempt, encoded: dict[int, Encoded], followings: Followings | None = None
+) -> None:
     """One after another, so that the first is announced while the rest is under way."""
     specs = {output.index: output.spec for output in attempt.order.outputs}
     for number, (index, output) in enumerate(sorted(encoded.items())):
         attempt.progress.update(Phase.UPLOADING, number / len(encoded))
         try:
-            result = deliver(output, specs[index], attempt.access)
+            following = followings.get(index) if followings else None
+            result = deliver(output, specs[index], attempt.access, following)
         except JobError as error:
             attempt.retry_after_s = error.retry_after_s or attempt.retry_after_s
             attempt.fail(index, error.failure)

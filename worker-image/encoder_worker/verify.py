@@ -33,9 +33,13 @@ def verify_output(tools: Tools, plan: OutputPlan, folder: Path) -> Made | list[F
             return verify_text(plan, folder)
         return _verify_file(tools, plan, folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return [Finding("capacity_disk", "The scratch disk is full.")]
-        return [invalid(f"What was made cannot be read: {error.strerror}.")]
+        return [explain_unreadable(error)]
+
+
+def explain_unreadable(error: OSError) -> Finding:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Finding("capacity_disk", "The scratch disk is full.")
+    return invalid(f"What was made cannot be read: {error.strerror}.")
 
 
 def find_files(plan: OutputPlan, folder: Path) -> list[Path]:

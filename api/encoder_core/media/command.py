@@ -345,7 +345,7 @@ def _output_arguments(plan: OutputPlan, folder: str, threads: int, *, cut: bool)
     return [
         *arguments,
         *("-max_muxing_queue_size", str(MUXING_QUEUE)),
-        *plan.kind.options,
+        *([] if plan.moves_index else plan.kind.options),
         *_metadata_arguments(plan),
         *_set_arguments(plan),
         *("-f", plan.kind.muxer, f"file:{path}"),

@@ -33,6 +33,14 @@ class ContainerKind:
     default_audio: str | None = None
     options: tuple[str, ...] = ()
     """Muxer options that every file of this kind gets."""
+    grows: bool = False
+    """
+    Whether ffmpeg, without those options, only appends to it and goes back to its first MiB alone.
+    """
+
+    @property
+    def index_in_front(self) -> bool:
+        return self.options == FASTSTART
 
 
 # The index in front, so that a player needs one request to start.
@@ -45,29 +53,29 @@ CONTAINERS: Final = {
         kind=Kind.VIDEO, muxer="mp4", extension="mp4", content_type="video/mp4",
         video=("h264", "hevc", "av1", "vp9", "mpeg4"),
         audio=("aac", "mp3", "opus", "flac", "alac", "ac3", "eac3"),
-        default_video="libx264", default_audio="aac", options=FASTSTART,
+        default_video="libx264", default_audio="aac", options=FASTSTART, grows=True,
     ),
     Container.MOV: ContainerKind(
         kind=Kind.VIDEO, muxer="mov", extension="mov", content_type="video/quicktime",
         video=("h264", "hevc", "prores", "mpeg4", "mjpeg"),
         audio=("aac", "alac", "mp3", "ac3", "eac3", *_PCM),
-        default_video="libx264", default_audio="aac", options=FASTSTART,
+        default_video="libx264", default_audio="aac", options=FASTSTART, grows=True,
     ),
     Container.MKV: ContainerKind(
         kind=Kind.VIDEO, muxer="matroska", extension="mkv", content_type="video/x-matroska",
         video=("h264", "hevc", "av1", "vp9", "vp8", "mpeg4", "mpeg2video", "prores", "mjpeg"),
         audio=("aac", "mp3", "opus", "vorbis", "flac", "alac", "ac3", "eac3", "mp2", *_PCM),
-        default_video="libx264", default_audio="aac",
+        default_video="libx264", default_audio="aac", grows=True,
     ),
     Container.WEBM: ContainerKind(
         kind=Kind.VIDEO, muxer="webm", extension="webm", content_type="video/webm",
         video=("vp9", "vp8", "av1"), audio=("opus", "vorbis"),
-        default_video="libvpx-vp9", default_audio="libopus",
+        default_video="libvpx-vp9", default_audio="libopus", grows=True,
     ),
     Container.TS: ContainerKind(
         kind=Kind.VIDEO, muxer="mpegts", extension="ts", content_type="video/mp2t",
         video=("h264", "hevc", "mpeg2video"), audio=("aac", "mp3", "ac3", "eac3", "mp2"),
-        default_video="libx264", default_audio="aac",
+        default_video="libx264", default_audio="aac", grows=True,
     ),
     Container.HLS: ContainerKind(
         kind=Kind.PACKAGE, muxer="dash", extension="m3u8",
@@ -86,7 +94,7 @@ CONTAINERS: Final = {
     ),
     Container.M4A: ContainerKind(
         kind=Kind.AUDIO, muxer="ipod", extension="m4a", content_type="audio/mp4",
-        audio=("aac", "alac"), default_audio="aac", options=FASTSTART,
+        audio=("aac", "alac"), default_audio="aac", options=FASTSTART, grows=True,
     ),
     Container.OGG: ContainerKind(
         kind=Kind.AUDIO, muxer="ogg", extension="ogg", content_type="audio/ogg",

@@ -169,6 +169,15 @@ class OutputPlan:
     metadata: tuple[tuple[str, str], ...] = ()
     """What is written into the file, by name."""
     warnings: tuple[Warned, ...] = ()
+    followed: bool = False
+    """
+    Whether its file is sent while it grows: the encoder leaves the index at its end, and the worker
+    moves it to the front.
+    """
+
+    @property
+    def moves_index(self) -> bool:
+        return self.followed and self.kind.index_in_front
 
     @property
     def tile_list(self) -> str:

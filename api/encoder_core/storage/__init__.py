@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from encoder_core.specs import Destination, Source
-from encoder_core.storage.base import Access, DestinationConnector, SourceConnector
+from encoder_core.storage.base import (
+    Access,
+    DestinationConnector,
+    PartsConnector,
+    SourceConnector,
+)
 
 # Modules by name: a job that fetches by http must not pay for importing boto3.
 SOURCES: Final = {
@@ -25,6 +30,9 @@ DESTINATIONS: Final = {
     "file": ("encoder_core.storage.files", "FileDestinationConnector"),
 }
 
+TAKE_PARTS: Final = frozenset({"s3"})
+"""Kinds of destinations whose connector is a PartsConnector."""
+
 
 def open_source(source: Source, access: Access) -> SourceConnector:
     """The connector of a source. Contacts nobody yet."""
@@ -36,6 +44,11 @@ def open_destination(destination: Destination, access: Access) -> DestinationCon
     """The connector of a destination. Contacts nobody yet."""
     connector: DestinationConnector = _load(*DESTINATIONS[destination.kind])(destination, access)
     return connector
+
+
+def open_in_parts(destination: Destination, access: Access) -> PartsConnector:
+    """The connector of a destination whose kind takes parts. Contacts nobody yet."""
+    return cast("PartsConnector", open_destination(destination, access))
 
 
 def _load(module: str, name: str) -> Any:

@@ -114,3 +114,27 @@ class DestinationConnector(Protocol):
         May be called again for the same upload: the result is the same file.
         """
         ...
+
+
+class PartsUpload(Protocol):
+    """One file on its way in parts, which nobody sees before `complete`. From any thread."""
+
+    def send(self, number: int, data: bytes) -> None:
+        """Send a part, the first of which is 1; the same number again replaces it."""
+        ...
+
+    def complete(self, parts: int, size_bytes: int) -> Delivered:
+        """Make the file of the parts 1 to `parts`, whatever else was sent, once it may be seen."""
+        ...
+
+    def abort(self) -> None:
+        """Give up what was sent. Says nothing of a server that will not have it."""
+        ...
+
+
+class PartsConnector(DestinationConnector, Protocol):
+    """A destination to which a file can be sent while it still grows."""
+
+    def begin(self, content_type: str) -> PartsUpload:
+        """Contacts the destination."""
+        ...

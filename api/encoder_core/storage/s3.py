@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -303,6 +303,10 @@ class S3DestinationConnector:
         # What is not asked for is not sent: stores other than AWS refuse what they do not know.
         self._extra = {name: value for name, value in asked.items() if value is not None}
 
+    def begin(self, content_type: str) -> Multipart:
+        extra = {"ContentType": self._content_type or content_type, **self._extra}
+        return Multipart(self._bucket, self._path, extra, self._before_publish)
+
     def put(self, upload: Upload) -> Delivered:
         key = self._path if upload.name is None else beside(self._path, upload.name)
         # A content type of the request is for the file it names, not for each of a set.
@@ -325,73 +329,76 @@ class S3DestinationConnector:
         bucket.call(put)
 
     def _put_parts(self, upload: Upload, key: str, extra: dict[str, Any]) -> None:
-        bucket = self._bucket
-        place: dict[str, Any] = {"Bucket": bucket.name, "Key": key}
-        created = bucket.call(lambda: bucket.client.create_multipart_upload(**place, **extra))
-        place["UploadId"] = bucket.told(created, "UploadId")
-        try:
-            parts = self._send_parts(upload, place)
-            self._before_publish()
-            self._complete(upload, place, parts)
-        except BaseException:
-            # Parts of an upload that nobody finishes cost money until somebody looks.
-            self._abort(place)
-            raise
-
-    def _send_parts(self, upload: Upload, place: dict[str, Any]) -> list[dict[str, Any]]:
         size = max(PART_BYTES, -(-upload.size_bytes // MAX_PARTS))
         offsets = range(0, upload.size_bytes, size)
+        parts = Multipart(self._bucket, key, extra, self._before_publish)
 
-        def send(number: int) -> dict[str, Any]:
-            return self._send_part(upload.path, offsets[number - 1], size, number, place)
+        def send(number: int) -> None:
+            with upload.path.open("rb") as file:
+                data = os.pread(file.fileno(), size, offsets[number - 1])
+            parts.send(number, data)
 
-        return each(send, range(1, len(offsets) + 1), at_once=PARTS_IN_FLIGHT)
+        try:
+            each(send, range(1, len(offsets) + 1), at_once=PARTS_IN_FLIGHT)
+            parts.complete(len(offsets), upload.size_bytes)
+        except BaseException:
+            # Parts of an upload that nobody finishes cost money until somebody looks.
+            parts.abort()
+            raise
 
-    def _send_part(
-        self, path: Path, offset: int, size: int, number: int, place: dict[str, Any]
-    ) -> dict[str, Any]:
+
+class Multipart:
+    """An object on its way in parts. There is none before the last word."""
+
+    def __init__(
+        self,
+        bucket: _Bucket,
+        key: str,
+        extra: dict[str, Any],
+        before_publish: Callable[[], None],
+    ) -> None:
+        self._bucket = bucket
+        self._place: dict[str, Any] = {"Bucket": bucket.name, "Key": key}
+        self._before_publish = before_publish
+        self._tags: dict[int, str] = {}
+        client, place = bucket.client, self._place
+        created = bucket.call(lambda: client.create_multipart_upload(**place, **extra))
+        place["UploadId"] = bucket.told(created, "UploadId")
+
+    def send(self, number: int, data: bytes) -> None:
         bucket = self._bucket
-        with path.open("rb") as file:
-            data = os.pread(file.fileno(), size, offset)
         answer = bucket.call(
-            lambda: bucket.client.upload_part(
-                Bucket=place["Bucket"],
-                Key=place["Key"],
-                UploadId=place["UploadId"],
-                PartNumber=number,
-                Body=data,
-            )
+            lambda: bucket.client.upload_part(**self._place, PartNumber=number, Body=data)
         )
-        return {"ETag": bucket.told(answer, "ETag"), "PartNumber": number}
+        self._tags[number] = bucket.told(answer, "ETag")
 
-    def _complete(self, upload: Upload, place: dict[str, Any], parts: list[dict[str, Any]]) -> None:
+    def complete(self, parts: int, size_bytes: int) -> Delivered:
         """A completion whose answer was lost is found out by what is there."""
         bucket = self._bucket
+        listed: Any = [
+            {"ETag": self._tags[number], "PartNumber": number} for number in range(1, parts + 1)
+        ]
 
         def complete() -> None:
+            self._before_publish()
             try:
                 bucket.client.complete_multipart_upload(
-                    Bucket=place["Bucket"],
-                    Key=place["Key"],
-                    UploadId=place["UploadId"],
-                    MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]  # as answered
+                    **self._place, MultipartUpload={"Parts": listed}
                 )
             except ClientError as error:
                 code = error.response.get("Error", {}).get("Code")
-                if code != _GONE_UPLOAD or not self._is_there(upload, place["Key"]):
+                if code != _GONE_UPLOAD or not self._is_there(size_bytes):
                     raise
 
         bucket.call(complete)
+        return Delivered(bucket.url(self._place["Key"]))
 
-    def _is_there(self, upload: Upload, key: str) -> bool:
-        head = self._bucket.client.head_object(Bucket=self._bucket.name, Key=key)
-        return head["ContentLength"] == upload.size_bytes
-
-    def _abort(self, place: dict[str, Any]) -> None:
+    def _is_there(self, size_bytes: int) -> bool:
         bucket = self._bucket
-        try:
-            bucket.client.abort_multipart_upload(
-                Bucket=place["Bucket"], Key=place["Key"], UploadId=place["UploadId"]
-            )
-        except (ClientError, BotoCoreError, HTTPError, JobError):
-            return  # the failure that led here is the one to tell
+        head = bucket.client.head_object(Bucket=bucket.name, Key=self._place["Key"])
+        return head["ContentLength"] == size_bytes
+
+    def abort(self) -> None:
+        with suppress(ClientError, BotoCoreError, HTTPError, JobError):
+            # The failure that led here is the one to tell.
+            self._bucket.client.abort_multipart_upload(**self._place)

@@ -35,7 +35,11 @@ class Rate:
 
 
 class Store(LoopbackHttp):
-    """Answers every path with one file, in ranges too, and takes whatever is PUT."""
+    """
+    Answers every path with one file, in ranges too, and takes whatever is PUT.
+
+    It speaks as much S3 as an upload in parts needs, and keeps nothing of what it takes.
+    """
 
     def __init__(self, path: Path, *, down: Rate | None = None, up: Rate | None = None) -> None:
         super().__init__()
@@ -84,6 +88,17 @@ class _Handler(QuietHandler):
                 break
             self.store.up.take(len(piece))
             left -= len(piece)
-        self.send_response(HTTPStatus.CREATED)
+        self.send_response(HTTPStatus.OK)
+        self.send_header("ETag", ETAG)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def do_POST(self) -> None:
+        """The beginning of an upload in parts, and its end."""
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        begins = self.path.endswith("?uploads")
+        body = b"<A><UploadId>1</UploadId></A>" if begins else b"<A><ETag>1</ETag></A>"
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

@@ -87,7 +87,7 @@ def lay_out(size: int, *, moved: int, part: int, most: int = MAX_FOLLOWED) -> li
 
     Part N has what was the Nth part of the file before that; the first one has the index too.
     """
-    ends = list(range(moved + part, size, part))[:most]
+    ends = list(range(moved + part, size, part)[:most])
     last = ends[-1] if ends else 0
     step = max(part, -(-(size - last) // MAX_LEFT))
     ends += range(last + step, size, step)

@@ -112,6 +112,7 @@ main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
 section { border-top: 1px solid #8886; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; }
-td { border-top: 1px solid #8883; overflow-wrap: anywhere; }
+td { border-top: 1px solid #8883; }
+td:last-child { overflow-wrap: anywhere; }
 pre { overflow: auto; padding: .75rem; background: #8881; }
 """

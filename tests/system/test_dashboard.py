@@ -319,6 +319,17 @@ def test_the_detail_view_says_what_was_asked_for_and_what_became_of_it(
     assert CANARY not in page.content()
 
 
+def test_a_job_that_waits_says_why_and_how_many_come_before_it(
+    service: Service, open_page: PageMaker
+) -> None:
+    service.submit()
+    job_id = service.submit()
+    page = open_page(f"{service.url}/#/jobs/{job_id}")
+    facts = page.locator("#detail .facts").first
+    expect(facts).to_contain_text("Its turn comes next or soon in pool default.")
+    expect(facts).to_contain_text("1 job before it")
+
+
 def test_whatever_a_caller_wrote_is_shown_as_text(service: Service, open_page: PageMaker) -> None:
     job_id = service.submit(
         source={"kind": "ftp", "host": "ftp.example.com", "path": f"/{HOSTILE}"},

@@ -49,7 +49,7 @@ export class Detail {
     this.put("progress", [job.status], () => this.progress(job));
     if (job.status === "running" || job.status === "starting") this.meter.update(job.progress);
     this.put("failure", [job.failure], () => failureNote(job.failure));
-    this.put("facts", [job.version, job.dueAt], () => facts(job));
+    this.put("facts", [job.version, job.dueAt, job.waiting, job.position], () => facts(job));
     this.put("warnings", [job.warnings], () => warnings(job.warnings));
     this.put("outputs", [job.outputs], () => outputs(job.outputs));
     this.put("source", [job.source, job.sourceInfo], () => source(job));
@@ -163,12 +163,21 @@ function facts(job) {
     ["Took", job.startedAt && job.finishedAt
       ? span(between(job.startedAt, job.finishedAt)) : null],
     ["Due", waits ? moment(job.dueAt) : null],
+    ["Waits", job.waiting?.message],
+    ["Position", job.status === "queued" && job.position ? position(job.position) : null],
     ["Pool", `${job.pool} · ${job.priority} priority`],
     ["Owner", job.owner],
     ["External id", job.externalId],
     ["Webhook", job.notificationUrl],
     ...Object.entries(job.metadata ?? {}),
   ]);
+}
+
+function position({ ahead, orMore, expectedStartAt }) {
+  const before = ahead || orMore
+    ? `${plural(ahead, "job")}${orMore ? " or more" : ""} before it`
+    : "the next";
+  return expectedStartAt ? `${before} · expected to start ${moment(expectedStartAt)}` : before;
 }
 
 function warnings(list) {

@@ -119,8 +119,8 @@ class TestCommand:
         assert read == ["file:/s/source", "file:/s/a", "file:/s/b"]
         chains = command[command.index("-filter_complex") + 1].split(";")
         assert "[0:0]split=5[v0][v1r0][v1r1][v2][v3]" in chains
-        assert "[1:0]split=3[w0][w1r0][w1r1]" in chains
-        assert "[2:0]null[w2]" in chains
+        assert "[1:0]format=gbrap,premultiply=inplace=1,split=3[w0][w1r0][w1r1]" in chains
+        assert "[2:0]format=gbrap,premultiply=inplace=1[w2]" in chains
         laid = [chain for chain in chains if "overlay=" in chain]
         assert [chain.partition("overlay")[0] for chain in laid] == [
             "[b0][m0]", "[b1r0][m1r0]", "[b1r1][m1r1]", "[b2][m2]",
@@ -134,10 +134,10 @@ class TestCommand:
         )  # fmt: skip
         assert command[command.index("-filter_complex") + 1].split(";") == [
             "[0:0]null[v0]",
-            "[1:0]null[w0]",
+            "[1:0]format=gbrap,premultiply=inplace=1[w0]",
             "[v0]scale=1280:720:flags=bicubic,setsar=1,format=yuv420p[b0]",
             (
-                "[w0]format=gbrap,premultiply=inplace=1,scale=max(2\\,round(min(256\\,144*a)))"
+                "[w0]scale=max(2\\,round(min(256\\,144*a)))"
                 ":max(2\\,round(min(144\\,256/a))):flags=bicubic,unpremultiply=inplace=1"
                 ",colorchannelmixer=aa=0.5,scale=out_color_matrix=bt709:out_range=tv"
                 ",format=yuva420p[m0]"

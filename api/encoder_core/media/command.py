@@ -26,6 +26,7 @@ from encoder_core.media.planned import (
 from encoder_core.media.watermarks import (
     IMAGE_DEMUXERS,
     MAX_IMAGE_SIDE,
+    PREPARE_IMAGE,
     image_filters,
     overlay_filter,
 )
@@ -197,7 +198,7 @@ class _Marks:
         chains = []
         for number, image in enumerate(self.files, start=1):
             names = [f"[w{name}]" for name, file in self._of_branch.items() if file == image]
-            head = f"split={len(names)}" if len(names) > 1 else "null"
+            head = f"{PREPARE_IMAGE},split={len(names)}" if len(names) > 1 else PREPARE_IMAGE
             chains.append(f"[{number}:0]{head}{''.join(names)}")
         return chains
 

@@ -84,16 +84,22 @@ _FORMATS: Final = {
 """Of the picture, to how they are laid over one another, the image's own, and its range."""
 
 
+PREPARE_IMAGE: Final = "format=gbrap,premultiply=inplace=1"
+"""
+Once for each image, at its full size: four renditions would otherwise each make a copy of it.
+
+What is transparent has a colour too, often black. Weighted, it does not bleed into edges.
+"""
+
+
 def image_filters(plan: WatermarkPlan, pixel_format: str) -> str:
-    """What becomes of the image before it is laid over a picture of that format."""
+    """What becomes of the prepared image before it is laid over a picture of that format."""
     _, own, values = _FORMATS[pixel_format]
     width, height = plan.box
     # Twice max(): a banner of 1000:1 would otherwise shrink to no line at all.
     across = rf"max({SMALLEST_PX}\,round(min({width}\,{height}*a)))"
     down = rf"max({SMALLEST_PX}\,round(min({height}\,{width}/a)))"
     steps = [
-        # What is transparent has a colour too, often black. Weighted, it does not bleed into edges.
-        "format=gbrap,premultiply=inplace=1",
         f"scale={across}:{down}:flags=bicubic",
         "unpremultiply=inplace=1",
         *([f"colorchannelmixer=aa={plan.opacity:g}"] if plan.opacity < 1 else []),

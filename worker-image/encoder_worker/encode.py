@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from encoder_core.clock import Clock
 from encoder_core.errors import JobError
@@ -19,6 +20,7 @@ from encoder_core.media.faststart import BadIndex
 from encoder_core.media.loudness import list_meters, read_loudness, turn
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.verify import Finding, truncated
+from encoder_core.parallel import each
 from encoder_core.reports import WorkerLimits
 from encoder_worker.endings import explain_end
 from encoder_worker.following import Followings
@@ -29,6 +31,8 @@ from encoder_worker.tools import Ended, Tools, run_ffmpeg
 from encoder_worker.verify import explain_unreadable, find_files, verify_output
 
 log = logging.getLogger("encoder_worker")
+
+VERIFIED_AT_ONCE: Final = 4  # an ffprobe takes some 60 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +81,14 @@ class Encoder:
         made: Callable[[Made], None],
         failed: Callable[[OutputPlan, Failure], None],
     ) -> None:
-        """Call `made` or `failed` for each plan, as soon as it is known."""
+        """Call `made` or `failed` for each plan, once all of a run are looked at."""
         plans = self._measure(plans, failed)
         if not plans:
             return
         left = []
         ended = self._run(plans)
         self._on_verify()
-        for plan in plans:
-            verdict = self._verify(plan)
+        for plan, verdict in zip(plans, self._verify(plans), strict=True):
             if isinstance(verdict, Made):
                 made(verdict)
             elif len(plans) == 1:
@@ -96,19 +99,30 @@ class Encoder:
             self._prepare(plan)  # all of them first: one may have taken the room of another
         for plan in left:
             ended = self._run([plan])
-            verdict = self._verify(plan)
+            (verdict,) = self._verify([plan])
             if isinstance(verdict, Made):
                 made(verdict)
             else:
                 self._prepare(plan)
                 failed(plan, _explain(plan, ended, verdict))
 
-    def _verify(self, plan: OutputPlan) -> Made | list[Finding]:
-        """Whatever was sent of an output that is not what was planned is dropped."""
-        verdict = self._unfinished.get(plan.index) or verify_output(self._tools, plan, self._folder)
-        if not isinstance(verdict, Made):
-            self._followings.drop(plan.index)
-        return verdict
+    def _verify(self, plans: Sequence[OutputPlan]) -> list[Made | list[Finding]]:
+        """
+        What became of each. Whatever was sent of one that is not what was planned is dropped.
+
+        Several at once: most of it is waiting for an ffprobe to start.
+        """
+
+        def look(plan: OutputPlan) -> Made | list[Finding]:
+            return self._unfinished.get(plan.index) or verify_output(
+                self._tools, plan, self._folder
+            )
+
+        verdicts = each(look, plans, at_once=max(1, min(self._threads, VERIFIED_AT_ONCE)))
+        for plan, verdict in zip(plans, verdicts, strict=True):
+            if not isinstance(verdict, Made):
+                self._followings.drop(plan.index)
+        return verdicts
 
     def _measure(
         self, plans: Sequence[OutputPlan], failed: Callable[[OutputPlan, Failure], None]

@@ -222,9 +222,9 @@ def test_a_cluster_leaves_nothing() -> None:
 
 
 OWNER = """
-import sys
+import signal, sys
 from tests.harness.cluster import Cluster
-from tests.harness.commands import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 with Cluster(nodes=1) as cluster:
     print(cluster.number, flush=True)
     sys.stdin.read()

@@ -50,7 +50,7 @@ class Intake:
     def submit(self, submission: Submission) -> Future[JobRow]:
         """Accept one job. The future raises what `create_jobs` raises of it."""
         waiting: Waiting = (submission, Future())
-        if submission.inline is not None:  # megabytes must not hold up the others
+        if submission.inline:  # megabytes must not hold up the others
             self._large.submit(lambda: self._write(_not_given_up([waiting])))
             return waiting[1]
         with self._lock:

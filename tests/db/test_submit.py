@@ -12,6 +12,7 @@ from sqlalchemy import event
 
 from encoder_core.errors import InvalidRequest, Refused
 from encoder_core.specs import JobSpec
+from encoder_db.blobs import decode_inline
 from encoder_db.idempotency import Idempotency, Replayed
 from encoder_db.intake import Submission, create_jobs
 from encoder_db.jobs import read_job
@@ -24,8 +25,11 @@ Submit = Callable[[Submission], "Future[JobRow]"]
 
 
 def asked(spec: JobSpec | None = None, *, key: str | None = None) -> Submission:
+    """As the API asks."""
     idempotency = None if key is None else Idempotency(key=key, fingerprint=b"f" * 32)
-    return Submission(spec=spec or make.spec(), owner="default", idempotency=idempotency)
+    spec = spec or make.spec()
+    inline = decode_inline(spec)
+    return Submission(spec=spec, owner="default", inline=inline, idempotency=idempotency)
 
 
 def with_webhook() -> Submission:

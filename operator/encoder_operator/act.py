@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -72,9 +74,14 @@ class NameTaken(Exception):
         super().__init__(f"There is a Pod {name} that is not Encoder's.")
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Blocking database calls never run on the event loop."""
-    return await asyncio.to_thread(work)
+async def in_thread(work: Callable[[], T], threads: Executor | None = None) -> T:
+    """
+    Blocking database calls never run on the event loop.
+
+    `threads`: of somebody who must not wait behind all that is looked at; None is everybody's.
+    """
+    run = contextvars.copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(threads, run, work)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

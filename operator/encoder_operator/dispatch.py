@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import OperationalError
 
@@ -25,10 +26,13 @@ from encoder_operator.resources import build_resource, is_copy
 from encoder_operator.seen import JobSeen, parse_job
 
 log = logging.getLogger("encoder.operator.dispatch")
+T = TypeVar("T")
 
 LEASE_S: Final = 60.0  # from claim to acknowledgement it takes milliseconds; a crash costs this
-BATCH: Final = 50
+BATCH: Final = 16  # whoever comes meanwhile waits for a round: half a second under full load
+THREADS: Final = 4
 BUSY_S: Final = 0.1
+FAILED_S: Final = 2.0
 OLD_RESOURCE_S: Final = 1.0
 REFUSED_S: Final = 30.0  # an API server that is overloaded, a right that is missing: not for long
 
@@ -50,6 +54,10 @@ class Dispatcher:
     blocked: Callable[[], set[str]]
     """Pools in which nothing would get to run: what follows would only wait with the others."""
     metrics: Metrics
+    threads: Executor = field(
+        default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="dispatch")
+    )
+    """Its own: where hundreds of jobs are looked at, each step would wait for all of them."""
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -58,14 +66,15 @@ class Dispatcher:
                 taken = await self.round()
             except Exception as error:  # the database is away: what runs goes on without us
                 log.warning("dispatch_failed", extra={"error": str(error)[:500]})
-                taken = 0
+                await asyncio.sleep(FAILED_S)
+                continue
             await asyncio.sleep(BUSY_S if taken else self.poll_s)
 
     async def round(self) -> int:
-        room = await in_thread(self._room)
+        room = await self._in_thread(self._room)
         if room <= 0:
             return 0
-        taken = await in_thread(
+        taken = await self._in_thread(
             lambda: queue.claim(
                 self.store,
                 engine="kubernetes",
@@ -77,7 +86,7 @@ class Dispatcher:
         )
         if not taken:
             return 0
-        granted = await in_thread(lambda: self._grant(taken))
+        granted = await self._in_thread(lambda: self._grant(taken))
         results = await asyncio.gather(
             *(self._admit(claimed) for claimed in granted), return_exceptions=True
         )
@@ -101,6 +110,9 @@ class Dispatcher:
                 log.info("api_server_away", extra={"error": str(error)[:500]})
             else:
                 return
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await in_thread(work, self.threads)
 
     def _room(self) -> int:
         """Free places of all pools of ours. How many of them a pool grants is decided later."""
@@ -154,10 +166,14 @@ class Dispatcher:
             await self._put_off(claimed, error)
             return
         if resource is None:
-            await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=OLD_RESOURCE_S))
+            await self._in_thread(
+                lambda: attempts.withdraw(self.store, claimed, delay_s=OLD_RESOURCE_S)
+            )
             return
         made = attempts.Resource(resource.name, resource.uid)
-        if await in_thread(lambda: attempts.mark_starting(self.store, claimed, resource=made)):
+        if await self._in_thread(
+            lambda: attempts.mark_starting(self.store, claimed, resource=made)
+        ):
             self._measure(claimed)
         self.wake(resource.name)
 
@@ -175,21 +191,21 @@ class Dispatcher:
         """
         job = claimed.job.id
         if error.unreachable:
-            await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=0.0))
+            await self._in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=0.0))
             raise error
         log.warning("not_admitted", extra={"job": job, "error": str(error)[:500]})
         if not error.invalid:
-            await in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=REFUSED_S))
+            await self._in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=REFUSED_S))
             return
         because = failure("request_impossible", f"The API server refused it: {error.message}")
-        await in_thread(lambda: self.store.run(lambda tx: jobs.fail_queued(tx, job, because)))
+        await self._in_thread(lambda: self.store.run(lambda tx: jobs.fail_queued(tx, job, because)))
 
     async def _resource_of(self, claimed: Claimed) -> JobSeen | None:
         """The job's TranscodeJob, made if it is missing. None: an old one is still in the way."""
         job = claimed.job
         if job.resource_name is not None and job.resource_uid is not None:
             return JobSeen.known(job.resource_name, job.resource_uid)
-        specs = await in_thread(lambda: self._output_specs(job.id))
+        specs = await self._in_thread(lambda: self._output_specs(job.id))
         wanted = build_resource(job, specs)
         try:
             body = await self.kube.create(JOBS, wanted)

@@ -26,23 +26,30 @@ RUN_S = 2.0  # of a Pod; its worker's last report comes before, also on a busy m
 def run(options: Options, folder: Path) -> Iterable[Figure]:
     series = Series(goals=GOALS)
     quick = options.quick
-    with _rig(folder / "lives", run_s=RUN_S) as on:
-        on.make_pool("scaled", places=0)
-        on.make_pool("probe", places=20)
-        for rate, count in ((50, 30 if quick else 150), (200, 60 if quick else 400)):
-            say(f"operator: {count} lives at {rate} writes/s")
-            operator = on.start_operator(writes_per_s=rate, write_burst=rate, reconcilers=16)
-            operator.wait_ready()
-            _lives(on, operator, series, rate=rate, count=count, under_load=rate == 200)
-            if rate == 200:
-                _idle(on, series, samples=10 if quick else 40)
-                _scale(on, series, samples=5 if quick else 30)
-            operator.stop()
-    with _rig(folder / "restart", run_s=-1) as on:
-        _restart(on, series, live=100 if quick else 5000)
-    with _rig(folder / "many", run_s=RUN_S) as on:
-        _many(on, series, count=60 if quick else 10_000)
+    if options.wants("lives"):
+        with _rig(folder / "lives", run_s=RUN_S) as on:
+            _several(on, series, quick=quick)
+    if options.wants("restart"):
+        with _rig(folder / "restart", run_s=-1) as on:
+            _restart(on, series, live=100 if quick else 5000)
+    if options.wants("many"):
+        with _rig(folder / "many", run_s=RUN_S) as on:
+            _many(on, series, count=60 if quick else 10_000)
     return series.figures()
+
+
+def _several(on: Rig, series: Series, *, quick: bool) -> None:
+    on.make_pool("scaled", places=0)
+    on.make_pool("probe", places=20)
+    for rate, count in ((50, 30 if quick else 150), (200, 60 if quick else 400)):
+        say(f"operator: {count} lives at {rate} writes/s")
+        operator = on.start_operator(writes_per_s=rate, write_burst=rate, reconcilers=16)
+        operator.wait_ready()
+        _lives(on, operator, series, rate=rate, count=count, under_load=rate == 200)
+        if rate == 200:
+            _idle(on, series, samples=10 if quick else 40)
+            _scale(on, series, samples=5 if quick else 30)
+        operator.stop()
 
 
 @contextmanager

@@ -25,6 +25,11 @@ class Options:
 
     quick: bool = False
     rounds: int | None = None
+    only: str | None = None
+    """Parts of a case with this in their name."""
+
+    def wants(self, part: str) -> bool:
+        return self.only is None or self.only in part
 
     def rounds_or(self, usual: int) -> int:
         return self.rounds or (1 if self.quick else usual)

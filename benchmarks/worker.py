@@ -118,11 +118,15 @@ def run(options: Options, folder: Path) -> Iterable[Figure]:
     use_byte_code(folder / "byte-code")
     series = Series(goals=GOALS)
     ladders = LADDERS[:1] if options.quick else LADDERS
-    parts: list[Callable[[Round], None]] = [
-        *(partial(measure_ladder, ladder=ladder) for ladder in ladders),
-        *(measure_waits, measure_starts, measure_cores, measure_copy, measure_reads),
-    ]
-    for part in parts:
+    parts: dict[str, Callable[[Round], None]] = {
+        **{ladder.name: partial(measure_ladder, ladder=ladder) for ladder in ladders},
+        "waits": measure_waits,
+        "starts": measure_starts,
+        "cores": measure_cores,
+        "copies": measure_copy,
+        "reads": measure_reads,
+    }
+    for part in (part for name, part in parts.items() if options.wants(name)):
         for number in range(options.rounds_or(ROUNDS)):
             place = folder / "round"
             place.mkdir()

@@ -70,9 +70,10 @@ async def run(store: Store, settings: OperatorSettings, queue: QueueSettings) ->
             AmbientSettings().lend(buckets=transfer.s3_ambient_buckets),
             echoes=echoes,
             metrics=metrics,
+            now=time.monotonic,
         )
         await serve_health(
-            build_app(echoes, metrics, ready=operator.listed.is_set),
+            build_app(echoes, metrics, unready=operator.unready),
             port=settings.health_port,
             stack=stack,
         )

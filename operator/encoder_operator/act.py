@@ -99,6 +99,7 @@ class Actor:
     metrics: Metrics
     report_url: str
     allowed_cidrs: tuple[str, ...]
+    denied_cidrs: tuple[str, ...]
     ambient: AmbientCredentials
     """What pools lend of ours, for requests that bring no credentials."""
     worker_limits: WorkerLimits = field(default_factory=WorkerLimits)
@@ -117,8 +118,7 @@ class Actor:
                 return Refused(reason, message, final=final)
             case CancelJob():
                 assert seen.row is not None
-                uuid = seen.row.uuid
-                await in_thread(lambda: jobs.cancel_job(self.store, uuid, owner=None))
+                await self._cancel(seen.row.uuid)
             case Bump(priority):
                 assert seen.row is not None
                 await self._bump(seen.row.uuid, priority)
@@ -134,6 +134,11 @@ class Actor:
             case DeleteResource(uid):
                 await self.kube.delete(JOBS, seen.name, uid=uid)
         return None
+
+    async def _cancel(self, uuid: UUID) -> None:
+        job = await in_thread(lambda: jobs.cancel_job(self.store, uuid, owner=None))
+        if job is not None and job.status is JobStatus.CANCELED:  # it waited: no attempt ends it
+            self.metrics.finished.labels(job.pool, job.status.value, "none").inc()
 
     async def _bump(self, uuid: UUID, priority: Priority) -> None:
         try:
@@ -177,14 +182,14 @@ class Actor:
         assert seen.row is not None
         job, row, policy = seen.job, seen.row, seen.policy
         try:
-            work, earlier = await in_thread(lambda: self._read(row.id, attempt))
+            work, earlier, estimate = await in_thread(lambda: self._read(row.id, attempt))
             if work is None:
                 return
             sizes = size_pod(
                 job.spec.get("resources"),
                 policy,
                 self.wanted,
-                estimate=estimate_of(work.spec, work.source_info),
+                estimate=estimate,
                 tried=[
                     Tried(sizes=Sizes.of_json(each.resources), failure=each.failure_code)
                     for each in earlier
@@ -210,6 +215,7 @@ class Actor:
             token=token,
             report_url=self.report_url,
             allowed_cidrs=self.allowed_cidrs,
+            denied_cidrs=self.denied_cidrs,
             ambient=lend(policy.lending, work.owner, self.ambient),
             limits=self.worker_limits.model_copy(
                 update={"deadline_s": float(deadline_s(job, policy))}
@@ -285,12 +291,16 @@ class Actor:
 
     def _read(
         self, job_id: int, attempt: int
-    ) -> tuple[attempts.Work | None, list[cluster.EarlierAttempt]]:
+    ) -> tuple[attempts.Work | None, list[cluster.EarlierAttempt], Estimate | None]:
+        """What a Pod is made by. Blocking, and planning takes milliseconds: for a thread."""
         work = attempts.read_work(self.store, job_id, attempt)
+        if work is None:
+            return None, [], None
+        estimate = estimate_of(work.spec, work.source_info)
         if attempt == 1:
-            return work, []
+            return work, [], estimate
         with self.store.read() as tx:
-            return work, cluster.earlier_attempts(tx, job_id, attempt)
+            return work, cluster.earlier_attempts(tx, job_id, attempt), estimate
 
     async def _finish(self, seen: Observed, step: FinishAttempt) -> None:
         if step.gone and await self._still_exists(seen, step.attempt):
@@ -418,9 +428,9 @@ def _code_of(error: KubeError) -> str | None:
     """What a refused creation means for the attempt. None: tried again as it is."""
     if error.over_quota:
         return "quota_exceeded"
-    if error.status == 403:
+    if error.denied:
         return "admission_denied"
-    if error.status in (400, 422):
+    if error.invalid:
         return "pod_invalid"
     return None
 

@@ -27,16 +27,18 @@ class WriteBudget:
         self._not_before = 0.0
         self._lock = asyncio.Lock()
         self.writes = 0
-        self.waited_s = 0.0
 
-    async def take(self) -> None:
+    async def take(self) -> float:
+        """The seconds that this write was held, without those that it stood behind others."""
+        held_s = 0.0
         async with self._lock:  # also keeps the order in which writers asked
             while (wait_s := self._wait_s()) > 0:
-                self.waited_s += wait_s
+                held_s += wait_s
                 await asyncio.sleep(wait_s)
             self._tokens -= 1
             self.writes += 1
             self._rate = min(self._full_rate, self._rate + self._full_rate * 0.02)
+        return held_s
 
     @property
     def is_throttled(self) -> bool:

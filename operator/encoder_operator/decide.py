@@ -11,13 +11,18 @@ from uuid import UUID
 from encoder_core.names import resource_name
 from encoder_core.specs import Priority
 from encoder_core.states import ACTIVE_JOB, FINAL_JOB, JobStatus
-from encoder_operator.exits import Ended, Stuck, classify_end, classify_waiting
+from encoder_operator.exits import NODE_GONE, Ended, Stuck, classify_end, classify_waiting
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.seen import JobSeen, PodSeen
 
 RETRY_S: Final = 5.0
 UNKNOWN_POOL_S: Final = 60.0
 """How often a job asks for a pool that does not exist; one that is made wakes it at once."""
+WAITING_S: Final = 60.0
+"""
+How old what a job that waits is told may be: how many places are taken changes with every job, and
+nothing tells those that wait. What people change is told at once.
+"""
 UNBOUND_S: Final = 180.0
 """
 From making a resource to noting it takes milliseconds; after a crash, a claim's lease of 60 s and
@@ -25,6 +30,7 @@ some work. Who is called a stranger too early is told so in its conditions.
 """
 STUCK_MARGIN_S: Final = 30.0
 """Past a Pod's grace, and past the publish lease: clocks differ, and a PUT may be under way."""
+UNSEEN: Final = "The Pod is gone, and nobody saw why."
 SILENT_S: Final = 1800.0
 """
 A worker reports every two seconds. So long without a word it hangs, or nothing reaches the API; an
@@ -155,6 +161,16 @@ class Decision:
     wake_after_s: float | None = None
     """When to look again though nothing happens. None: only when something does."""
 
+    @property
+    def is_shown(self) -> bool:
+        """
+        Whether its look ends with the resource's status. Not when the next look is due at once,
+        whose status would overwrite this one, nor when nothing is left to show it on.
+        """
+        if self.wake_after_s == 0:
+            return False
+        return not any(isinstance(step, StartPod | DeleteResource) for step in self.steps)
+
 
 def decide(seen: Observed) -> Decision:
     """Total: every observation has a decision; it may be to wait for the next event."""
@@ -177,7 +193,9 @@ def decide(seen: Observed) -> Decision:
     if seen.row.status in ACTIVE_JOB and seen.row.attempt_open:
         return _active(seen, seen.row)
     wanted = _wanted_priority(seen.row, seen.job)
-    return Decision() if wanted is None else Decision([Bump(wanted)], wake_after_s=0)
+    if wanted is not None:
+        return Decision([Bump(wanted)], wake_after_s=0)
+    return Decision(wake_after_s=WAITING_S)
 
 
 def _wanted_priority(row: RowSeen, job: JobSeen) -> Priority | None:
@@ -288,7 +306,7 @@ def _without_pod(seen: Observed, row: RowSeen) -> Decision:
     left_s = _may_publish_s(seen, row)
     if left_s > 0 and not stopping:
         return Decision(wake_after_s=left_s)  # deleted by force: that ends no worker
-    ended = Ended(None) if stopping else Ended("pod_deleted", "The Pod is gone.")
+    ended = Ended(None) if stopping else Ended("pod_deleted", UNSEEN)
     return Decision([FinishAttempt(row.attempt, ended, lost=True, gone=True)], wake_after_s=0)
 
 
@@ -303,6 +321,9 @@ def _terminating(seen: Observed, row: RowSeen, pod: PodSeen) -> Decision:
     On a node that is lost nobody ends it, and its worker may go on working there. The next attempt
     may begin when the grace is over, and so is the lease under which that worker publishes.
     """
+    if row.reported_end and pod.disruption in NODE_GONE:
+        # Its last word is all that will ever come of it.
+        return Decision([FinishAttempt(row.attempt, Ended(None))], wake_after_s=0)
     over = (pod.delete_at or seen.now) + timedelta(seconds=STUCK_MARGIN_S)
     left_s = max((over - seen.now).total_seconds(), _may_publish_s(seen, row))
     if left_s > 0:

@@ -171,11 +171,15 @@ class Dispatcher:
             )
             return
         made = attempts.Resource(resource.name, resource.uid)
-        if await self._in_thread(
-            lambda: attempts.mark_starting(self.store, claimed, resource=made)
-        ):
-            self._measure(claimed)
-        self.wake(resource.name)
+        try:
+            if await self._in_thread(
+                lambda: attempts.mark_starting(self.store, claimed, resource=made)
+            ):
+                self._measure(claimed)
+        finally:
+            # Also when the record is away: what the watch tells of it is nothing new, and its job
+            # may be gone before anybody claims it again.
+            self.wake(resource.name)
 
     def _measure(self, claimed: Claimed) -> None:
         job = claimed.job

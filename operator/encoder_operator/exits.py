@@ -6,10 +6,12 @@ They drive the retry rules, the conditions, the metrics and the table of docs/ku
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from encoder_core.exits import Exit
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.seen import PodPhase, PodSeen
 
@@ -99,8 +101,10 @@ END_RULES: Final = (
             lambda p: p.init_failed, "pod_not_started"),
     EndRule("status lost", "container `ContainerStatusUnknown`",
             lambda p: p.container_reason == "ContainerStatusUnknown", "worker_lost"),
-    EndRule("deleted", "being deleted, exit code 137, 143 or none",
-            lambda p: p.deleting and p.exit_code in (None, 137, 143), "pod_deleted"),
+    # We delete no Pod whose attempt is to go on, so somebody did; or the worker would say why.
+    EndRule("deleted", "being deleted, exit code 60, 137, 143 or none",
+            lambda p: p.deleting and p.exit_code in (None, Exit.INTERRUPTED, 137, 143),
+            "pod_deleted"),
     EndRule("by its own will", "exit code below 128",
             lambda p: p.exit_code is not None and p.exit_code < 128, None),
     EndRule("killed", "exit code of a signal",
@@ -159,13 +163,36 @@ WAIT_RULES: Final = (
 )  # fmt: skip
 
 
+NEVER_FITS: Final = (
+    "It asks for more than any node has, even if that were empty: lower the resources of the job "
+    "or of its pool, or add a larger node."
+)
+_NODES: Final = re.compile(r"0/(\d+) nodes are available")
+
+
+def hinted(words: str) -> str:
+    """
+    The scheduler's words, and what follows from them where they do not say it.
+
+    A node without room now could take the Pod once others ended. Of one that is too small the
+    scheduler says that to preempt others does not help, as of those that the Pod may not go to.
+    A hint and no verdict: an autoscaler may bring a larger node.
+    """
+    nodes = _NODES.match(words)
+    if nodes is None or "Insufficient" not in words:
+        return words
+    in_vain = f"available: {nodes[1]} Preemption is not helpful for scheduling"
+    return f"{words} {NEVER_FITS}" if in_vain in words else words
+
+
 def classify_waiting(pod: PodSeen, policy: PoolPolicy) -> Stuck | None:
     """Why a Pod that has not ended does not run; None when nothing is known to be wrong with it."""
     if pod.ended or pod.running:
         return None
     for rule in WAIT_RULES:
         if rule.applies(pod):
-            said = pod.unschedulable if rule.code == "pod_unschedulable" else pod.waiting_message
+            unschedulable = rule.code == "pod_unschedulable"
+            said = hinted(pod.unschedulable or "") if unschedulable else pod.waiting_message
             message = said or pod.waiting or rule.name
             return Stuck(rule.code, message, rule.grace_s(policy))
     return None

@@ -86,8 +86,15 @@ class Echoes:
             )
 
 
-def build_app(echoes: Echoes, metrics: Metrics, *, ready: Callable[[], bool]) -> web.Application:
-    """`/healthz` for the kubelet, `/readyz` once everything was listed, `/metrics`."""
+def build_app(
+    echoes: Echoes, metrics: Metrics, *, unready: Callable[[], str | None]
+) -> web.Application:
+    """
+    `/healthz` says whether a restart would help, `/readyz` whether it works; and `/metrics`.
+
+    `unready` says why it does not. A database that is away makes it unready and no more: to be
+    started anew brings none back.
+    """
 
     async def healthz(_: web.Request) -> web.Response:
         deaf = echoes.deaf()
@@ -95,10 +102,9 @@ def build_app(echoes: Echoes, metrics: Metrics, *, ready: Callable[[], bool]) ->
             return web.Response(status=503, text=f"no echo from: {', '.join(deaf)}\n")
         return web.Response(text="ok\n")
 
-    async def readyz(_: web.Request) -> web.Response:
-        if not ready():
-            return web.Response(status=503, text="not everything is listed yet\n")
-        return web.Response(text="ok\n")
+    async def readyz(request: web.Request) -> web.Response:
+        why = unready()
+        return await healthz(request) if why is None else web.Response(status=503, text=f"{why}\n")
 
     async def exposition(_: web.Request) -> web.Response:
         for kind in echoes.kinds:

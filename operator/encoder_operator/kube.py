@@ -21,6 +21,10 @@ from encoder_operator.metrics import Metrics
 REQUEST_TIMEOUT_S: Final = 30.0
 FIELD_MANAGER: Final = "encoder-operator"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
+# The authorizer's and the namespace life cycle's words in a 403 (Kubernetes 1.34).
+ABOUT_SOMETHING_ELSE: Final = (" cannot create resource ", "because it is being terminated")
+
+WEBHOOK_SAYS_NO: Final = " denied the request"
 
 
 class KubeError(EncoderError):
@@ -46,11 +50,20 @@ class KubeError(EncoderError):
 
     @property
     def over_quota(self) -> bool:
-        return self.status == 403 and "quota" in self.message
+        return self.status == 403 and "exceeded quota:" in self.message
 
     @property
     def denied(self) -> bool:
-        return self.status == 403
+        """
+        By an admission policy, about this very object. A 403 also says that the caller lacks the
+        right (an API server that has just started says so of everything, until it has read the
+        roles) and that the namespace is being deleted: nothing that the object can help.
+        """
+        if WEBHOOK_SAYS_NO in self.message:
+            return True  # whatever its status, which is 400 unless it chose one
+        if self.status != 403 or self.over_quota:
+            return False
+        return not any(said in self.message for said in ABOUT_SOMETHING_ELSE)
 
     @property
     def invalid(self) -> bool:
@@ -178,9 +191,7 @@ class Kube:
         *,
         of: tuple[str, str],
     ) -> dict[str, Any]:
-        waited_s = self.budget.waited_s
-        await self.budget.take()
-        self._metrics.throttled_s.labels("api").inc(self.budget.waited_s - waited_s)
+        self._metrics.throttled_s.labels("api").inc(await self.budget.take())
         return await self._call(method, path, body, content_type, of=of)
 
     async def _call(

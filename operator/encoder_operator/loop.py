@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -47,8 +48,15 @@ class Loop:
     """
 
     def __init__(
-        self, reconcile: Reconcile, *, workers: int, measure: Measure = lambda *_: None
+        self,
+        reconcile: Reconcile,
+        *,
+        workers: int,
+        measure: Measure = lambda *_: None,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
+        """`jitter` gives numbers in [0, 1): what fails together is not tried again together."""
+        self._jitter = jitter
         self._measure = measure
         self._reconcile = reconcile
         self._workers = workers
@@ -130,6 +138,7 @@ class Loop:
                 well = True
             except Exception as error:  # one broken job must not end the loop of all the others
                 delay_s = min(BACKOFF_FIRST_S * 2**state.failures, BACKOFF_LONGEST_S)
+                delay_s *= 1 + self._jitter() / 2
                 state.failures = min(state.failures + 1, 20)
                 state.busy = state.again = False
                 log.warning(

@@ -7,6 +7,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from encoder_db.dialect import RETRY_REASONS
+
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _CALL_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 _WAIT_S: Final = (0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
@@ -24,7 +26,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.finished = Counter(
-            "transcode_jobs_finished", "Jobs that ended: completed, failed or canceled.",
+            "transcode_jobs_finished", "Jobs that ended, as far as the operator ended them.",
             ["pool", "outcome", "category"], registry=registry,
         )  # fmt: skip
         self.attempts = Counter(
@@ -54,7 +56,7 @@ class Metrics:
         )  # fmt: skip
         self.pod_start_s = Histogram(
             "transcode_pod_start_seconds",
-            "schedule: from its creation to a node; start: from there until its container runs.",
+            "schedule: until it has a node; start: its volumes and network; pull: until it runs.",
             ["pool", "stage"], buckets=_WAIT_S[:8], registry=registry,
         )  # fmt: skip
         self.run_s = Histogram(
@@ -63,7 +65,7 @@ class Metrics:
         )  # fmt: skip
         self.record_lag_s = Histogram(
             "transcode_result_record_lag_seconds", "From a container's end to the record.",
-            ["pool"], buckets=_WAIT_S[:7], registry=registry,
+            ["pool"], buckets=_WAIT_S[:9], registry=registry,
         )  # fmt: skip
         self.throttled_s = Counter(
             "transcode_throttled_seconds", "Time in which something kept jobs from starting.",
@@ -97,10 +99,22 @@ class Metrics:
             "transcode_api_request_seconds", "How long they took.", ["verb", "kind"],
             buckets=_CALL_S, registry=registry,
         )  # fmt: skip
+        self.transactions_retried = Counter(
+            "transcode_transactions_retried",
+            "Transactions of this process that were tried again, by what got in their way.",
+            ["reason"], registry=registry,
+        )  # fmt: skip
+        for reason in RETRY_REASONS:
+            self.transactions_retried.labels(
+                reason
+            )  # a line that begins with its first has no rate
         self.watch_age_s = Gauge(
             "transcode_watch_last_event_age_seconds", "Since a watch last brought something.",
             ["kind"], registry=registry,
         )  # fmt: skip
+
+    def count_retry(self, reason: str) -> None:
+        self.transactions_retried.labels(reason).inc()
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from encoder_core.errors import EncoderError
@@ -42,9 +43,13 @@ from encoder_operator.sizing import Wanted
 
 log = logging.getLogger("encoder.operator")
 S = TypeVar("S", JobSeen, PodSeen, PoolSeen)
+T = TypeVar("T")
 
 ERROR_PAUSE_S: Final = 5.0
+RECORD_AWAY_S: Final = 15.0
+"""Since the record last answered. It is asked each second, or five seconds after it failed."""
 SWEEP_S: Final = 60.0
+LATELY_S: Final = 10.0  # what was stopped since then is told to its resource, if it was not
 
 
 class Operator:
@@ -61,12 +66,18 @@ class Operator:
         *,
         echoes: Echoes,
         metrics: Metrics,
+        now: Callable[[], float],
     ) -> None:
+        """`now` is a clock that only ever grows."""
         self._store = store
         self._echoes = echoes
         self._metrics = metrics
+        store.tell_of_retries(metrics.count_retry)
         self.listed = asyncio.Event()
         """Set once it is known what exists."""
+        self._now = now
+        self._answered_at = now()
+        """When the record last did."""
         self._kube = kube
         self._settings = settings
         self._poll_s = queue.poll_interval_ms / 1000
@@ -99,6 +110,7 @@ class Operator:
             ),
             report_url=settings.report_url,
             allowed_cidrs=transfer.allowed_cidrs,
+            denied_cidrs=transfer.denied_cidrs,
             ambient=ambient,
             worker_limits=AttemptSettings().limits(deadline_s=settings.deadline_s),
         )
@@ -109,7 +121,14 @@ class Operator:
             actor=actor,
         )
         self._loop = Loop(reconciler, workers=settings.reconcilers, measure=self._measure)
-        self._pools = PoolKeeper(store, kube, self._cache, metrics, heartbeat_s=settings.canary_s)
+        self._pools = PoolKeeper(
+            store,
+            kube,
+            self._cache,
+            metrics,
+            heartbeat_s=settings.canary_s,
+            changed=self._wake_pool,
+        )
         self._dispatcher = Dispatcher(
             store=store,
             kube=kube,
@@ -122,6 +141,14 @@ class Operator:
             blocked=self._blocked,
             metrics=metrics,
         )
+
+    def unready(self) -> str | None:
+        """Why nothing new would start now; None when it would."""
+        if not self.listed.is_set():
+            return "not everything is listed yet"
+        if self._now() - self._answered_at > RECORD_AWAY_S:
+            return "the database does not answer"
+        return None
 
     def _blocked(self) -> set[str]:
         return {name for name in self._cache.pools if self._pools.blocked(name)}
@@ -138,8 +165,10 @@ class Operator:
         self._echoes.hear(JOBS.plural, job.resource_version, listed=event is None)
         if event == "DELETED":
             self._cache.drop_job(job.name, job.uid)
-        else:
+        elif is_news(job, known=self._cache.jobs.get(job.name)):
             self._cache.jobs[job.name] = job
+        else:
+            return
         self._loop.wake(job.name)
 
     def pod_changed(self, event: str | None, body: Mapping[str, Any]) -> None:
@@ -148,11 +177,14 @@ class Operator:
         pod = parse_pod(body)
         if pod is None:
             return
-        self._measure_start(self._cache.pods.get(pod.name), pod)
+        known = self._cache.pods.get(pod.name)
+        self._measure_start(known, pod)
         if event == "DELETED":
             self._cache.bury_pod(pod)
-        else:
+        elif is_news(pod, known=known):
             self._cache.put_pod(pod)
+        else:
+            return
         self._loop.wake(pod.resource)
 
     def pool_changed(self, event: str | None, body: Mapping[str, Any]) -> None:
@@ -174,9 +206,11 @@ class Operator:
             return
         if pod.created_at is None or pod.scheduled_at is None:
             return
+        ready_at = pod.sandbox_at or pod.scheduled_at
         for stage, begin, end in (
             ("schedule", pod.created_at, pod.scheduled_at),
-            ("start", pod.scheduled_at, pod.started_at),
+            ("start", pod.scheduled_at, ready_at),
+            ("pull", ready_at, pod.started_at),
         ):
             took_s = (end - begin).total_seconds()
             self._metrics.pod_start_s.labels(pod.pool, stage).observe(max(0.0, took_s))
@@ -211,7 +245,7 @@ class Operator:
             group.create_task(self._every(self._settings.resync_s, self._resync))
             group.create_task(self._every(SWEEP_S, self._sweep))
             group.create_task(self._listen())
-            group.create_task(self._every(self._poll_s, self._wake_canceling))
+            group.create_task(self._every(self._poll_s, self._wake_stopped))
             group.create_task(self._every(self._settings.progress_s, self._wake_active))
 
     async def _listen(self) -> None:
@@ -277,11 +311,16 @@ class Operator:
             log.info("leases_released", extra={"messages": released})
 
     async def _active(self) -> list[str]:
-        def read() -> list[str]:
-            with self._store.read() as tx:
-                return cluster.resources_to_watch(tx)
+        return await self._ask(cluster.resources_to_watch)
 
-        return await in_thread(read)
+    async def _ask(self, question: Callable[[Connection], T]) -> T:
+        def read() -> T:
+            with self._store.read() as tx:
+                return question(tx)
+
+        found = await in_thread(read)
+        self._answered_at = self._now()
+        return found
 
     async def _wake_active(self) -> None:
         """Progress is in the record, not in the cluster: nobody else would write it there."""
@@ -293,12 +332,14 @@ class Operator:
         for name in names:
             self._loop.wake(name)
 
-    async def _wake_canceling(self) -> None:
-        def read() -> list[str]:
-            with self._store.read() as tx:
-                return cluster.canceling_resources(tx)
+    async def _wake_stopped(self) -> None:
+        def read(tx: Connection) -> tuple[list[str], list[str]]:
+            lately = cluster.lately_stopped_resources(tx, lately_s=LATELY_S + 2 * self._poll_s)
+            return cluster.canceling_resources(tx), lately
 
-        for name in await in_thread(read):
+        stopping, stopped = await self._ask(read)
+        untold = [n for n in stopped if (job := self._cache.jobs.get(n)) and not is_done(job)]
+        for name in [*stopping, *untold]:
             self._loop.wake(name, first=True)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -322,6 +363,19 @@ def keep_house(store: Store, metrics: Metrics, *, worker: str, limits: RetryLimi
     """Mend what crashes left behind. Blocking: for a thread."""
     metrics.slot_leaks.inc(sweep(store).places)
     end_abandoned(store, worker=worker, limits=limits)
+
+
+def is_news(seen: JobSeen | PodSeen, *, known: JobSeen | PodSeen | None) -> bool:
+    """
+    Whether a watch tells of a later state than is known.
+
+    What the server answered to a write of ours is known before its watch tells of it, and of what
+    was before it. Versions of a server only grow; should they not, a resync sees it.
+    """
+    if known is None or known.uid != seen.uid:
+        return True
+    now, before = seen.resource_version, known.resource_version
+    return int(now) > int(before) if now.isdigit() and before.isdigit() else now != before
 
 
 def renewed(listed: Sequence[S], *, before: Mapping[str, S], now: Mapping[str, S]) -> list[S]:

@@ -19,6 +19,7 @@ def build_order(
     token: str,
     report_url: str,
     allowed_cidrs: Sequence[str],
+    denied_cidrs: Sequence[str],
     ambient: AmbientCredentials,
     limits: WorkerLimits,
 ) -> WorkOrder:
@@ -34,6 +35,7 @@ def build_order(
         scratch_dir=SCRATCH_PATH,
         report_url=report_url,
         allowed_cidrs=list(allowed_cidrs),
+        denied_cidrs=list(denied_cidrs),
         ambient=ambient,
         limits=limits,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -41,16 +42,20 @@ class PoolKeeper:
         metrics: Metrics,
         *,
         heartbeat_s: float = 60.0,
+        changed: Callable[[str], None] = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`changed` hears of a pool whose jobs may now start, or wait for another reason."""
         self._store = store
         self._kube = kube
         self._cache = cache
         self._metrics = metrics
         self._heartbeat = timedelta(seconds=heartbeat_s)
         self._again_s = min(STATUS_S, heartbeat_s)
+        self._changed = changed
         self._now = now
         self._written: dict[str, datetime] = {}
+        self._throttled: dict[str, tuple[str, datetime]] = {}
         self._loop = Loop(self.reconcile, workers=2)
 
     def wake(self, name: str) -> None:
@@ -64,15 +69,19 @@ class PoolKeeper:
         if pool is None:
             await in_thread(lambda: self._store.run(lambda tx: cluster.hold_pool(tx, name)))
             self._written.pop(name, None)
+            self._throttled.pop(name, None)
+            self._changed(name)
             return None
         blocked = self.blocked(name)
         try:
             row, before = await in_thread(lambda: self._mirror(pool, blocked))
         except DBAPIError as error:
             log.warning("store_unavailable", extra={"pool": name, "error": str(error)[:500]})
-            self._metrics.throttled_s.labels("db").inc(STATUS_S)
+            self._throttle(name, "db")
             await self._publish(pool, without_store(pool, now=self._now()), notes=[])
             return self._again_s
+        if before is None or _rules(before) != _rules(row):
+            self._changed(name)  # only now does the record say what its jobs are to be told
         self._measure(pool, row, blocked)
         status = build_pool_status(
             pool,
@@ -97,7 +106,7 @@ class PoolKeeper:
     def _mirror(
         self, pool: PoolSeen, blocked: Blocked | None
     ) -> tuple[pools.PoolRow, pools.PoolRow | None]:
-        """The row as it is, and as it was if the TranscodePool has changed it."""
+        """The row as it is to be, and as it was."""
 
         def work(tx: Any) -> tuple[pools.PoolRow, pools.PoolRow | None]:
             row = before = pools.read_pool(tx, pool.name)
@@ -106,10 +115,8 @@ class PoolKeeper:
             why = None if blocked is None else blocked.message[:512]
             if row is not None and row.blocked != why:
                 cluster.note_blocked(tx, pool.name, why)
-            if (
-                row is None
-                or (row.engine, row.max_concurrency, row.stop_policy, row.max_per_owner) != wanted
-            ):
+                row = replace(row, blocked=why)
+            if row is None or _rules(row)[:-1] != wanted:
                 cluster.mirror_pool(
                     tx,
                     pool.name,
@@ -132,8 +139,16 @@ class PoolKeeper:
         oldest = row.oldest_queued_at
         waited = max(timedelta(0), self._now() - oldest) if oldest else timedelta(0)
         metrics.oldest_queued_s.labels(name).set(waited.total_seconds())
-        if blocked is not None:
-            metrics.throttled_s.labels(blocked.cause).inc(STATUS_S)
+        self._throttle(name, None if blocked is None else blocked.cause)
+
+    def _throttle(self, name: str, cause: str | None) -> None:
+        """The time since the last look counts, if it found the same cause."""
+        now, last = self._now(), self._throttled.pop(name, None)
+        if cause is None:
+            return
+        since = last[1] if last is not None and last[0] == cause else now
+        self._metrics.throttled_s.labels(cause).inc(max(0.0, (now - since).total_seconds()))
+        self._throttled[name] = (cause, now)
 
     async def _publish(self, pool: PoolSeen, status: dict[str, Any], notes: list[Note]) -> None:
         now = self._now()
@@ -169,3 +184,8 @@ class PoolKeeper:
             return
         self._written[pool.name] = now
         self._cache.pools[pool.name] = parse_pool(updated)
+
+
+def _rules(row: pools.PoolRow) -> tuple[str, int, str, int | None, str | None]:
+    """What decides whether its jobs start, besides how many of them there are."""
+    return row.engine, row.max_concurrency, row.stop_policy, row.max_per_owner, row.blocked

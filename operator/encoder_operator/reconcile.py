@@ -19,9 +19,7 @@ from encoder_operator.cache import Cache
 from encoder_operator.decide import (
     Adopt,
     CancelJob,
-    DeleteResource,
     StartPod,
-    decide,
     is_done,
     why_not_started,
 )
@@ -59,10 +57,8 @@ class Reconciler:
         except DBAPIError:
             await self._say_store_is_away(name)
             raise
-        row = view.observed.row
+        decision, job, row = view.decision, view.observed.job, view.observed.row
         self.cache.forget_buried(name, besides=row.attempt if row and row.attempt_open else None)
-        decision = decide(view.observed)
-        job, row = view.observed.job, view.observed.row
         missed = row is not None and (job is None or job.uid != row.resource_uid)
         if missed and any(isinstance(step, CancelJob) for step in decision.steps):
             assert row is not None
@@ -76,15 +72,18 @@ class Reconciler:
             return cluster.BEGUN_S  # its Pod wakes us; if it crashed, we take over then
         if any(isinstance(step, StartPod) for step in decision.steps):
             return 0  # what is shown first has the Pod in it
-        if any(isinstance(step, DeleteResource) for step in decision.steps):
-            return decision.wake_after_s  # there is nothing to show it on
-        adopted = refused is None and any(isinstance(step, Adopt) for step in decision.steps)
-        if decision.wake_after_s == 0 or adopted:
-            return 0  # the next round is due at once, and its status would overwrite this one
-        if refused is not None:
-            await self._publish_refused(view, refused)
-        elif await self._publish(view) and row is not None and row.status in FINAL_JOB:
-            return 0  # its retention begins; the watch may never tell of what we wrote ourselves
+        if not decision.is_shown:
+            return decision.wake_after_s
+        if refused is None and any(isinstance(step, Adopt) for step in decision.steps):
+            return 0  # it is a job now
+        written = await (
+            self._publish(view) if refused is None else self._publish_refused(view, refused)
+        )
+        if written is not None and job is not None:
+            # The watch brings our own write as nothing new: what else is in it is seen now.
+            ended = refused is None and row is not None and row.status in FINAL_JOB
+            if ended or written.generation != job.generation:
+                return 0
         return decision.wake_after_s
 
     async def _exists(self, name: str, uid: str | None) -> bool:
@@ -106,13 +105,13 @@ class Reconciler:
         now = datetime.now(UTC)
         await self._apply(job, status_without_store(job, now=now), None, now=now)
 
-    async def _publish(self, view: View) -> bool:
-        """Whether it had to be written."""
+    async def _publish(self, view: View) -> JobSeen | None:
+        """What the resource is now, if its status had to be written."""
         job, document, seen = view.observed.job, view.document, view.observed
         if job is None or job.deleting or document is None:
-            return False
+            return None
         if seen.row is not None and seen.row.resource_uid != job.uid:
-            return False  # not the resource of this job: this must not look like its status
+            return None  # not the resource of this job: this must not look like its status
         pod = seen.pods.get(document.attempt)
         stuck = None if pod is None else classify_waiting(pod, seen.policy)
         if stuck is None and pod is not None and is_late(pod, seen.now):
@@ -122,13 +121,13 @@ class Reconciler:
         status = build_status(job, document, conditions, pod=pod, now=seen.now)
         return await self._apply(job, status, document, now=seen.now)
 
-    async def _publish_refused(self, view: View, refused: Refused) -> None:
+    async def _publish_refused(self, view: View, refused: Refused) -> JobSeen | None:
         job = view.observed.job
         if job is None or job.deleting:
-            return
+            return None
         conditions = conditions_of_refused(refused.reason, refused.message, final=refused.final)
         now = view.observed.now
-        await self._apply(job, build_refused_status(job, conditions, now=now), None, now=now)
+        return await self._apply(job, build_refused_status(job, conditions, now=now), None, now=now)
 
     async def _note_waiting(self, document: JobDocument, stuck: Stuck | None) -> None:
         """The API says the same as the condition: noted when it changed, and only then."""
@@ -147,14 +146,14 @@ class Reconciler:
 
     async def _apply(
         self, job: JobSeen, status: dict[str, Any], document: JobDocument | None, *, now: datetime
-    ) -> bool:
+    ) -> JobSeen | None:
         """
-        Whether it was written.
+        What the resource is now, if it had to be written.
 
         Events first: what is told twice is one, and what the status says is never told again.
         """
         if not is_changed(job, status):
-            return False
+            return None
         for note in notes_of_job(job, status, document):
             event = build_event(
                 note,
@@ -175,10 +174,10 @@ class Reconciler:
             updated = await self.kube.apply_status(JOBS, job.name, body)
         except KubeError as error:
             if error.not_found or error.status == 409:
-                return False  # gone, or another under its name: its own events come
+                return None  # gone, or another under its name: its own events come
             raise
-        self.cache.jobs[job.name] = parse_job(updated)
-        return True
+        self.cache.jobs[job.name] = written = parse_job(updated)
+        return written
 
 
 LATE_S: Final = 20.0  # until then nobody asks why a Pod does not run yet

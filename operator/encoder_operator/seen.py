@@ -36,6 +36,7 @@ class PodSeen:
 
     name: str
     uid: str
+    resource_version: str = ""
     resource: str
     """The TranscodeJob it belongs to."""
     owner: str
@@ -69,6 +70,8 @@ class PodSeen:
     """When its grace is over, once it is being deleted."""
     created_at: datetime | None = None
     scheduled_at: datetime | None = None
+    sandbox_at: datetime | None = None
+    """When its volumes and its network were ready."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     """When its container ran, as the kubelet says."""
@@ -132,7 +135,7 @@ class PoolSeen:
     spec: Mapping[str, Any]
     status: Mapping[str, Any]
     changed_by: str | None = None
-    """Who wrote to its spec last, as far as the API server knows: `kubectl` and the like."""
+    """Which program set its limit, as far as the API server knows: `kubectl` and the like."""
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -162,6 +165,7 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
     return PodSeen(
         name=metadata["name"],
         uid=metadata["uid"],
+        resource_version=metadata.get("resourceVersion", ""),
         resource=resource,
         owner=owner,
         attempt=int(attempt),
@@ -185,13 +189,19 @@ def parse_pod(body: Mapping[str, Any]) -> PodSeen | None:
         deleting=metadata.get("deletionTimestamp") is not None,
         delete_at=parse_time(metadata.get("deletionTimestamp")),
         created_at=parse_time(metadata.get("creationTimestamp")),
-        scheduled_at=(
-            parse_time(scheduled.get("lastTransitionTime"))
-            if scheduled.get("status") == "True"
-            else None
-        ),
+        scheduled_at=_since(scheduled),
+        sandbox_at=_since(conditions.get("PodReadyToStartContainers", {})),
         started_at=parse_time((state.get("running") or ended).get("startedAt")),
         finished_at=parse_time(ended.get("finishedAt")),
+    )
+
+
+def _since(condition: Mapping[str, Any]) -> datetime | None:
+    """Since when it is true; None when it is not."""
+    return (
+        parse_time(condition.get("lastTransitionTime"))
+        if condition.get("status") == "True"
+        else None
     )
 
 
@@ -263,7 +273,11 @@ def parse_pool(body: Mapping[str, Any]) -> PoolSeen:
 
 
 def _last_writer(fields: Sequence[Mapping[str, Any]]) -> str | None:
-    """Of the spec: entries of the subresource status are our own."""
-    written = [entry for entry in fields if entry.get("subresource") != "status"]
-    last = max(written, key=lambda entry: str(entry.get("time", "")), default=None)
+    """Of the limit: whoever changes a field owns it from then on. Times are of whole seconds."""
+    owners = [entry for entry in fields if "f:maxConcurrency" in _of_spec(entry)]
+    last = max(owners, key=lambda entry: str(entry.get("time", "")), default=None)
     return None if last is None else str(last.get("manager"))
+
+
+def _of_spec(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (entry.get("fieldsV1") or {}).get("f:spec") or {}

@@ -17,7 +17,7 @@ from encoder_operator.seen import JobSeen, PodSeen
 PROGRESS_STEP: Final = 5  # percent: the API server is no place for a progress bar
 ATTEMPTS_SHOWN: Final = 20
 _OURS: Final = (
-    *("observedGeneration", "jobUID", "jobID", "attempt", "attempts", "progress"),
+    *("observedGeneration", "jobUID", "jobID", "owner", "attempt", "attempts", "progress"),
     *("startTime", "completionTime", "retryTime", "podName", "nodeName", "outputs"),
 )
 """What `build_status` fills, besides the conditions. What it leaves out is to disappear."""
@@ -160,6 +160,7 @@ def build_status(
         "observedGeneration": job.generation,
         "jobUID": str(document.uuid),
         "jobID": document.id,
+        "owner": document.owner,
         "attempt": document.attempt,
         "attempts": [_attempt(a, job.name) for a in document.attempts[-ATTEMPTS_SHOWN:]],
         "progress": progress_text(document),

@@ -3,8 +3,9 @@ The clusters of a run, and what they have to say about a test that failed.
 
 `api` is an API server with our resources, ready in seconds; `cluster` has two nodes; `service` is
 another one with the whole service in it. All are shared: a test leaves no object behind that
-another could stumble over, or works in `namespace`. Tests marked `full` wait for minutes, and run
-with CLUSTER_RUN=full.
+another could stumble over, or works in `namespace`. `shared` is an API server and a database for
+the operators of one module, with somebody who plays nodes and workers. Tests marked `full` wait for
+minutes, and run with CLUSTER_RUN=full.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.cluster.deployment import FULL, Deployment, apply_crds, deployed
+from tests.cluster.deployment import FULL, Deployment, deployed
 from tests.harness.cluster import Cluster
+from tests.harness.rig import Rig, apply_crds, rig
 
 _numbers = itertools.count(1)
 
@@ -41,6 +43,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Two nodes with the Kubernetes-native set-up in them, and servers that its Pods reach."""
     with deployed(tmp_path_factory.mktemp("deployment")) as deployment:
         yield deployment
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with rig(tmp_path_factory.mktemp("rig")) as made:
+        made.make_pool("default", places=20)
+        made.start_nodes(run_s=0.2)
+        yield made
 
 
 @pytest.fixture

@@ -15,12 +15,16 @@ from urllib.error import HTTPError
 
 import requests
 import yaml
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
 
 from tests.harness.cluster import Cluster
 from tests.harness.commands import CommandFailed
+from tests.harness.control_plane import Flags
 from tests.harness.images import Image, build_image
 from tests.harness.processes import REPOSITORY
 from tests.harness.project_images import build_for_cluster
+from tests.harness.rig import apply_crds
 from tests.servers.ftp import FtpServer, ftp_server
 from tests.servers.http import HttpServer
 from tests.servers.mysqld import Mysqld
@@ -31,6 +35,8 @@ NAMESPACE = "encoder"
 API_KEY = "enc_firstkey_only-for-the-tests-of-this-project"
 RETENTION_S = 8  # long enough to be looked at, short enough to be waited for
 POLL_S = 0.1
+PATIENCE_S = 240.0
+"""For what comes within 20 s as a rule: a machine at a fraction of that speed is no failure."""
 FULL = os.environ.get("CLUSTER_RUN") == "full"
 PARTS = ("encoder-api", "encoder-operator", "encoder-webhooks")
 FOREIGN_IMAGE = "localhost/encoder-worker:other-machine"
@@ -38,7 +44,6 @@ FOREIGN_IMAGE = "localhost/encoder-worker:other-machine"
 
 EM_VAX = 75  # the machine in the header of an ELF file
 
-CRDS = REPOSITORY / "crds"
 # Of the parts' own accounts alone: the clusters' controllers would fill a disk.
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
@@ -49,6 +54,7 @@ AUDIT = {
         {"level": "None"},
     ],
 }
+RECONNECT = Retry(total=None, connect=6, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
 JOBS = f"/apis/encoder.dev/v1alpha1/namespaces/{NAMESPACE}/transcodejobs"
 
 
@@ -91,7 +97,8 @@ class Deployment:
     def wait_rolled_out(self) -> None:
         for name in PARTS:
             try:
-                self.kubectl("rollout", "status", f"deployment/{name}", "--timeout=90s")
+                rollout = ("rollout", "status", f"deployment/{name}")
+                self.kubectl(*rollout, f"--timeout={PATIENCE_S:.0f}s")
             except CommandFailed as error:
                 said = f"{error}\n{self.cluster.describe()}\n{self.logs()}"
                 raise AssertionError(said) from error
@@ -100,18 +107,24 @@ class Deployment:
         """Until somebody scales it up, or installs everything again."""
         self.kubectl("scale", "deployment/encoder-operator", "--replicas=0")
         gone = ("--for=delete", "pod", "-l", "app.kubernetes.io/name=encoder-operator")
-        self.kubectl("wait", *gone, "--timeout=60s")
+        self.kubectl("wait", *gone, f"--timeout={PATIENCE_S:.0f}s")
 
     # --- As a REST client ----------------------------------------------------------------------
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
-        return requests.request(
-            method,
-            self.url + path,
-            headers={"Authorization": f"Bearer {API_KEY}"},
-            timeout=30,
-            **options,
-        )
+        """
+        Asked again where nobody took the connection: then nothing was done. An API that moves to
+        another node is known at its old address for a moment.
+        """
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=RECONNECT))
+            return session.request(
+                method,
+                self.url + path,
+                headers={"Authorization": f"Bearer {API_KEY}"},
+                timeout=30,
+                **options,
+            )
 
     def submit(self, request: Mapping[str, Any]) -> dict[str, Any]:
         response = self.request("POST", "/jobs", json=request)
@@ -121,6 +134,8 @@ class Deployment:
 
     def job(self, ref: int | str) -> dict[str, Any]:
         response = self.request("GET", f"/jobs/{ref}")
+        if response.status_code >= requests.codes.server_error:
+            response.raise_for_status()  # an OSError: "not yet" to those who wait
         assert response.status_code == 200, response.text
         document: dict[str, Any] = response.json()
         return document
@@ -160,13 +175,25 @@ class Deployment:
         }
         self.kubectl("apply", "-f", "-", text=json.dumps(body))
 
-    def wait_for(self, what: str, condition: Callable[[], Any], *, timeout_s: float = 120) -> Any:
-        """What `condition` returns, as soon as that is something."""
+    def wait_for(
+        self, what: str, condition: Callable[[], Any], *, timeout_s: float = PATIENCE_S
+    ) -> Any:
+        """
+        What `condition` returns, as soon as that is something.
+
+        An API that answers nothing just then, or a kubectl that fails, is no answer.
+        """
         deadline = time.monotonic() + timeout_s
-        while not (found := condition()):
-            assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}\n{self.logs()}"
+        trouble: Exception | None = None
+        while True:
+            try:
+                if found := condition():
+                    return found
+            except (OSError, CommandFailed) as error:
+                trouble = error
+            late = f"not in {timeout_s} s: {what} ({trouble})"
+            assert time.monotonic() < deadline, f"{late}\n{self.logs()}"
             time.sleep(POLL_S)
-        return found
 
     def logs(self) -> str:
         def of(name: str) -> str:
@@ -185,12 +212,14 @@ def condition(resource: Mapping[str, Any] | None, type_: str) -> tuple[str, str]
 
 
 @contextmanager
-def deployed(folder: Path) -> Iterator[Deployment]:
-    """A cluster of two nodes in which the service is ready."""
+def deployed(folder: Path, *, flags: Flags | None = None) -> Iterator[Deployment]:
+    """A cluster of two nodes in which the service is ready; `flags` are more of its programs."""
     images = [*build_for_cluster(), build_foreign_image(folder / "foreign")]
     policy, audit = folder / "audit.yaml", folder / "audit.log"
     policy.write_text(yaml.safe_dump(AUDIT))
-    flags = {"kube-apiserver": [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"]}
+    told = [f"--audit-policy-file={policy}", f"--audit-log-path={audit}"]
+    flags = {**(flags or {})}
+    flags["kube-apiserver"] = [*flags.get("kube-apiserver", ()), *told]
     with ExitStack() as stack:
         cluster = stack.enter_context(
             Cluster(nodes=2, images=images, flags=flags, enforce_policies=True)
@@ -231,11 +260,6 @@ def build_foreign_image(folder: Path) -> Image:
     recipe = folder / "Dockerfile"
     recipe.write_text('FROM scratch\nCOPY worker /worker\nENTRYPOINT ["/worker"]\n')
     return build_image(recipe, FOREIGN_IMAGE, context=folder)
-
-
-def apply_crds(cluster: Cluster) -> None:
-    cluster.kubectl("apply", "-f", CRDS)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", CRDS)
 
 
 def write_overlay(folder: Path, *, host: str, database_port: int) -> Path:

@@ -278,7 +278,7 @@ def test_a_status_shows_in_the_columns_and_can_be_waited_for(api: Cluster) -> No
     at = "2026-01-01T00:00:00Z"
     done = {"type": "Succeeded", "status": "True", "reason": "Completed", "message": "1 of 1",
             "lastTransitionTime": at}  # fmt: skip
-    status = {"conditions": [done], "attempt": 2, "progress": "100%", "podName": "p",
+    status = {"conditions": [done], "attempt": 2, "progress": "100%", "owner": "o", "podName": "p",
               "nodeName": "n", "startTime": at, "completionTime": at}  # fmt: skip
     code, said = api.send(
         "PATCH",
@@ -291,10 +291,10 @@ def test_a_status_shows_in_the_columns_and_can_be_waited_for(api: Cluster) -> No
     header, row = api.kubectl("get", "tj", "waited-for", "-o", "wide").splitlines()
     assert header.split() == [
         *("NAME", "SUCCEEDED", "REASON", "POOL", "PROGRESS", "ATTEMPT", "AGE"),
-        *("POD", "NODE", "STARTED", "COMPLETED"),
+        *("OWNER", "POD", "NODE", "STARTED", "COMPLETED"),
     ]
     assert row.split()[:6] == ["waited-for", "True", "Completed", "default", "100%", "2"]
-    assert row.split()[7:9] == ["p", "n"]
+    assert row.split()[7:10] == ["o", "p", "n"]
     api.send("DELETE", f"{BASE}/transcodejobs/waited-for")
 
 

@@ -19,6 +19,9 @@ OUTPUT = {
     "height": 720,
     "destination": DESTINATION,
 }
+BASE = "/apis/encoder.dev/v1alpha1/namespaces/default"
+MERGE = "application/merge-patch+json"
+UUID = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
 JOB = {"source": SOURCE, "outputs": [OUTPUT]}
 POOL = {"maxConcurrency": 4}
 
@@ -120,17 +123,105 @@ def test_a_job_never_changes_but_can_be_canceled_once(api: Cluster) -> None:
 def test_a_pool_is_scaled_like_a_deployment(api: Cluster) -> None:
     make(api, "TranscodePool", "scaled", POOL)
     api.kubectl("scale", "tp/scaled", "--replicas=7")
-    pool = api.get("/apis/encoder.dev/v1alpha1/namespaces/default/transcodepools/scaled")
+    pool = api.get(f"{BASE}/transcodepools/scaled")
     assert pool["spec"]["maxConcurrency"] == 7
 
 
-def test_jobs_are_found_by_their_pool(api: Cluster) -> None:
-    make(api, "TranscodeJob", "in-hd", {**JOB, "poolRef": {"name": "hd"}})
-    make(api, "TranscodeJob", "in-default", JOB)
-    found = api.kubectl(
-        "get", "tj", "--field-selector=spec.poolRef.name=hd", "--output=name"
-    ).split()
-    assert found == ["transcodejob.encoder.dev/in-hd"]
+def test_a_scale_tells_an_autoscaler_limit_number_and_pods(api: Cluster) -> None:
+    make(api, "TranscodePool", "measured", POOL)
+    set_status(api, "transcodepools", "measured", {"active": 3, "selector": "encoder.dev/pool=x"})
+    told = json.loads(api.kubectl("get", "tp/measured", "--subresource=scale", "--output=json"))
+    assert (told["kind"], told["spec"]) == ("Scale", {"replicas": 4})
+    assert told["status"] == {"replicas": 3, "selector": "encoder.dev/pool=x"}
+
+
+def test_a_pool_that_was_scaled_meanwhile_is_not_scaled_by_who_expects_another_number(
+    api: Cluster,
+) -> None:
+    make(api, "TranscodePool", "expected", POOL)
+    with pytest.raises(CommandFailed, match="Expected replicas to be 5, was 4"):
+        api.kubectl("scale", "tp/expected", "--current-replicas=5", "--replicas=9")
+    negative = ("--type=merge", '--patch={"spec":{"replicas":-1}}')
+    with pytest.raises(CommandFailed, match="greater than or equal to 0"):
+        api.kubectl("patch", "tp/expected", "--subresource=scale", *negative)
+
+
+@pytest.mark.parametrize(
+    ("selector", "found"),
+    [
+        ("spec.poolRef.name=hd", ["in-hd"]),
+        ("spec.poolRef.name!=hd", ["mine", f"tj-{UUID}"]),
+        (f"spec.jobUID={UUID}", [f"tj-{UUID}"]),
+        ("spec.externalId=film-7", ["mine"]),
+        ("status.nodeName=node-1", ["in-hd"]),
+        ("status.owner=film", ["in-hd"]),
+        ("status.nodeName=node-1,spec.poolRef.name=default", []),
+    ],
+)
+def test_jobs_are_found_by(
+    api: Cluster, selected: tuple[str, ...], selector: str, found: list[str]
+) -> None:
+    names = api.kubectl("-n", "selected", "get", "tj", f"--field-selector={selector}", "-o", "name")
+    assert sorted(names.split()) == sorted(f"transcodejob.encoder.dev/{name}" for name in found)
+    assert set(found) <= set(selected)
+
+
+@pytest.fixture(scope="module")
+def selected(api: Cluster) -> tuple[str, ...]:
+    """Jobs that differ in what a field selector may ask for."""
+    api.kubectl("create", "namespace", "selected")
+    jobs: dict[str, dict[str, Any]] = {
+        "in-hd": {"poolRef": {"name": "hd"}},
+        "mine": {"externalId": "film-7"},
+        f"tj-{UUID}": {"jobUID": UUID},
+    }
+    for name, more in jobs.items():
+        body = json.loads(resource("TranscodeJob", name, {**JOB, **more}))
+        body["metadata"]["namespace"] = "selected"
+        api.kubectl("create", "-f", "-", text=json.dumps(body))
+    set_status(
+        api, "transcodejobs", "in-hd", {"nodeName": "node-1", "owner": "film"}, namespace="selected"
+    )
+    return tuple(jobs)
+
+
+def test_pools_are_found_by_how_they_are_stopped(api: Cluster) -> None:
+    make(api, "TranscodePool", "stopped", {**POOL, "stopPolicy": "Drain"})
+    names = api.kubectl("get", "tp", "--field-selector=spec.stopPolicy=Drain", "--output=name")
+    assert names.split() == ["transcodepool.encoder.dev/stopped"]
+
+
+@pytest.mark.parametrize(
+    ("status", "waits_for"),
+    [("True", "condition=Succeeded"), ("False", "condition=Succeeded=False")],
+    ids=["went well", "failed"],
+)
+def test_a_script_waits_for_a_job_that(api: Cluster, status: str, waits_for: str) -> None:
+    name = f"waited-{status.lower()}"
+    make(api, "TranscodeJob", name, JOB)
+    set_status(api, "transcodejobs", name, {"conditions": [succeeded("Unknown")]})
+    with pytest.raises(CommandFailed, match="timed out waiting"):
+        api.kubectl("wait", f"tj/{name}", f"--for={waits_for}", "--timeout=1s")
+    set_status(api, "transcodejobs", name, {"conditions": [succeeded(status)]})
+    api.kubectl("wait", f"tj/{name}", f"--for={waits_for}", "--timeout=10s")
+
+
+def succeeded(status: str) -> dict[str, str]:
+    return {
+        "type": "Succeeded",
+        "status": status,
+        "reason": "AsItIs",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+
+
+def set_status(
+    api: Cluster, plural: str, name: str, status: dict[str, Any], *, namespace: str = "default"
+) -> None:
+    path = f"{BASE.replace('/default', '/' + namespace)}/{plural}/{name}/status"
+    code, said = api.send("PATCH", path, {"status": status}, content_type=MERGE)
+    assert code == 200, said
 
 
 def test_the_columns_say_how_a_job_is(api: Cluster) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,14 @@ import pytest
 
 from encoder_core.exits import Exit
 from encoder_core.failures import Budget, kind_of
-from encoder_operator.pods import GRACE_S
+from encoder_core.reports import FinalReport
+from encoder_operator.exits import DISRUPTED
+from encoder_operator.pods import GRACE_S, WORKER_UID
 from encoder_operator.status import reason_of
+from encoder_worker.sandbox import landlock_version
 from tests.cluster.deployment import FOREIGN_IMAGE, NAMESPACE, Deployment, condition
 from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output
+from tests.cluster.times import FAILS, MOVED, WAITS, Stated
 
 Clip = Callable[[str], Path]
 
@@ -95,8 +99,6 @@ class Case(NamedTuple):
     """What is wrong with it."""
     source: str
     output: dict[str, Any]
-    code: str
-    """How its job ends."""
     words: str
     """Of whoever saw it, in the condition of its TranscodeJob."""
 
@@ -108,33 +110,29 @@ def with_image(image: str) -> dict[str, Any]:
 ENDS = {
     "no-such-image": Case(
         with_image("localhost/encoder-worker:nobody-pushed-it"),
-        *("short", {}, "image_unavailable", "nobody-pushed-it"),
+        *("short", {}, "nobody-pushed-it"),
     ),
     "bad-image-name": Case(
         with_image("localhost/encoder-worker:Not A Tag"),
-        *("short", {}, "image_unavailable", "invalid reference format"),
+        *("short", {}, "invalid reference format"),
     ),
     "no-worker-in-it": Case(
         with_image("localhost/encoder-worker:empty"),
-        *("short", {}, "pod_invalid", "executable file not found"),
+        *("short", {}, "executable file not found"),
     ),
-    "other-machine": Case(
-        with_image(FOREIGN_IMAGE), *("short", {}, "pod_invalid", "exec format error")
-    ),
+    "other-machine": Case(with_image(FOREIGN_IMAGE), *("short", {}, "exec format error")),
     "foreign-image": Case(
         with_image("docker.io/someone/miner:latest"),
-        *("short", {}, "admission_denied", "the image of a worker must begin with"),
+        *("short", {}, "the image of a worker must begin with"),
     ),
-    "too-slow": Case(
-        {"activeDeadlineSeconds": 8}, *("long", SLOW, "deadline_exceeded", "longer than")
-    ),
+    "too-slow": Case({"activeDeadlineSeconds": 8}, *("long", SLOW, "longer than")),
     "small-disk": Case(
         {"podTemplate": {"resources": {"limits": {"ephemeral-storage": "16Mi"}}}},
-        *("big", SLOW, "capacity_disk", "16Mi"),
+        *("big", SLOW, "16Mi"),
     ),
-    "frozen": Case({}, *("long", SLOW, "encode_stalled", "made no progress")),
+    "frozen": Case({}, *("long", SLOW, "made no progress")),
 }
-"""By the name of its pool."""
+"""By the name of its pool; times.py says as what it ends, and when at the latest."""
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +170,7 @@ def test_a_job_that_cannot_run_ends_and_says_why(
 
 
 def check_end(service: Deployment, pool: str, accepted: dict[str, Any]) -> None:
-    code = ENDS[pool].code
+    code = FAILS[pool].code
     job = wait_for_end(service, accepted["id"])
     assert (job["status"], failures_of(job)) == ("failed", [code])
     assert job["failure"]["code"] == code
@@ -184,12 +182,34 @@ def check_end(service: Deployment, pool: str, accepted: dict[str, Any]) -> None:
         lambda: condition(service.resource(name), "Succeeded") == ("False", reason_of(code)),
     )
     assert ENDS[pool].words in service.message(name, "Succeeded")
-    print(f"{pool}: {code} {seconds_of(job['createdAt'], job['finishedAt']):.0f} s after it came")
+    borne_s = ENDS[pool].pool.get("activeDeadlineSeconds", 0)
+    check_time(FAILS[pool], job["createdAt"], job["finishedAt"], borne_s=borne_s)
 
 
 def seconds_of(begin: str, end: str) -> float:
     """Between two times of the API."""
     return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()
+
+
+def check_time(stated: Stated, begin: str, end: str, *, borne_s: float = 0) -> None:
+    """By the times in the record, not by when somebody looked."""
+    took_s = seconds_of(begin, end) - borne_s
+    print(f"{stated.what}: {stated.code}, {took_s:.0f} s after {stated.since}")
+    assert took_s <= stated.within_s
+
+
+def check_told(service: Deployment, name: str, reason: str) -> None:
+    """The Event names the attempt that was taken away; the condition is of the last one."""
+    events = ("--field-selector", f"involvedObject.name={name},reason=DisruptionObserved")
+    said = service.kubectl("get", "events", *events, "-o", "jsonpath={.items[*].message}")
+    assert said.startswith(f"{reason}: Attempt 1: ")
+
+
+def told_at(service: Deployment, name: str) -> str:
+    """When the operator last wrote the status of a resource, by the API server's clock."""
+    fields = (service.resource(name) or {})["metadata"]["managedFields"]
+    [written] = [entry["time"] for entry in fields if entry.get("subresource") == "status"]
+    return str(written)
 
 
 # --- What is borne until somebody helps ----------------------------------------------------------
@@ -206,6 +226,9 @@ def test_a_job_for_which_no_node_is_right_says_so_and_starts_on_one_that_becomes
         lambda: condition(service.resource(name), "Succeeded") == ("Unknown", "PodUnschedulable"),
     )
     assert "didn't match Pod's node affinity/selector" in service.message(name, "PodReady")
+    check_time(
+        WAITS["pod_unschedulable"], service.job(accepted["id"])["createdAt"], told_at(service, name)
+    )
     node = service.cluster.nodes[0].name
     service.kubectl("label", "node", node, "encoder-tests/right=yes")
     job = wait_for_end(service, accepted["id"])
@@ -241,7 +264,10 @@ def test_a_job_over_the_quota_waits_for_it_and_is_charged_nothing(
         "its first attempt met the quota",
         lambda: failures_of(service.job(accepted["id"]))[:1] == ["quota_exceeded"],
     )
-    assert service.job(accepted["id"])["status"] == "queued"
+    waiting = service.job(accepted["id"])
+    assert waiting["status"] == "queued"
+    told = waiting["attempts"][0]["finishedAt"]
+    check_time(WAITS["quota_exceeded"], waiting["createdAt"], told)
     service.kubectl("delete", "resourcequota", "scarce")
     job = wait_for_end(service, accepted["id"])
     assert job["status"] == "completed"
@@ -265,9 +291,25 @@ def test_after_running_out_of_memory_the_next_pod_gets_more_of_it(
     second = f"tj-{accepted['uuid']}-a2"
     pod = service.wait_for("a second Pod", lambda: service.pod(second), timeout_s=240)
     assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "640Mi"
+    ended = ending_of(service.pod(f"tj-{accepted['uuid']}-a1"))
+    assert ended["exitCode"] == Exit.MEMORY
+    last_word = FinalReport.model_validate_json(ended["message"])
+    assert last_word.failure is not None
+    assert last_word.failure.code == "capacity_memory"
+    assert "160 MiB" in last_word.failure.message
     job = wait_for_end(service, accepted["id"])
     *short, last = failures_of(job)
     assert (job["status"], set(short), last) == ("completed", {"capacity_memory"}, None)
+    begun, again = (attempt["startedAt"] for attempt in job["attempts"][:2])
+    check_time(MOVED["capacity_memory"], begun, again)
+
+
+def ending_of(pod: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the kubelet says of the worker that ran in a Pod: exit code and termination message."""
+    assert pod is not None
+    [container] = pod["status"]["containerStatuses"]
+    ended: dict[str, Any] = container["state"]["terminated"]
+    return ended
 
 
 def begin_long(service: Deployment, pool: str, source: str) -> tuple[int, str]:
@@ -279,14 +321,13 @@ def begin_long(service: Deployment, pool: str, source: str) -> tuple[int, str]:
     return accepted["id"], f"tj-{accepted['uuid']}-a1"
 
 
-@pytest.mark.parametrize(
-    ("how", "code"), [("deleted", "worker_interrupted"), ("drained", "node_drained")]
-)
+@pytest.mark.parametrize(("how", "code"), [("deleted", "pod_deleted"), ("drained", "node_drained")])
 def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_own(
     service: Deployment, sources: dict[str, str], how: str, code: str
 ) -> None:
     make_pool(service, how, retries={"app": 1})
     number, pod = begin_long(service, how, sources["long"])
+    began = datetime.now(UTC).isoformat()
     if how == "deleted":
         service.kubectl("delete", "pod", pod, "--wait=false")
     else:
@@ -303,6 +344,8 @@ def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_ow
     assert (job["status"], failures_of(job)) == ("completed", [code, None])
     first = job["attempts"][0]
     assert (first["budget"], first["exitCode"]) == (Budget.INFRA, Exit.INTERRUPTED)
+    check_time(MOVED[code], began, job["attempts"][1]["startedAt"])
+    check_told(service, pod.removesuffix("-a1"), DISRUPTED[code])
     # The deletion is stamped with the end of the grace, after which the kubelet kills.
     assert asked is not None
     left_s = seconds_of(first["finishedAt"], asked["metadata"]["deletionTimestamp"])
@@ -326,7 +369,13 @@ def is_ffmpeg(arguments: list[str]) -> bool:
     return arguments[0].endswith("/ffmpeg")
 
 
-def test_ffmpeg_takes_the_limit_of_its_pod_for_the_cores_and_has_a_root_that_is_only_read(
+def status_of(process: Path) -> dict[str, list[str]]:
+    """What the kernel says of a process, by its own names."""
+    lines = (process / "status").read_text().splitlines()
+    return {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+
+
+def test_ffmpeg_is_locked_in_and_takes_the_limit_of_its_pod_for_the_cores(
     service: Deployment, sources: dict[str, str]
 ) -> None:
     one_core = {"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "200m"}}}
@@ -334,13 +383,27 @@ def test_ffmpeg_takes_the_limit_of_its_pod_for_the_cores_and_has_a_root_that_is_
     number, name = begin_long(service, "one-core", sources["long"])
     pod = service.pod(name)
     assert pod is not None
-    running = [each for each in processes_of(pod) if is_ffmpeg(each[0])]
-    [(arguments, process)] = running
+    running = [*processes_of(pod)]
+    [(arguments, ffmpeg)] = [each for each in running if is_ffmpeg(each[0])]
+    [worker] = [process for words, process in running if "encoder_worker" in " ".join(words)]
     threads = {after for word, after in pairwise(arguments) if word == "-threads"}
-    roots = [line.split() for line in (process / "mounts").read_text().splitlines()]
+    really = len([*(ffmpeg / "task").iterdir()])
+    roots = [line.split() for line in (ffmpeg / "mounts").read_text().splitlines()]
+    status, of_worker = status_of(ffmpeg), status_of(worker)
+    told = service.kubectl("logs", name)
     assert service.request("POST", f"/jobs/{number}/cancel").ok
+
     assert threads == {"1"}
+    assert really == 1  # no pool of any library's comes on top
     assert [options.split(",")[0] for _, where, _, options, *_ in roots if where == "/"] == ["ro"]
+    # Real, effective, saved and of the file system.
+    assert status["Uid"] == of_worker["Uid"] == [str(WORKER_UID)] * 4
+    assert [status[name] for name in ("CapEff", "CapPrm", "CapBnd")] == [["0" * 16]] * 3
+    assert (status["NoNewPrivs"], status["Seccomp"]) == (["1"], ["2"])
+    # The Pod's profile locks the worker in too; ours comes on top for ffmpeg.
+    assert int(status["Seccomp_filters"][0]) == int(of_worker["Seccomp_filters"][0]) + 1
+    [began] = [line for line in map(json.loads, told.splitlines()) if "sandbox" in line]
+    assert began["sandbox"][:2] == [f"landlock:{landlock_version()}", "seccomp"]
     assert wait_for_end(service, number)["status"] == "canceled"
 
 

@@ -94,6 +94,17 @@ def answers(service: Deployment) -> bool:
         return False  # none of its Pods is ready, so nobody takes the connection
 
 
+def of_operator(service: Deployment, what: str) -> str:
+    """A field of its container's status."""
+    pods = ("get", "pod", "-l", "app.kubernetes.io/name=encoder-operator")
+    path = f"jsonpath={{.items[*].status.containerStatuses[*].{what}}}"
+    return service.kubectl(*pods, "-o", path)
+
+
+def operator_is_ready(service: Deployment) -> bool:
+    return of_operator(service, "ready") == "true"
+
+
 @pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.full)])
 def test_a_job_ends_while_the_database_is_away_and_is_recorded_when_it_is_back(
     service: Deployment, clip: Clip, how: str
@@ -102,6 +113,7 @@ def test_a_job_ends_while_the_database_is_away_and_is_recorded_when_it_is_back(
     running = submit(service, clip, path, lasts_s=4)
     name = f"tj-{running['uuid']}"
     service.wait_for("it runs", lambda: service.job(running["id"])["status"] == "running")
+    restarts = of_operator(service, "restartCount")
     with without_database(service, how):
         gone = time.monotonic()
         service.wait_for("its output is there", lambda: service.http.has(path))
@@ -118,8 +130,11 @@ def test_a_job_ends_while_the_database_is_away_and_is_recorded_when_it_is_back(
         assert service.pod(f"{name}-a1") is not None
         secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
         assert service.maybe(f"{secrets}/{secret_name(name, 1)}") is not None
+        service.wait_for("the operator is not ready", lambda: not operator_is_ready(service))
     back = time.monotonic()
+    service.wait_for("the operator is ready", lambda: operator_is_ready(service))
     service.wait_for("the API answers", lambda: answers(service))
+    assert of_operator(service, "restartCount") == restarts  # which would bring no database back
     check_completed(service, running, path)
     recorded_s = time.monotonic() - back
     service.wait_for(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,17 @@ MEDIA = Lending(
 )
 
 
-def worker(*, by_hand: bool = False, lending: Lending = NOTHING_LENT) -> dict[str, Any]:
+def worker(
+    *,
+    by_hand: bool = False,
+    lending: Lending = NOTHING_LENT,
+    template: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The Pod that the operator makes."""
     job = replace(JobSeen.known("mine", "4a8f7a4e-0000-4000-8000-000000000000"), pool="default")
     if by_hand:
         job = replace(job, spec={"credentialsSecretRef": {"name": "encoder-creds-media"}})
-    policy = PoolPolicy(lending=lending)
+    policy = PoolPolicy(lending=lending, template=template or {})
     pod = build_pod(job, 1, PodSettings(image=IMAGE), policy, SIZES, owner="default")
     pod["metadata"]["namespace"] = NAMESPACE
     return pod
@@ -99,6 +105,25 @@ def resource(name: str = "", **spec: Any) -> dict[str, Any]:
 def try_to_create(cluster: Cluster, body: dict[str, Any], *, by: str | None = None) -> None:
     who = [f"--as={by}"] if by else []
     cluster.kubectl("create", "--dry-run=server", "-f", "-", *who, text=json.dumps(body))
+
+
+def is_admitted(cluster: Cluster, body: dict[str, Any], *, by: str) -> bool:
+    """Rights and lists that were just given count a moment later."""
+    try:
+        try_to_create(cluster, body, by=by)
+    except CommandFailed:
+        return False
+    return True
+
+
+def is_refused(
+    cluster: Cluster, body: dict[str, Any], words: str, *, by: str | None = None
+) -> bool:
+    try:
+        try_to_create(cluster, body, by=by)
+    except CommandFailed as error:
+        return words in str(error)
+    return False
 
 
 # --- Pods of workers -----------------------------------------------------------------------------
@@ -122,6 +147,119 @@ def test_nobody_else_uses_such_an_account(base: Cluster) -> None:
     pod["metadata"] = {"name": "pretends", "namespace": NAMESPACE}
     with pytest.raises(CommandFailed, match="only the operator makes Pods of workers"):
         try_to_create(base, pod)
+
+
+GPU_ON_SPOT: dict[str, Any] = {
+    "labels": {"team": "film"},
+    "annotations": {"cost-centre": "9"},
+    "image": "your-registry/encoder-worker:v0.1.0-gpu",
+    "imagePullSecrets": [{"name": "registry"}],
+    "resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi"}},
+    "extendedResources": {"nvidia.com/gpu": 1},
+    "nodeSelector": {"cloud.example/gpu": "true"},
+    "tolerations": [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "spot", "operator": "Equal", "value": "yes", "effect": "NoExecute",
+         "tolerationSeconds": 30},
+    ],
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]}
+                ]
+            }
+        }
+    },
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
+         "labelSelector": {"matchLabels": {"encoder.dev/pool": "gpu"}}},
+    ],
+    "priorityClassName": "encoder-worker",
+    "runtimeClassName": "nvidia",
+    "schedulerName": "bin-packer",
+}  # fmt: skip
+CORE = (
+    *(
+        "securityContext",
+        "automountServiceAccountToken",
+        "serviceAccountName",
+        "enableServiceLinks",
+    ),
+    *("volumes", "restartPolicy", "hostNetwork", "hostPID", "hostIPC", "initContainers"),
+)
+CORE_OF_A_CONTAINER = ("securityContext", "args", "command", "env", "envFrom", "volumeMounts")
+
+
+@pytest.fixture(scope="module")
+def gpu_nodes(base: Cluster) -> None:
+    """What a cluster with GPUs has, for admission looks it up."""
+    runtime = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "handler": "nvidia"}
+    body = {**runtime, "metadata": {"name": "nvidia"}}
+    base.kubectl("apply", "-f", "-", text=json.dumps(body))
+
+
+def pool(template: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "encoder.dev/v1alpha1",
+        "kind": "TranscodePool",
+        "metadata": {"name": "gpu", "namespace": NAMESPACE},
+        "spec": {"maxConcurrency": 1, "podTemplate": template},
+    }
+
+
+def dry_run(cluster: Cluster, body: Mapping[str, Any], *who: str) -> dict[str, Any]:
+    """The object as the API server would store it."""
+    command = ("create", "--dry-run=server", "--output=json", "-f", "-", *who)
+    stored: dict[str, Any] = json.loads(cluster.kubectl(*command, text=json.dumps(body)))
+    return stored
+
+
+@pytest.mark.usefixtures("gpu_nodes")
+def test_all_that_a_pool_may_say_of_its_pods_is_admitted_around_the_same_core(
+    base: Cluster,
+) -> None:
+    template = dry_run(base, pool(GPU_ON_SPOT))["spec"]["podTemplate"]
+    assert template == GPU_ON_SPOT
+    made = dry_run(base, worker(template=template), f"--as={OPERATOR}")
+    plain = dry_run(base, worker(), f"--as={OPERATOR}")
+    assert [made["spec"].get(key) for key in CORE] == [plain["spec"].get(key) for key in CORE]
+    (one,), (other,) = made["spec"]["containers"], plain["spec"]["containers"]
+    for key in CORE_OF_A_CONTAINER:
+        assert one.get(key) == other.get(key)
+    same = ("nodeSelector", "affinity", "runtimeClassName", "schedulerName", "priorityClassName")
+    assert {key: made["spec"][key] for key in same} == {key: GPU_ON_SPOT[key] for key in same}
+    assert made["spec"]["tolerations"][:2] == GPU_ON_SPOT["tolerations"]
+    assert one["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert one["image"] == GPU_ON_SPOT["image"]
+
+
+@pytest.mark.parametrize(
+    ("abuse", "why"),
+    [
+        ({"securityContext": {"runAsUser": 0}}, "unknown field"),
+        ({"hostNetwork": True}, "unknown field"),
+        ({"serviceAccountName": "encoder-operator"}, "unknown field"),
+        ({"automountServiceAccountToken": True}, "unknown field"),
+        ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "unknown field"),
+        ({"containers": [{"name": "miner", "image": "miner"}]}, "unknown field"),
+        ({"initContainers": [{"name": "first", "image": "miner"}]}, "unknown field"),
+        ({"command": ["sh"]}, "unknown field"),
+        ({"env": [{"name": "LD_PRELOAD", "value": "/scratch/x.so"}]}, "unknown field"),
+        ({"labels": {"encoder.dev/job": "other"}}, "set by the operator"),
+        ({"extendedResources": {"nvidia.com/gpu": "-1"}}, "should match"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_pool_cannot_ask_for_another_core(base: Cluster, abuse: dict[str, Any], why: str) -> None:
+    with pytest.raises(CommandFailed, match=why):
+        dry_run(base, pool(abuse))
+
+
+def test_an_image_of_a_pool_has_to_be_one_of_the_list(base: Cluster) -> None:
+    """Who may change pools chooses among the images that the cluster's admin allowed."""
+    with pytest.raises(CommandFailed, match="must begin with one of the prefixes"):
+        try_to_create(base, worker(template={"image": "miner:latest"}), by=OPERATOR)
 
 
 def container(pod: dict[str, Any]) -> dict[str, Any]:
@@ -285,19 +423,14 @@ def test_the_namespace_runs_nothing_that_is_not_restricted(
 
 
 def test_without_the_list_of_images_no_worker_starts(base: Cluster) -> None:
+    """The policy learns of its list a moment after it goes, and comes."""
     base.kubectl("delete", "-n", NAMESPACE, "configmap/encoder-worker-images")
-    with pytest.raises(CommandFailed, match="encoder-worker-pods"):
-        try_to_create(base, worker(), by=OPERATOR)
-    base.kubectl("apply", "-n", NAMESPACE, "-f", REPOSITORY / "k8s" / "policies.yaml")
-
-    def allowed() -> bool:
-        try:
-            try_to_create(base, worker(), by=OPERATOR)
-        except CommandFailed:
-            return False
-        return True
-
-    base.api_server.wait_until(allowed)  # the policy learns of its list a moment later
+    try:
+        refused = partial(is_refused, base, worker(), "encoder-worker-pods", by=OPERATOR)
+        base.api_server.wait_until(refused)
+    finally:
+        base.kubectl("apply", "-n", NAMESPACE, "-f", REPOSITORY / "k8s" / "policies.yaml")
+        base.api_server.wait_until(lambda: is_admitted(base, worker(), by=OPERATOR))
 
 
 # --- TranscodeJobs -------------------------------------------------------------------------------
@@ -330,15 +463,6 @@ def test_who_may_not_read_a_secret_cannot_have_it_used(base: Cluster) -> None:
     base.api_server.wait_until(lambda: is_admitted(base, hers, by="berta"))
     with pytest.raises(CommandFailed, match="you may not read the Secret encoder-creds-his"):
         try_to_create(base, his, by="berta")
-
-
-def is_admitted(cluster: Cluster, body: dict[str, Any], *, by: str) -> bool:
-    """Rights that were just given count a moment later."""
-    try:
-        try_to_create(cluster, body, by=by)
-    except CommandFailed:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(
@@ -381,16 +505,15 @@ def test_the_policy_alone_refuses_foreign_credentials(base: Cluster) -> None:
     reference = loose["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     name = reference["properties"]["credentialsSecretRef"]["properties"]["name"]
     del name["pattern"]
-    base.kubectl("apply", "-f", "-", text=json.dumps(loose))
     foreign = resource(credentialsSecretRef={"name": "encoder-env"})
-
-    def refused_by_the_policy() -> bool:
-        with pytest.raises(CommandFailed) as caught:
-            try_to_create(base, foreign)
-        return "ValidatingAdmissionPolicy 'encoder-transcodejobs'" in str(caught.value)
-
-    base.api_server.wait_until(refused_by_the_policy)
-    base.kubectl("apply", "-f", "-", text=json.dumps(crd))
+    policy = "ValidatingAdmissionPolicy 'encoder-transcodejobs'"
+    base.kubectl("apply", "-f", "-", text=json.dumps(loose))
+    try:
+        base.api_server.wait_until(lambda: is_refused(base, foreign, policy))
+    finally:
+        base.kubectl("apply", "-f", "-", text=json.dumps(crd))
+        schema = "spec.credentialsSecretRef.name"
+        base.api_server.wait_until(lambda: is_refused(base, foreign, schema))
 
 
 def test_policies_hold_only_where_a_namespace_says_so(base: Cluster) -> None:
@@ -416,6 +539,15 @@ def on_call(base: Cluster) -> Callable[..., str]:
     def kubectl(*arguments: str) -> str:
         return base.kubectl(f"--kubeconfig={kubeconfig}", "-n", NAMESPACE, *arguments)
 
+    def may() -> bool:
+        """Rights that were just given count a moment later."""
+        try:
+            kubectl("get", "tp")
+        except CommandFailed:
+            return False
+        return True
+
+    base.api_server.wait_until(may)
     return kubectl
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from encoder_core.names import secret_name
-from tests.cluster.deployment import CRDS, NAMESPACE, Deployment
+from tests.cluster.deployment import NAMESPACE, Deployment
 from tests.cluster.test_service import CLIP, LONG_CLIP, an_output
+from tests.harness.rig import CRDS
 from tests.servers.http import Fault
 
 Clip = Callable[[str], Path]
@@ -91,7 +92,10 @@ def test_the_resources_are_deleted_while_the_operator_is_away(
     # Too early: it finds a cluster that does not know its resources, and has to wait for them.
     service.kubectl("scale", "deployment/encoder-operator", "--replicas=1")
     operator = ("-l", "app.kubernetes.io/name=encoder-operator")
-    service.kubectl("wait", "pod", *operator, "--for=condition=Ready", "--timeout=60s")
+    started = "jsonpath={.status.containerStatuses[0].started}=true"
+    service.kubectl("wait", "pod", *operator, f"--for={started}", "--timeout=60s")
+    ready = "jsonpath={.items[*].status.containerStatuses[*].ready}"
+    assert service.kubectl("get", "pod", *operator, "-o", ready) == "false"
     service.install()
     check_repaired(service, running, waiting)
     restarts = "jsonpath={.items[*].status.containerStatuses[*].restartCount}"

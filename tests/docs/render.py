@@ -17,14 +17,20 @@ from enum import Enum
 from pathlib import Path
 
 from pydantic import AliasChoices, SecretStr
+from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
-from encoder_core.failures import FAILURES, Budget, Fault
+from encoder_api.endpoints import OPERATIONS
+from encoder_api.endpoints.jobs import JobQuery
+from encoder_api.problems import PROBLEMS
+from encoder_core.failures import FAILURES, Budget, Fault, kind_of
 from encoder_core.media.warnings import WARNINGS
 from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, AttemptStatus, JobStatus, OutputStatus
 from encoder_db.invariants import CHECKS, LEFT_BEHIND
+from encoder_operator.exits import END_RULES, WAIT_RULES
+from tests.cluster import times
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -180,6 +186,57 @@ def render_rules() -> str:
     return "\n".join(["| rule | what must hold | what its repair does |", "|---|---|---|", *rows])
 
 
+# --- Pods ----------------------------------------------------------------------------------------
+
+
+def render_ends() -> str:
+    lines = ["| the Pod | what it means | tried again |", "|---|---|---|"]
+    for rule in END_RULES:
+        if rule.code is None:
+            means, again = "what the worker's final report and exit code say", ""
+        else:
+            means, again = f"`{rule.code}`", AGAIN[kind_of(rule.code).budget]
+        lines.append(f"| {rule.looks} | {means} | {again} |")
+    return "\n".join(lines)
+
+
+def render_waits() -> str:
+    rows = [f"| {rule.looks} | `{rule.code}` | {rule.bears} |" for rule in WAIT_RULES]
+    return "\n".join(["| the Pod | what it is | borne for |", "|---|---|---|", *rows])
+
+
+# --- The API -------------------------------------------------------------------------------------
+
+
+def render_operations() -> str:
+    rows = [
+        f"| `{operation.method} {operation.path}` | {SCOPES[operation.scope]} "
+        f"| {operation.summary} |"
+        for operation in OPERATIONS
+        if not operation.path.startswith("/internal/")
+    ]
+    return "\n".join(["| request | scope | what it does |", "|---|---|---|", *rows])
+
+
+SCOPES: Mapping[str | None, str] = {
+    "jobs:read": "`jobs:read`",
+    "jobs:write": "`jobs:write`",
+    "admin": "`admin`",
+    None: "none",
+}
+
+
+def render_job_filters() -> str:
+    said = docstrings_of(JobQuery)
+    rows = [f"| `{to_camel(name)}` | {said[name]} |" for name in JobQuery.model_fields]
+    return "\n".join(["| parameter | meaning |", "|---|---|", *rows])
+
+
+def render_problems() -> str:
+    rows = [f"| `{kind.code}` | {kind.status} | {kind.title} |" for kind in PROBLEMS.values()]
+    return "\n".join(["| code | status | what it says |", "|---|---|---|", *rows])
+
+
 def comments_of(cls: type[Enum]) -> dict[str, str]:
     """What stands behind `#:` beside each value."""
     found = re.findall(r"^\s+(\w+) = .*?#:\s*(.+)$", inspect.getsource(cls), re.MULTILINE)
@@ -198,6 +255,12 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "attempt statuses": lambda: render_enum(AttemptStatus),
     "job transitions": render_transitions,
     "rules of the record": render_rules,
+    "pod ends": render_ends,
+    "pod waits": render_waits,
+    "stated times": times.render,
+    "operations": render_operations,
+    "job filters": render_job_filters,
+    "problems": render_problems,
 }
 BLOCK = re.compile(r"(<!-- begin: ([a-z ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 

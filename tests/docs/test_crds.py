@@ -321,17 +321,17 @@ def test_every_rule_has_a_sentence_that_says_what_to_do(plural: str) -> None:
 
 
 @pytest.mark.parametrize("plural", DEFINITIONS)
-def test_every_field_of_a_spec_explains_itself(plural: str) -> None:
-    """`kubectl explain` is the reference at a terminal. A field of Pods needs no second one."""
-    spec = schema_of(plural)["properties"]["spec"]
+def test_every_field_and_every_column_explains_itself(plural: str) -> None:
+    """`kubectl explain` is the reference at a terminal."""
+    schema = schema_of(plural)["properties"]
     silent = {
-        path
-        for path, field in fields(spec)
-        if "description" not in field
-        and not path.endswith("/*")
-        and not path.startswith(("/podTemplate/", "/retention/"))
+        f"{part}{path}"
+        for part in ("spec", "status")
+        for path, field in [("", schema[part]), *fields(schema[part])]
+        if not field.get("description") and not path.endswith("/*")
     }
-    assert silent == set()
+    columns = version_of(plural)["additionalPrinterColumns"]
+    assert silent | {c["name"] for c in columns if not c.get("description")} == set()
 
 
 # --- What people and programs see ----------------------------------------------------------------

@@ -160,6 +160,22 @@ def test_what_listens_is_probed_and_says_aloud_that_it_is_open(name: str) -> Non
     assert "ENCODER_API_KEY" in (K8S / f"{name}.yaml").read_text()
 
 
+def test_the_operator_is_started_anew_for_its_watches_and_not_for_the_database() -> None:
+    only = container("encoder-operator")
+    assert only["startupProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert only["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert only["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+
+
+def test_the_webhook_sender_is_started_anew_when_it_stands_still_and_not_for_the_database() -> None:
+    only = container("encoder-webhooks")
+    assert only["startupProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
+    assert only["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
+    assert only["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    port = int(environment("encoder-webhooks")["ENCODER_WEBHOOK_HEALTH_PORT"])
+    assert only["ports"] == [{"name": "health", "containerPort": port}]
+
+
 @pytest.mark.parametrize("name", ["encoder-app", "encoder-api"])
 def test_the_service_finds_its_pods(name: str) -> None:
     deployment, service = documents(name)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 
+from encoder_operator.metrics import Metrics
 from tests.docs.render import DOCS, PARTS, ROOT
 
 MONITORING = ROOT / "k8s" / "monitoring"
+METRIC: Final = re.compile(r"\b(?:(?:encoder|transcode)_[a-z_]+|up)\b")
 NAME: Final = re.compile(r"\b(?:encoder|transcode)_[a-z_]+\b")
 MADE: Final = re.compile(
     r"(Counter|Gauge|Histogram|Summary|\w*MetricFamily)\(\s*\"((?:encoder|transcode)_[a-z_]+)\""
@@ -66,6 +69,48 @@ def test_every_metric_of_the_api_is_listed_and_no_line_is_left_over() -> None:
     assert lines == told
 
 
+def test_every_metric_of_the_operator_is_listed_with_its_labels() -> None:
+    page = (DOCS / "operations.md").read_text()
+    rows = re.findall(r"^\| `(transcode_\w+)` \| ([^|]*)\|", page, re.MULTILINE)
+    listed = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    assert len(rows) == len(listed)
+    assert listed == labels_of_the_operators_metrics()
+
+
+def labels_of_the_operators_metrics() -> dict[str, set[str]]:
+    """By the name under which it is told, without what a histogram adds to it."""
+    found = {}
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            ending = "_total" if family.type == "counter" else ""
+            found[family.name + ending] = set(metric._labelnames)
+    return found
+
+
+def test_the_dashboard_shows_what_each_alert_looks_at() -> None:
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    shown = {name for expression in panels for name in METRIC.findall(expression)}
+    for rule in rules():
+        asked = set(METRIC.findall(rule["expr"]))
+        assert asked, rule["alert"]
+        assert asked - shown == set(), rule["alert"]
+
+
+def test_panels_do_not_lie_over_each_other() -> None:
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(set(taken)) == len(taken)
+    assert max(x for x, _ in taken) < 24
+
+
 def test_what_every_replica_tells_of_the_record_is_never_added_up() -> None:
     of_one_process = ("encoder_api_", "transcode_")
     for expression in expressions():
@@ -104,3 +149,19 @@ def test_the_folder_is_complete() -> None:
     kustomization = yaml.safe_load((MONITORING / "kustomization.yaml").read_text())
     listed = set(kustomization["resources"]) | {"dashboard.json", "kustomization.yaml"}
     assert {path.name for path in Path(MONITORING).iterdir()} == listed
+
+
+def test_what_an_alert_waits_for_can_be_told() -> None:
+    """A quantile is never above the highest bucket that has a bound."""
+    metrics, name = Metrics(), "transcode_result_record_lag_seconds"
+    metrics.record_lag_s.labels("p").observe(100.0)
+    buckets = {
+        sample.labels["le"]: sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == f"{name}_bucket"
+    }
+    said = next(rule["expr"] for rule in rules() if name in rule["expr"])
+    bound = float(said.rpartition("> ")[2])
+    assert buckets[str(bound)] == 0
+    assert any(count and le != "+Inf" for le, count in buckets.items())

@@ -9,6 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+ANSWER_S = 30.0  # one that is not there refuses at once; a busy one takes its time
+
 
 class ApiClient:
     """Reads and writes as an administrator."""
@@ -38,14 +40,22 @@ class ApiClient:
             headers={"Content-Type": content_type},
         )
         try:
-            with urllib.request.urlopen(request, context=self._tls, timeout=30) as answer:
+            with urllib.request.urlopen(request, context=self._tls, timeout=ANSWER_S) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, json.loads(error.read())
+                return error.code, _said(error.read())
 
     def read(self, path: str) -> bytes:
-        opened = urllib.request.urlopen(self._server + path, context=self._tls, timeout=5)
+        opened = urllib.request.urlopen(self._server + path, context=self._tls, timeout=ANSWER_S)
         with opened as answer:
             body: bytes = answer.read()
         return body
+
+
+def _said(answer: bytes) -> Any:
+    """Most refusals are a Status; of a kind that it does not know, the server just says so."""
+    try:
+        return json.loads(answer)
+    except ValueError:
+        return {"message": answer.decode(errors="replace").strip()}

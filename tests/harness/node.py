@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
@@ -30,6 +31,7 @@ INSIDE = Path("/run/node")
 CONTAINERD_SOCKET = INSIDE / "containerd.sock"
 CNI_PLUGINS = "/usr/lib/cni"  # where Debian puts them
 SANDBOX_IMAGE = "localhost/sandbox:1"
+METADATA = "169.254.169.254"
 
 HOLD = """
 mount -t tmpfs tmpfs /run
@@ -149,6 +151,12 @@ class Node:
         except CommandFailed:
             return False
         return True
+
+    def serve_metadata(self) -> Process:
+        """Stand in for what gives the node's credentials to whoever asks, as clouds have it."""
+        run(*self._enter(), "ip", "address", "replace", f"{METADATA}/32", "dev", "lo")
+        listens = ("-m", "http.server", "80", "--bind", METADATA, "--directory", INSIDE / "cni")
+        return self._start("metadata", sys.executable, *listens)
 
     @contextmanager
     def kubelet_with(self, **settings: object) -> Iterator[None]:

@@ -31,7 +31,17 @@ SECRET_KEY = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
 CORE = f"/api/v1/namespaces/{NAMESPACE}"
 GROUP = f"/apis/encoder.dev/v1alpha1/namespaces/{NAMESPACE}"
 MERGE = "application/merge-patch+json"
-WAIT_S = 60.0
+WAIT_S = 90.0  # most of it is over in 2 s; what fails may take its time
+CRDS = REPOSITORY / "crds"
+
+
+def apply_crds(cluster: Cluster) -> None:
+    """And wait until they are served: a kind that is established is not at once."""
+    cluster.kubectl("apply", "-f", CRDS)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=90s", "-f", CRDS)
+    for plural in ("transcodejobs", "transcodepools"):
+        listed = f"{GROUP.partition('/namespaces')[0]}/{plural}"
+        cluster.api_server.wait_until(lambda path=listed: "items" in cluster.get(path))  # type: ignore[misc]  # mypy infers no type for a lambda's default
 
 
 @dataclass
@@ -85,7 +95,7 @@ class Operator:
     def stop(self, *, kill: bool = False) -> int:
         if self.process.poll() is None:
             (self.process.kill if kill else self.process.terminate)()
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=WAIT_S)
 
 
 @dataclass
@@ -171,12 +181,12 @@ class Rig:
 
     # --- What people do --------------------------------------------------------------------------
 
-    def make_pool(self, name: str, *, places: int) -> None:
+    def make_pool(self, name: str, *, places: int, **spec: Any) -> None:
         body = {
             "apiVersion": "encoder.dev/v1alpha1",
             "kind": "TranscodePool",
             "metadata": {"name": name},
-            "spec": {"maxConcurrency": places},
+            "spec": {"maxConcurrency": places, **spec},
         }
         status, said = self.cluster.send("POST", f"{GROUP}/transcodepools", body)
         assert status == 201, said
@@ -220,11 +230,18 @@ class Rig:
     def wait_for(
         self, what: str, condition: Callable[[], Any], *, timeout_s: float = WAIT_S
     ) -> Any:
+        """What `condition` returns, as soon as that is something. An OSError of it is not."""
         deadline = time.monotonic() + timeout_s
-        while not (found := condition()):
-            assert time.monotonic() < deadline, f"not in {timeout_s} s: {what}\n{self.describe()}"
+        trouble: OSError | None = None
+        while True:
+            try:
+                if found := condition():
+                    return found
+            except OSError as error:
+                trouble = error
+            late = f"not in {timeout_s} s: {what} ({trouble})"
+            assert time.monotonic() < deadline, f"{late}\n{self.describe()}"
             time.sleep(0.05)
-        return found
 
     def describe(self) -> str:
         tails = [f"== {log.name}\n{log.read_text()[-3000:]}" for log in self.folder.glob("*.log")]
@@ -244,9 +261,7 @@ class Rig:
 def rig(folder: Path) -> Iterator[Rig]:
     with ExitStack() as stack:
         cluster = stack.enter_context(Cluster())
-        crds = REPOSITORY / "crds"
-        cluster.kubectl("apply", "-f", crds)
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", crds)
+        apply_crds(cluster)
         cluster.kubectl("create", "namespace", NAMESPACE)
         cluster.kubectl("-n", NAMESPACE, "create", "serviceaccount", "default")
         rbac = REPOSITORY / "k8s" / "rbac.yaml"

@@ -6,6 +6,8 @@ worker of each Pod that runs into the record (MYSQL_… says where): it began, a
 (negative: never) it succeeded. PLAYS is `workers`, which is all of that, or `nodes`: then it sets
 Pods to Running and to Succeeded too, and deletes the Pods and Secrets of a TranscodeJob that was.
 What it sees first it says on standard output: `pod NAME SECONDS`, `gone NAME SECONDS`.
+A pool whose Pods have the annotation `standin/does` has others: `waits` gets no container, `stays`
+runs without an end.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +42,7 @@ from encoder_db.settings import DatabaseSettings, SecretSettings
 from encoder_db.store import Store, open_store
 
 MERGE = {"Content-Type": "application/merge-patch+json"}
+DOES = "standin/does"
 
 
 def running(now: str) -> dict[str, Any]:
@@ -135,6 +139,9 @@ class StandIn:
 
     async def _work(self, pod: dict[str, Any]) -> None:
         name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+        does = pod["metadata"].get("annotations", {}).get(DOES)
+        if does == "waits":
+            return
         began = stamp()
         async with self._at_once:
             secret = await self._call("GET", f"{self._core}/secrets/{ORDER_PREFIX}{name}")
@@ -145,7 +152,7 @@ class StandIn:
             if self._plays_nodes and not await self._status(name, running(began)):
                 return
             await self._say(order, attempt, Started())
-        if self._run_s < 0:
+        if self._run_s < 0 or does == "stays":
             return
         await asyncio.sleep(self._run_s)
         async with self._at_once:
@@ -166,26 +173,35 @@ class StandIn:
     async def _call(
         self, method: str, path: str, body: Any = None, headers: Any = None
     ) -> dict[str, Any] | None:
-        """None when there is no such object."""
+        """None when there is no such object. Asked until it is answered: each may be done twice."""
         data = None if body is None else json.dumps(body)
         while True:
-            async with self._session.request(method, path, data=data, headers=headers) as answer:
-                if answer.status == 404:
-                    return None
-                if answer.status != 429:
-                    answer.raise_for_status()
-                    found: dict[str, Any] = await answer.json()
-                    return found
+            with suppress(aiohttp.ClientConnectionError, TimeoutError):
+                async with self._session.request(method, path, data=data, headers=headers) as got:
+                    if got.status == 404:
+                        return None
+                    if got.status != 429 and got.status < 500:
+                        got.raise_for_status()
+                        found: dict[str, Any] = await got.json()
+                        return found
             await asyncio.sleep(0.5)  # the server begins to serve a kind, or is busy
 
     async def _events(self, path: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """What was deleted between two watches is told as well: the next list lacks it."""
+        known: dict[str, dict[str, Any]] = {}
         while True:
             listed = await self._call("GET", path)
             if listed is None:  # the kind was taken out of the cluster
+                listed = {"items": [], "metadata": {}}
+            there = {item["metadata"]["uid"]: item for item in listed["items"]}
+            for uid in known.keys() - there.keys():
+                yield "DELETED", known[uid]
+            known = there
+            for item in there.values():
+                yield "ADDED", item
+            if not listed["metadata"]:
                 await asyncio.sleep(0.5)
                 continue
-            for item in listed["items"]:
-                yield "ADDED", item
             version = listed["metadata"]["resourceVersion"]
             query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "600"}
             try:
@@ -194,6 +210,10 @@ class StandIn:
                         event = json.loads(line)
                         if event.get("type") in (None, "ERROR"):
                             break
+                        uid = event["object"]["metadata"]["uid"]
+                        known[uid] = event["object"]
+                        if event["type"] == "DELETED":
+                            del known[uid]
                         yield event["type"], event["object"]
             except (aiohttp.ClientError, TimeoutError):
                 await asyncio.sleep(0.2)

@@ -45,6 +45,11 @@ class Tamper(ThreadingHTTPServer):
         self.refuse_writes = 0
         """So many of the next writes are answered with `refusal`."""
         self.refusal = 429
+        self.reason = "NotNow"
+        self.message = ""
+        self.lose_answers = 0
+        """So many of the next writes are done, and nobody hears of it."""
+        self.lost = 0
         self.mute = threading.Event()
         """While set, watches bring nothing."""
         self.gone = 0
@@ -105,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             if server.refuse_writes > 0:
                 server.refuse_writes -= 1
                 server.refused += 1
-                self._answer(server.refusal, b'{"reason":"NotNow"}', {"Retry-After": "1"})
+                said = json.dumps({"reason": server.reason, "message": server.message})
+                self._answer(server.refusal, said.encode(), {"Retry-After": "1"})
                 return
         status, raw = self._ask(body)
         with server.lock:
@@ -113,7 +119,13 @@ class _Handler(BaseHTTPRequestHandler):
             subresource = "/status" if kind[-1] == "status" else ""
             server.writes.append(f"{self.command} {kind[1]}{subresource} {status}")
             number = len(server.writes)
+            lost = server.lose_answers > 0
+            server.lose_answers -= lost
+            server.lost += lost
         server.after_write(number)
+        if lost:
+            self.close_connection = True
+            return
         self._answer(status, raw)
 
     def _pass_on(self) -> None:

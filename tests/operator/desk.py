@@ -65,12 +65,15 @@ class Desk:
             pods=PodSettings(image="worker"),
             report_url="http://api/internal/reports",
             allowed_cidrs=(),
+            denied_cidrs=(),
             ambient=AmbientCredentials(),
             wanted=Wanted(),
             defaults=replace(PoolPolicy(), **policy),
             metrics=self.metrics,
         )
-        self.keeper = PoolKeeper(store, kube, self.cache, self.metrics)
+        self.changed: list[str] = []
+        """Pools whose jobs the keeper had looked at."""
+        self.keeper = PoolKeeper(store, kube, self.cache, self.metrics, changed=self.changed.append)
         self._reconciler = Reconciler(store=store, kube=kube, cache=self.cache, actor=actor)
         self._dispatcher = Dispatcher(
             store=store,

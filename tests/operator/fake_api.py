@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Callable
@@ -46,6 +47,9 @@ class FakeApi:
         """So many of the next calls reach nobody."""
         self.while_listing: Callable[[str], None] = lambda plural: None
         """Called once a list has been read, before it is answered."""
+        self.gate: asyncio.Event | None = None
+        """Until it is set, no call is answered."""
+        self.at_once = self.most_at_once = 0
         self.around_write: Callable[[str], None] = lambda moment: None
         """Called before and after each write."""
         self.writes: list[str] = []
@@ -53,14 +57,20 @@ class FakeApi:
         self._uids = itertools.count(1)
         self._versions = itertools.count(1)
 
-    def kube(self, *, echoes: Echoes | None = None, metrics: Metrics | None = None) -> Kube:
+    def kube(
+        self,
+        *,
+        echoes: Echoes | None = None,
+        metrics: Metrics | None = None,
+        in_flight: int = 8,
+    ) -> Kube:
         return Kube(
             cast(client.ApiClient, self),
             namespace="work",
             budget=WriteBudget(1000.0, burst=1000, now=lambda: 0.0),
             echoes=echoes or Echoes((), patience_s=1.0, now=lambda: 0.0),
             metrics=metrics or Metrics(),
-            in_flight=8,
+            in_flight=in_flight,
         )
 
     def all(self, kind: Kind) -> list[dict[str, Any]]:
@@ -84,6 +94,16 @@ class FakeApi:
     async def call_api(
         self, method: str, url: str, *, header_params: Any, body: Any, _request_timeout: float
     ) -> Answer:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            return self._call(method, url, body)
+        finally:
+            self.at_once -= 1
+
+    def _call(self, method: str, url: str, body: Any) -> Answer:
         if self.away_for:
             self.away_for -= 1
             raise ConnectionRefusedError

@@ -44,6 +44,15 @@ def test_rest_fills_the_burst_and_no_more() -> None:
     run_in_fake_time(story())
 
 
+def test_writers_that_wait_at_once_are_held_for_the_time_that_passes_and_no_longer() -> None:
+    async def story() -> None:
+        budget = a_budget(burst=1)
+        held = await asyncio.gather(*(budget.take() for _ in range(11)))
+        assert sum(held) == pytest.approx(1.0)
+
+    run_in_fake_time(story())
+
+
 @pytest.mark.parametrize(
     ("retry_after_s", "wait_s"),
     [pytest.param(7.0, 7.0, id="as asked"), pytest.param(None, 1.0, id="a second, unasked")],

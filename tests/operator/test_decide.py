@@ -41,6 +41,7 @@ RECORDED = {"ResultRecorded": {"status": "True"}}
 DONE = a_row(JobStatus.COMPLETED, attempt_open=False, finished_at=NOW)
 STOPPING = a_row(JobStatus.CANCELING)
 WAITING = a_row(JobStatus.QUEUED, attempt=0, attempt_open=False, pod_created=False)
+GONE = Ended("pod_deleted", "The Pod is gone, and nobody saw why.")
 PULLING = a_pod(phase=PodPhase.PENDING, running=False, waiting="ImagePullBackOff")
 STILL_ENDS = "An earlier job of this name still ends."
 KILL = DeletePod(a_pod().name, a_pod().uid)
@@ -110,7 +111,7 @@ KILL = DeletePod(a_pod().name, a_pod().uid)
         ),
         pytest.param(
             observed(pods={}),
-            [FinishAttempt(1, Ended("pod_deleted", "The Pod is gone."), lost=True, gone=True)],
+            [FinishAttempt(1, GONE, lost=True, gone=True)],
             id="a Pod that is gone ends its attempt as lost",
         ),
         pytest.param(
@@ -191,10 +192,10 @@ def test_a_finished_resource_is_looked_at_when_its_retention_ends() -> None:
 
 STARTING = a_row(JobStatus.STARTING)
 LEFT = a_pod(deleting=True, delete_at=NOW)
+ORPHAN = a_pod(deleting=True, delete_at=NOW, disruption="DeletionByTaintManager")
 PENDING = a_pod(phase=PodPhase.PENDING, running=False)
 LEASED = a_row(publish_until=NOW + timedelta(seconds=100))
 COLLECTED = an_ended_pod(None, disruption="DeletionByPodGC")
-GONE = Ended("pod_deleted", "The Pod is gone.")
 GONE_NODE = Ended("node_lost", "Its node does not end the Pod; most likely it is lost.")
 
 
@@ -231,6 +232,16 @@ def after(seconds: float, **changes: Any) -> Observed:
             ),
             Decision([FinishAttempt(1, GONE_NODE, lost=True)], 0),
             id="or that worker has said its last word",
+        ),
+        pytest.param(
+            after(-60, pods={1: ORPHAN}, row=a_row(reported_end=True)),
+            Decision([FinishAttempt(1, Ended(None))], 0),
+            id="whose last word counts at once where no kubelet will ever tell its exit code",
+        ),
+        pytest.param(
+            after(-60, pods={1: ORPHAN}, row=a_row()),
+            Decision(wake_after_s=90),
+            id="without a last word it has its grace there, too",
         ),
         pytest.param(
             after(0, pods={}, row=LEASED),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from encoder_core.names import resource_name
 from encoder_core.retries import RetryLimits
@@ -64,6 +66,26 @@ def test_a_queued_job_gets_its_resource_and_is_starting(desk: Desk) -> None:
     assert list(desk.cache.jobs) == desk.woken == [name]
     assert make.status(desk.store, job) is J.STARTING
     assert desk.round() == 0
+
+
+def test_a_resource_that_could_not_be_noted_is_looked_at(desk: Desk) -> None:
+    job = desk.create()
+    engine = desk.store.engine
+
+    def away(*_: object) -> None:
+        raise OperationalError("", {}, ConnectionError())
+
+    def cut(moment: str) -> None:
+        if moment == "after POST 201":
+            event.listen(engine, "before_cursor_execute", away)
+
+    desk.api.around_write = cut
+    try:
+        assert desk.round() == 1
+    finally:
+        event.remove(engine, "before_cursor_execute", away)
+    assert make.status(desk.store, job) is J.QUEUED
+    assert desk.woken == [resource_name(job.uuid)]
 
 
 def test_nothing_is_claimed_while_the_api_server_is_away_and_everything_at_once_when_it_is_back(

@@ -20,6 +20,7 @@ from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL
 from encoder_operator.exits import (
     DISRUPTED,
     END_RULES,
+    NEVER_FITS,
     WAIT_RULES,
     Ended,
     Stuck,
@@ -102,6 +103,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
         "phase": "Failed", **terminated(137, "OOMKilled"),
     },
     "out of memory, as the worker says": {"phase": "Failed", **terminated(41)},
+    "told to stop": {"phase": "Failed", **terminated(60)},
     "no word at all": {"phase": "Failed"},
     "container cannot be made": {
         "phase": "Pending",
@@ -121,6 +123,7 @@ ENDS: dict[str, str | None] = {
     "failed by its own word": None,
     "failed, with the end of its log": None,
     "out of processes": None,
+    "told to stop": None,
     "out of memory, as the worker says": None,
     "of a source that is called so": None,
     "out of memory": "capacity_memory",
@@ -147,7 +150,13 @@ ENDS: dict[str, str | None] = {
     "status lost": "worker_lost",
     "no word at all": "worker_lost",
 }
-DELETED = {"deleted, killed after the grace": "pod_deleted", "deleted by force": "pod_deleted"}
+DELETED: dict[str, str | None] = {
+    "deleted, killed after the grace": "pod_deleted",
+    "deleted by force": "pod_deleted",
+    "told to stop": "pod_deleted",
+    "deleted, ended well": None,
+    "failed by its own word": None,
+}
 STUCK: dict[str, tuple[str, float] | None] = {
     "image name invalid": ("image_unavailable", 0),
     "image not on the node": ("image_unavailable", 30),
@@ -175,7 +184,7 @@ def test_how_it_ended(name: str, code: str | None) -> None:
 
 
 @pytest.mark.parametrize(("name", "code"), DELETED.items())
-def test_how_it_ended_when_somebody_deleted_it(name: str, code: str) -> None:
+def test_how_it_ended_when_somebody_deleted_it(name: str, code: str | None) -> None:
     assert classify_end(seen(name, deletionTimestamp="2026-01-01T00:00:00Z")).code == code
 
 
@@ -206,7 +215,7 @@ def test_the_schedulers_words_are_kept() -> None:
     said = REAL["no node has the cores"]["conditions"][0]["message"]
     assert "1 Insufficient cpu" in said
     assert classify_waiting(seen("no node has the cores"), POLICY) == Stuck(
-        "pod_unschedulable", said, 90
+        "pod_unschedulable", f"{said} {NEVER_FITS}", 90
     )
 
 

@@ -16,7 +16,7 @@ from encoder_db.store import Store
 from encoder_operator.health import Deaf, Echoes, build_app
 from encoder_operator.kube import JOBS, PODS, POOLS
 from encoder_operator.metrics import Metrics
-from encoder_operator.operator import Operator
+from encoder_operator.operator import RECORD_AWAY_S, Operator
 from encoder_operator.settings import OperatorSettings
 from tests.db import builders as make
 from tests.operator.fake_api import FakeApi
@@ -74,28 +74,29 @@ def test_a_cluster_in_which_nothing_happens_is_healthy() -> None:
 def test_probes_and_metrics() -> None:
     clock = Clock()
     watches, metrics = echoes(clock), Metrics()
-    listed: list[bool] = []
+    why: list[str | None] = ["the database does not answer"]
     watches.hear("pods", "3", listed=False)
 
     async def ask() -> list[tuple[int, str]]:
-        app = build_app(watches, metrics, ready=lambda: bool(listed))
+        app = build_app(watches, metrics, unready=lambda: why[-1])
         answers = []
         async with TestClient(TestServer(app)) as client:
             for path in ("/healthz", "/readyz", "/metrics"):
                 answer = await client.get(path)
                 answers.append((answer.status, await answer.text()))
-            watches.expect("pods", "7")
-            clock.now_s += 91
-            listed.append(True)
-            for path in ("/healthz", "/readyz"):
-                answer = await client.get(path)
-                answers.append((answer.status, await answer.text()))
+            why.append(None)
+            for late_s in (0, 91):
+                clock.now_s += late_s
+                for path in ("/healthz", "/readyz"):
+                    answer = await client.get(path)
+                    answers.append((answer.status, await answer.text()))
+                watches.expect("pods", "7")
         return answers
 
-    healthy, early, told, deaf, ready = asyncio.run(ask())
-    assert (healthy, ready) == ((200, "ok\n"), (200, "ok\n"))
-    assert early[0] == 503
-    assert deaf == (503, "no echo from: pods\n")
+    alive, away, told, *well, deaf, unready = asyncio.run(ask())
+    assert [alive, *well] == [(200, "ok\n")] * 3
+    assert away == (503, "the database does not answer\n")
+    assert deaf == unready == (503, "no echo from: pods\n")
     assert 'transcode_watch_last_event_age_seconds{kind="pods"} 0.0' in told[1]
 
 
@@ -111,6 +112,7 @@ def an_operator(store: Store, api: FakeApi, now: Callable[[], float], **settings
         AmbientCredentials(),
         echoes=watches,
         metrics=metrics,
+        now=now,
     )
 
 
@@ -132,6 +134,25 @@ def test_an_operator_whose_watches_bring_nothing_ends(store: Store) -> None:
 
     with pytest.raises(Deaf, match="did not bring back what was written"):
         asyncio.run(run())
+
+
+def test_it_is_ready_once_all_is_listed_and_while_the_database_answers(store: Store) -> None:
+    api, clock = a_cluster_with_a_job(store), Clock()
+    said: list[str | None] = []
+
+    async def run() -> None:
+        operator = an_operator(store, api, lambda: clock.now_s)
+        said.append(operator.unready())
+        running = asyncio.create_task(operator.run())
+        await asyncio.wait_for(operator.listed.wait(), timeout=60)
+        said.append(operator.unready())
+        running.cancel()
+        await asyncio.wait([running])
+        clock.now_s += RECORD_AWAY_S + 1  # nobody has asked it since
+        said.append(operator.unready())
+
+    asyncio.run(run())
+    assert said == ["not everything is listed yet", None, "the database does not answer"]
 
 
 def test_one_that_is_started_anew_takes_back_what_it_was_admitting(store: Store) -> None:

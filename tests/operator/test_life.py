@@ -6,6 +6,7 @@ Written as the API server sees it, because that is what a cluster has too little
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from encoder_core.reports import Started
 from encoder_core.states import JobStatus
 from encoder_db.jobs import cancel_job
 from encoder_db.store import Store
-from encoder_operator.kube import EVENTS, JOBS, PODS
+from encoder_operator.decide import WAITING_S
+from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, KubeError
 from tests.db import builders as make
 from tests.operator.desk import BY_HAND, RUNNING, SUCCEEDED, Desk
 from tests.operator.fake_api import refusal
@@ -69,6 +71,36 @@ def test_nothing_is_written_when_nothing_has_changed(desk: Desk) -> None:
     before = list(desk.api.writes)
     desk.keep_pool()
     assert desk.api.writes == before
+
+
+def test_a_look_asks_the_record_once_and_again_only_for_what_it_shows(desk: Desk) -> None:
+    name = resource_name(desk.submit().uuid)
+    desk.dispatch()
+    with make.statements(desk.store) as asked:
+        assert desk.look_once(name) == 0  # its Pod is made, which the next look shows
+    assert not any("progress_phase" in text for text in asked)
+    desk.settle(name)
+    with make.statements(desk.store) as asked:
+        assert desk.look_once(name) != 0
+    assert len(asked) == 1 + 3  # the row; the document with its outputs and attempts
+
+
+def test_what_was_changed_while_a_status_was_written_is_seen_though_no_watch_tells(
+    desk: Desk,
+) -> None:
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    desk.watch()
+
+    def cancel(moment: str) -> None:
+        resource = desk.api.objects[JOBS.path("work", name)]
+        if moment.startswith("before PATCH") and resource["metadata"].get("generation") != 2:
+            resource["spec"]["desiredState"] = "Cancel"
+            resource["metadata"]["generation"] = 2
+
+    desk.api.around_write = cancel
+    desk.look(name)
+    assert make.status(desk.store, job) is J.CANCELING
 
 
 def test_what_is_over_is_kept_for_its_time_also_when_the_watch_loses_our_own_words(
@@ -161,6 +193,26 @@ def test_a_pool_that_is(desk: Desk, spec: dict[str, Any], words: str) -> None:
     assert desk.dispatch() == 0
 
 
+def test_jobs_are_looked_at_once_their_pools_row_says_what_the_pool_says(desk: Desk) -> None:
+    """Sooner they would be told what was, and what waits is told of nothing else for a minute."""
+    for spec in ({"maxConcurrency": 2}, {"maxConcurrency": 2, "stopPolicy": "Hold"}):
+        desk.api.put_spec(desk.pool, spec)
+        desk.changed.clear()
+        for _ in range(2):
+            desk.keep_pool()
+        assert desk.changed == [desk.pool]
+    del desk.api.objects[POOLS.path("work", desk.pool)]
+    desk.keep_pool()
+    assert desk.changed == [desk.pool] * 2
+
+
+def test_a_job_that_waits_is_looked_at_once_a_minute(desk: Desk) -> None:
+    """How many places are taken changes without anybody telling it."""
+    desk.admitted()
+    adopted(desk)
+    assert desk.look_once("by-hand") == WAITING_S == 60.0
+
+
 def test_a_node_without_room_is_the_reason_in_both(desk: Desk) -> None:
     job, name = desk.admitted()
     said = "0/3 nodes are available: 3 Insufficient cpu."
@@ -171,6 +223,63 @@ def test_a_node_without_room_is_the_reason_in_both(desk: Desk) -> None:
     desk.move_pod(name, RUNNING)
     desk.settle(name)
     assert make.read(desk.store, job).waiting is None
+
+
+@pytest.mark.parametrize(
+    ("waits", "reason"),
+    [("ImagePullBackOff", "ImageUnavailable"), ("CreateContainerConfigError", "PodInvalid")],
+)
+def test_a_container_that_is_not_made_is_the_reason_in_both(
+    desk: Desk, waits: str, reason: str
+) -> None:
+    job, name = desk.admitted()
+    state = {"waiting": {"reason": waits, "message": "the kubelet's words"}}
+    desk.move_pod(
+        name,
+        {
+            "phase": "Pending",
+            "conditions": [{"type": "PodScheduled", "status": "True"}],
+            "containerStatuses": [{"name": "worker", "state": state}],
+        },
+    )
+    desk.settle(name)
+    assert said_by_both(desk, name, job) == "the kubelet's words"
+    assert desk.condition(name, "PodReady")[1] == reason
+
+
+def test_an_owner_that_has_its_share_is_the_reason_in_both(store: Store) -> None:
+    desk = Desk(store, places=5)
+    desk.api.put_spec(desk.pool, {"maxConcurrency": 5, "maxPerOwner": 1})
+    desk.keep_pool()
+    adopted(desk, "first")
+    assert desk.dispatch() == 1
+    second = adopted(desk, "second")
+    said = said_by_both(desk, "second", second)
+    assert said == ("kubernetes holds 1 of the 1 places that one owner may have in pool k8s.")
+
+
+def test_a_start_that_is_not_yet_is_the_reason_in_both(desk: Desk) -> None:
+    due = f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    desk.apply("later", {**BY_HAND, "startAt": due})
+    desk.settle("later")
+    job = desk.api.objects[JOBS.path("work", "later")]["status"]["jobID"]
+    assert said_by_both(desk, "later", job).startswith("Due at ")
+    assert desk.dispatch() == 0
+
+
+def test_an_attempt_that_failed_is_the_reason_in_both_until_the_next(desk: Desk) -> None:
+    job, name = desk.admitted()
+    desk.move_pod(name, {**SUCCEEDED, "phase": "Failed", **killed()})
+    desk.settle(name)
+    said = said_by_both(desk, name, job)
+    assert said.startswith("Attempt 2 follows at ")
+    assert " after worker_failed: " in said
+    assert desk.condition(name, "Admitted")[1] == "Retrying"
+
+
+def killed() -> dict[str, Any]:
+    ended = {"terminated": {"exitCode": 139, "reason": "Error"}}
+    return {"containerStatuses": [{"name": "worker", "state": ended}]}
 
 
 def test_what_follows_a_pod_that_no_node_takes_stays_in_the_queue(store: Store) -> None:
@@ -200,6 +309,34 @@ def test_a_quota_that_is_used_up_costs_nothing_and_holds_the_pool(store: Store) 
     assert [attempt.budget for attempt in document.attempts] == ["capacity"]
     desk.submit()
     assert desk.dispatch() == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(
+            'pods is forbidden: User "system:serviceaccount:work:encoder-operator" cannot create'
+            ' resource "pods" in API group "" in the namespace "work"',
+            id="right is missing, or the API server has not read the roles yet",
+        ),
+        pytest.param(
+            'pods "x" is forbidden: unable to create new content in namespace work because it is'
+            " being terminated",
+            id="namespace is being deleted",
+        ),
+    ],
+)
+def test_a_refusal_that_is_not_about_the_pod_ends_no_attempt(desk: Desk, said: str) -> None:
+    desk.api.refuse["POST", PODS.plural] = refusal(403, "Forbidden", said)
+    job = desk.submit()
+    desk.dispatch()
+    name = resource_name(job.uuid)
+    with pytest.raises(KubeError, match="Forbidden"):
+        desk.settle(name)
+    assert make.read(desk.store, job).status is J.STARTING
+    del desk.api.refuse["POST", PODS.plural]
+    desk.settle(name)
+    assert [pod["metadata"]["name"] for pod in desk.api.all(PODS)] == [f"{name}-a1"]
 
 
 def test_a_patch_of_the_priority_lets_a_job_that_waits_go_first(desk: Desk) -> None:
@@ -255,6 +392,23 @@ def test_lowering_a_pool_ends_nothing_and_is_told(store: Store) -> None:
     assert "Scaled" in desk.events()
     desk.submit()
     assert desk.dispatch() == 0
+
+
+def test_who_scales_a_pool_is_told_from_what_to_what_and_by_which_program(desk: Desk) -> None:
+    desk.keep_pool()
+    desk.api.put_spec(desk.pool, {"maxConcurrency": 8})
+    then = {"time": "2026-01-01T00:00:00Z"}
+    scaled: dict[str, Any] = {"f:spec": {"f:maxConcurrency": {}}}
+    desk.api.objects[POOLS.path("work", desk.pool)]["metadata"]["managedFields"] = [
+        # All in one second; whoever changed a field owns it alone.
+        {**then, "manager": "kubectl-create", "fieldsV1": {"f:spec": {"f:stopPolicy": {}}}},
+        {**then, "manager": "kubectl", "subresource": "scale", "fieldsV1": scaled},
+        {**then, "manager": "encoder", "subresource": "status", "fieldsV1": {"f:status": {}}},
+    ]
+    for _ in range(2):
+        desk.keep_pool()
+    told = [event["message"] for event in desk.api.all(EVENTS) if event["reason"] == "Scaled"]
+    assert told == ["maxConcurrency 1 -> 8 by kubectl"]
 
 
 def test_drain_sends_back_what_does_not_run_and_leaves_what_does(store: Store) -> None:

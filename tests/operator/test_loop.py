@@ -41,12 +41,16 @@ class Script:
 
 
 def run_with(
-    script: Script, story: Callable[[Loop], Awaitable[None]], *, workers: int = 2
+    script: Script,
+    story: Callable[[Loop], Awaitable[None]],
+    *,
+    workers: int = 2,
+    jitter: float = 0,
 ) -> list[tuple[float, str]]:
     """The calls, in an hour from the beginning of the story."""
 
     async def tell() -> None:
-        loop = Loop(script, workers=workers)
+        loop = Loop(script, workers=workers, jitter=lambda: jitter)
         work = asyncio.create_task(loop.run())
         await story(loop)
         await asyncio.sleep(HOUR_S)
@@ -151,6 +155,12 @@ def test_errors_are_tried_again_ever_more_slowly_and_never_slower_than_a_minute(
     assert times(run_with(Script(*[OSError("no")] * 10), wake("a"))) == [
         *(0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 63.5, 123.5, 183.5, 243.5)
     ]
+
+
+def test_what_fails_together_is_not_tried_again_together() -> None:
+    """Stretched by up to half, at random."""
+    no = [OSError("no")] * 3
+    assert times(run_with(Script(*no), wake("a"), jitter=0.5)) == [0, 0.625, 1.875, 4.375]
 
 
 def test_waking_a_key_that_fails_does_not_shorten_its_wait() -> None:

@@ -35,12 +35,14 @@ def order_of(**changes: Any) -> WorkOrder:
         "outputs": OUTPUTS,
         "inline": frozenset(),
         "source_info": None,
+        "request_id": "r-1",
     }
     return build_order(
         Work(**{**values, **changes}),
         token="token-of-the-attempt",
         report_url="http://encoder-api:8080/internal/reports",
         allowed_cidrs=("10.0.0.0/8",),
+        denied_cidrs=("10.96.0.0/12",),
         ambient=AMBIENT,
         limits=WorkerLimits(deadline_s=60),
     )
@@ -51,12 +53,14 @@ def test_the_order_of_an_attempt() -> None:
         job_id=7,
         job_uuid=JOB,
         attempt=2,
+        request_id="r-1",
         token=SecretStr("token-of-the-attempt"),
         source=HttpSource.model_validate({"kind": "https", "url": "https://media.example/in.mp4"}),
         outputs=OUTPUTS,
         scratch_dir="/scratch",
         report_url="http://encoder-api:8080/internal/reports",
         allowed_cidrs=["10.0.0.0/8"],
+        denied_cidrs=["10.96.0.0/12"],
         ambient=AMBIENT,
         limits=WorkerLimits(deadline_s=60),
     )

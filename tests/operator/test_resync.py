@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from encoder_core.failures import Budget
 from encoder_core.names import pod_name, resource_name
 from encoder_core.reports import AmbientCredentials, Started
 from encoder_core.states import JobStatus
@@ -20,7 +21,7 @@ from encoder_operator.act import Actor
 from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, PODS
 from encoder_operator.metrics import Metrics
-from encoder_operator.operator import renewed
+from encoder_operator.operator import is_news, renewed
 from encoder_operator.pods import PodSettings
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.poolkeeper import PoolKeeper
@@ -54,6 +55,21 @@ def test_renewed(
     assert renewed(listed, before=known, now={job.name: job for job in now}) == want
 
 
+@pytest.mark.parametrize(
+    ("known", "seen", "news"),
+    [
+        pytest.param(NEW, NEW, False, id="what our own write was answered with is nothing new"),
+        pytest.param(OLD, NEW, True, id="a later version is"),
+        pytest.param(NEW, OLD, False, id="an earlier one that comes late is not"),
+        pytest.param(a_job(resource_version="10"), NEW, False, id="versions are numbers"),
+        pytest.param(None, NEW, True, id="what was not known is"),
+        pytest.param(a_job(uid="job-2", resource_version="8"), NEW, True, id="another's name is"),
+    ],
+)
+def test_an_event_of_a_watch(known: JobSeen | None, seen: JobSeen, news: bool) -> None:
+    assert is_news(seen, known=known) is news
+
+
 def _reconciler(store: Store, api: FakeApi, cache: Cache) -> Reconciler:
     actor = Actor(
         store=store,
@@ -63,6 +79,7 @@ def _reconciler(store: Store, api: FakeApi, cache: Cache) -> Reconciler:
         pods=PodSettings(image="worker"),
         report_url="http://api/internal/reports",
         allowed_cidrs=(),
+        denied_cidrs=(),
         ambient=AmbientCredentials(),
         wanted=Wanted(),
         defaults=PoolPolicy(),
@@ -122,6 +139,29 @@ def test_a_pod_that_ended_and_went_between_two_looks_is_judged_by_its_end(store:
     assert attempt.failure is not None
     assert (attempt.failure.code, attempt.exit_code) == ("worker_interrupted", 60)
     assert desk.cache.pods_of(name) == {}
+
+
+def test_a_pod_that_somebody_deleted_is_told_as_a_disruption_though_its_worker_ended_by_itself(
+    store: Store,
+) -> None:
+    desk = Desk(store)
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    desk.say(job, Started())
+    desk.settle(name)
+    desk.pod(name)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    desk.move_pod(name, INTERRUPTED)
+    desk.settle(name)
+    (attempt,) = make.read(store, job).attempts
+    assert attempt.failure is not None
+    assert (attempt.failure.code, attempt.budget) == ("pod_deleted", Budget.INFRA)
+    assert attempt.exit_code == 60
+    assert desk.condition(name, "Disrupted") == (
+        "True",
+        "PodDeleted",
+        "Attempt 1: The Pod was deleted.",
+    )
+    assert desk.events().count("DisruptionObserved") == 1
 
 
 def test_a_pool_whose_resource_is_gone_holds_its_jobs(store: Store) -> None:

@@ -270,6 +270,7 @@ def test_the_whole_status() -> None:
         "observedGeneration": 1,
         "jobUID": str(JOB),
         "jobID": 7,
+        "owner": "default",
         "attempt": 2,
         "attempts": [
             {

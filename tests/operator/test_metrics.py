@@ -1,0 +1,190 @@
+"""What Prometheus is told: that numbers move when they should, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+
+from encoder_core.reports import Started
+from encoder_db.store import Store
+from encoder_operator.cache import Cache
+from encoder_operator.kube import JOBS, PODS, POOLS
+from encoder_operator.metrics import Metrics
+from encoder_operator.poolkeeper import PoolKeeper
+from encoder_operator.seen import PoolSeen, parse_pod
+from tests.db import builders as make
+from tests.operator.builders import NOW, a_pod
+from tests.operator.desk import BY_HAND, RUNNING, Desk
+from tests.operator.fake_api import FakeApi
+from tests.operator.test_health import an_operator
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def test_time_in_which_no_node_has_room_is_counted_as_it_passes(store: Store) -> None:
+    """However often the pool is looked at meanwhile."""
+    cache, metrics, clock = Cache(), Metrics(), [NOW]
+    make.kubernetes_pool(store)
+    keeper = PoolKeeper(store, FakeApi().kube(), cache, metrics, now=lambda: clock[0])
+    cache.pools["k8s"] = PoolSeen(
+        name="k8s", generation=1, max_concurrency=1, stop_policy="None", spec={}, status={}
+    )
+    waits = a_pod(pool="k8s", running=False, unschedulable="0/3 nodes are available")
+    runs = replace(waits, running=True, unschedulable=None)
+    counted = []
+    for at_s, pod in ((0, waits), (10, waits), (11, waits), (30, runs), (90, waits), (95, waits)):
+        clock[0] = NOW + timedelta(seconds=at_s)
+        cache.put_pod(pod)
+        asyncio.run(keeper.reconcile("k8s"))
+        counted.append(value(metrics, "transcode_throttled_seconds_total", cause="node"))
+    assert counted == [0, 10, 11, 11, 11, 16]
+
+
+OF_TROUBLE = {
+    "transcode_throttled_seconds",
+    "transcode_slot_leaks",
+    "transcode_ghost_objects",
+    "transcode_transactions_retried",
+}
+"""They stay at 0 in a life that goes well; the tests of each trouble count them."""
+BY_THE_PROBE = {"transcode_watch_last_event_age_seconds"}
+
+
+def test_one_life_moves_every_metric(store: Store) -> None:
+    make.kubernetes_pool(store)
+    api = FakeApi()
+    api.put(POOLS, "k8s", spec={"maxConcurrency": 1})
+    job = make.create(store, make.spec(pool="k8s"))
+    desk, versions = Desk(store, api), itertools.count(10_000)
+
+    def step(pod: dict[str, Any]) -> None:
+        """What its node and its worker do next."""
+        phase = pod.get("status", {}).get("phase")
+        if phase is None:
+            pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+            pod["status"] = {"phase": "Pending"}
+        elif phase == "Pending":
+            pod["status"] = ran("running", startedAt="2026-01-01T00:00:02Z")
+            desk.say(job, Started())
+        elif phase == "Running":
+            desk.say(job, make.succeeded(make.uploaded(0)))
+            times = {"startedAt": "2026-01-01T00:00:02Z", "finishedAt": "2026-01-01T00:00:09Z"}
+            pod["status"] = {**ran("terminated", exitCode=0, **times), "phase": "Succeeded"}
+        pod["metadata"]["resourceVersion"] = str(next(versions))
+
+    async def live() -> Metrics:
+        operator = an_operator(store, api, asyncio.get_running_loop().time)
+        written = asyncio.Event()
+        api.around_write = lambda _: written.set()
+        running = asyncio.create_task(operator.run())
+        while not recorded(api):
+            await asyncio.wait_for(written.wait(), timeout=60)
+            written.clear()
+            for body in api.all(JOBS):
+                operator.job_changed("MODIFIED", body)
+            for body in api.all(PODS):
+                operator.pod_changed("MODIFIED", body)
+                if body.get("status", {}).get("phase") != "Succeeded":
+                    step(body)
+                    written.set()
+                operator.pod_changed("MODIFIED", body)
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+        return operator._metrics
+
+    metrics = asyncio.run(live())
+    still = {
+        family.name
+        for family in metrics.registry.collect()
+        if family.name.startswith("transcode_")
+        and not (family.samples if family.type == "gauge" else moved(family))
+    }
+    assert still == OF_TROUBLE | BY_THE_PROBE
+
+
+def ran(state: str, **facts: Any) -> dict[str, Any]:
+    since = {"status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}
+    return {
+        "phase": "Running",
+        "conditions": [
+            {**since, "type": "PodScheduled"},
+            {**since, "type": "PodReadyToStartContainers"},
+        ],
+        "containerStatuses": [{"name": "worker", "state": {state: facts}}],
+    }
+
+
+def recorded(api: FakeApi) -> bool:
+    conditions = [
+        condition
+        for body in api.all(JOBS)
+        for condition in body.get("status", {}).get("conditions", [])
+    ]
+    return any(c["type"] == "ResultRecorded" and c["status"] == "True" for c in conditions)
+
+
+def moved(family: Metric) -> bool:
+    """A counter or a histogram that counted something."""
+    return any(s.value for s in family.samples if s.name.endswith(("_total", "_count")))
+
+
+@pytest.mark.parametrize("stage", ["waiting", "starting", "running"])
+def test_a_canceled_job_is_counted_once_wherever_it_was(store: Store, stage: str) -> None:
+    desk = Desk(store, places=0 if stage == "waiting" else 1)
+    desk.apply("by-hand", BY_HAND)
+    desk.settle("by-hand")
+    if stage != "waiting":
+        desk.dispatch()
+        desk.settle("by-hand")
+    if stage == "running":
+        desk.move_pod("by-hand", RUNNING)
+        desk.say_of("by-hand", Started())
+        desk.settle("by-hand")
+    desk.api.objects[JOBS.path("work", "by-hand")]["spec"]["desiredState"] = "Cancel"
+    for _ in range(3):
+        desk.settle("by-hand")
+    counted = [
+        sample.value
+        for family in desk.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "transcode_jobs_finished_total" and sample.labels["outcome"] == "canceled"
+    ]
+    assert counted == [1]
+
+
+def test_the_start_of_a_pod_is_measured_by_its_stages(store: Store) -> None:
+    """The image's pull is what lies between its network and its container."""
+    desk = Desk(store)
+    _, name = desk.admitted()
+    body = desk.pod(name)
+    operator = an_operator(store, desk.api, lambda: 0.0)
+    operator.pod_changed("ADDED", body)
+    body["metadata"] |= {"creationTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "999"}
+    ready = {"status": "True", "lastTransitionTime": "2026-01-01T00:00:05Z"}
+    body["status"] = {
+        "phase": "Running",
+        "conditions": [
+            {**ready, "type": "PodScheduled", "lastTransitionTime": "2026-01-01T00:00:02Z"},
+            {**ready, "type": "PodReadyToStartContainers"},
+        ],
+        "containerStatuses": [
+            {"name": "worker", "state": {"running": {"startedAt": "2026-01-01T00:00:45Z"}}}
+        ],
+    }
+    assert parse_pod(body) is not None
+    for _ in range(2):
+        operator.pod_changed("MODIFIED", body)
+    took = {
+        stage: value(operator._metrics, "transcode_pod_start_seconds_sum", pool="k8s", stage=stage)
+        for stage in ("schedule", "start", "pull")
+    }
+    assert took == {"schedule": 2.0, "start": 3.0, "pull": 40.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 import ssl
@@ -14,7 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 
-from encoder_core.egress import Dialler
+from encoder_core.egress import BLOCK_BYTES, Dialler
 
 CONNECTIONS: Final = 8  # to one host that are kept: parts of a file that are under way together
 CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
@@ -38,8 +39,11 @@ class CheckedHttp:
             timeout=self._timeout,
             ssl_context=ssl.create_default_context(),
             maxsize=CONNECTIONS,
+            blocksize=BLOCK_BYTES,
         )
-        self._pools.pool_classes_by_scheme = _make_pool_classes(dialler, connect_timeout_s)
+        self._pools.pool_classes_by_scheme = _make_pool_classes(
+            dialler, connect_timeout_s, read_timeout_s
+        )
 
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str], body: Body = None
@@ -47,12 +51,19 @@ class CheckedHttp:
         """
         The response with its body still to be read, as it came: nothing is decoded.
 
+        A body may take as long as it moves: the time to read bounds each block of it, too.
+
         Raises JobError `address_not_allowed`, or urllib3's HTTPError.
         """
+        sent = dict(headers)
+        if isinstance(body, bytes):
+            # Sent as one it would have to be taken whole within the time of one block.
+            sent.setdefault("Content-Length", str(len(body)))
+            body = io.BytesIO(body)
         return self._pools.urlopen(
             method,
             url,
-            headers=dict(headers),
+            headers=sent,
             body=body,
             redirect=False,
             preload_content=False,
@@ -63,10 +74,10 @@ class CheckedHttp:
         self._pools.clear()
 
 
-def _make_pool_classes(dialler: Dialler, timeout_s: float) -> dict[str, Any]:
+def _make_pool_classes(dialler: Dialler, connect_s: float, idle_s: float) -> dict[str, Any]:
     def dial(connection: HTTPConnection) -> socket.socket:
         try:
-            return dialler.connect(connection.host, connection.port, timeout_s=timeout_s)
+            return dialler.connect(connection.host, connection.port, timeout_s=connect_s)
         except OSError as error:
             raise NewConnectionError(connection, str(error)) from error
 
@@ -74,9 +85,17 @@ def _make_pool_classes(dialler: Dialler, timeout_s: float) -> dict[str, Any]:
         def _new_conn(self) -> socket.socket:
             return dial(self)
 
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(idle_s)
+
     class Secure(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
             return dial(self)
+
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(idle_s)
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

@@ -121,6 +121,8 @@ class WorkOrder(Model):
     """None: reports go to the standard output."""
     allowed_cidrs: list[str] = []
     """Private networks that sources and destinations may be in."""
+    denied_cidrs: list[str] = []
+    """Networks that they may not be in, whatever else is said of them."""
     ambient: AmbientCredentials = AmbientCredentials()
     limits: WorkerLimits = WorkerLimits()
 

@@ -88,16 +88,16 @@ class KeyRing:
         wrapped = AESGCM(self._keys[self._current]).encrypt(wrap_nonce, key, aad)
         return b"".join([_VERSION, self._current, wrap_nonce, wrapped, nonce, ciphertext])
 
-    def fingerprint(self, message: bytes, *, purpose: str) -> bytes:
+    def fingerprints(self, message: bytes, *, purpose: str) -> tuple[bytes, ...]:
         """
-        32 bytes by which to recognise a message that holds secrets, without keeping it.
+        32 bytes by which to recognise a message that holds secrets, without keeping it: under the
+        current key first, then under each earlier one, under which it may have been noted.
 
-        Keyed, so that nobody who reads them can try likely messages; under the current key, so
-        that a new key makes every message look new.
+        Keyed, so that nobody who reads them can try likely messages.
         """
-        current = self._keys[self._current]
-        subkey = hmac.digest(current, b"encoder-fingerprint:" + purpose.encode(), "sha256")
-        return hmac.digest(subkey, message, "sha256")
+        prefix = b"encoder-fingerprint:" + purpose.encode()
+        subkeys = [hmac.digest(key, prefix, "sha256") for key in self._keys.values()]
+        return tuple(hmac.digest(subkey, message, "sha256") for subkey in subkeys)
 
     def _unwrap(self, key_id: bytes, nonce: bytes, wrapped: bytes, aad: bytes) -> bytes:
         if key_id not in self._keys:

@@ -17,10 +17,12 @@ from encoder_core.clock import Clock, SystemClock
 from encoder_core.errors import JobError
 from encoder_core.reports import WorkerLimits
 from encoder_core.storage import open_source
+from encoder_core.storage.failing import RangeIgnored, Retries
 from encoder_worker.fetch import Fetch
 from tests.contracts.stores import (
     DATA,
     SOURCE,
+    PatientClock,
     Store,
     clock_of,
     deliver,
@@ -100,7 +102,8 @@ SOURCE_FAULTS = {
     "another part than asked for": Bad((Fault(lying_range=True),), codes("rejected")),
     "another part after a cut": Bad((CUT, Fault(lying_range=True)), codes("rejected")),
     "no ranges": Bad((Fault(ignore_range=True),)),
-    "no ranges after a cut": Bad((CUT, Fault(ignore_range=True)), codes("unreachable", "rejected")),
+    "no range once after a cut": Bad((CUT, once(ignore_range=True))),
+    "no ranges after a cut": Bad((CUT, Fault(ignore_range=True)), codes("unreachable")),
     "no ranges and a cut": Bad((once(ignore_range=True, cut_at=0.5), Fault(ignore_range=True))),
     "another file after a cut": Bad((CUT, Fault(changed=True)), codes("changed")),
     "no length, and cut": Bad((once(no_length=True, cut_at=0.5), Fault())),
@@ -172,6 +175,14 @@ class TestSources:
             Fault(no_etag=True, changed=True),
         )
         assert fetch(web_store, "b00/clip.mp4", tmp_path / "source") == DATA[::-1]
+
+    def test_of_which_there_are_no_parts_any_more_say_so(
+        self, web_store: Store, http_server: HttpServer, tmp_path: Path
+    ) -> None:
+        web_store.put("b00/clip.mp4", DATA)
+        http_server.misbehave("/b00/clip.mp4", CUT, Fault(ignore_range=True))
+        with pytest.raises(RangeIgnored):
+            fetch(web_store, "b00/clip.mp4", tmp_path / "source")
 
     def test_wait_as_long_as_the_server_asks(
         self, web_store: Store, http_server: HttpServer, tmp_path: Path
@@ -251,6 +262,12 @@ class TestFtpSources:
         ftp_server.faults.cut_reply = reply
         assert fetch(store, "clip.mp4", tmp_path / "source") == DATA
 
+    def test_that_stand_still_go_on_where_they_did(
+        self, store: Store, ftp_server: FtpServer, tmp_path: Path
+    ) -> None:
+        ftp_server.faults.stall_after_bytes = len(DATA) // 2
+        assert fetch(store, "clip.mp4", tmp_path / "source") == DATA
+
     def test_that_never_get_on_fail(
         self, store: Store, ftp_server: FtpServer, tmp_path: Path
     ) -> None:
@@ -264,6 +281,36 @@ class TestFtpSources:
         ftp_server.faults.final_reply = reply  # type: ignore[assignment]  # one of two
         assert fetch(store, "clip.mp4", tmp_path / "source") == DATA
 
+    @pytest.mark.parametrize(
+        ("rest", "ends"),
+        [
+            pytest.param("refused", "whole", id="are begun again where REST is unknown"),
+            pytest.param("ignored", "source_changed", id="are not made of two beginnings"),
+        ],
+    )
+    def test_that_were_cut(
+        self, rest: str, ends: str, store: Store, ftp_server: FtpServer, tmp_path: Path
+    ) -> None:
+        ftp_server.faults.rest = rest  # type: ignore[assignment]  # one of two
+        ftp_server.faults.cut_after_bytes = len(DATA) // 2
+        ftp_server.faults.cut_once = True
+        assert outcome(lambda: fetch(store, "clip.mp4", tmp_path / "source")) == ends
+        if ends == "whole":
+            assert (tmp_path / "source").read_bytes() == DATA
+
+    @pytest.mark.parametrize(
+        ("off_by", "ends"),
+        [
+            pytest.param(-100, "source_changed", id="less than there is"),
+            pytest.param(100, "source_truncated", id="more than there is"),
+        ],
+    )
+    def test_whose_size_is_told_as(
+        self, off_by: int, ends: str, store: Store, ftp_server: FtpServer, tmp_path: Path
+    ) -> None:
+        ftp_server.faults.size_off_by = off_by
+        assert outcome(lambda: fetch(store, "clip.mp4", tmp_path / "source")) == ends
+
     def test_of_a_server_that_is_full_are_asked_for_again(
         self, store: Store, ftp_server: FtpServer, tmp_path: Path
     ) -> None:
@@ -271,6 +318,33 @@ class TestFtpSources:
         assert fetch(store, "clip.mp4", tmp_path / "source") == DATA
         ftp_server.faults.refuse_logins = 99
         assert outcome(lambda: fetch(store, "clip.mp4", tmp_path / "s")) == "source_unreachable"
+
+
+class TestPauses:
+    """Between tries, with what would be drawn at random."""
+
+    def pauses(self, share: float, *, tries: int = 8) -> list[float]:
+        clock = PatientClock()
+        retries = Retries(clock, tries=tries, draw=lambda low, high: low + share * (high - low))
+        for _ in range(tries - 1):
+            retries.wait(JobError("source_unreachable"))
+        with pytest.raises(JobError):
+            retries.wait(JobError("source_unreachable"))
+        return clock.pauses
+
+    def test_grow_to_a_longest_one(self) -> None:
+        assert self.pauses(1.0) == [0.5, 1, 2, 4, 8, 8, 8]
+
+    def test_are_anything_from_none_to_that(self) -> None:
+        assert self.pauses(0.0) == [0] * 7
+        assert self.pauses(0.25) == [0.125, 0.25, 0.5, 1, 2, 2, 2]
+
+    def test_are_drawn_anew_by_each(self) -> None:
+        clock = PatientClock()
+        for _ in range(5):
+            Retries(clock).wait(JobError("source_unreachable"))
+        assert len(set(clock.pauses)) > 1
+        assert all(0 <= pause <= 0.5 for pause in clock.pauses)
 
 
 @pytest.fixture
@@ -356,11 +430,16 @@ class TestHttpDestinations:
         assert len(http_server.requests) == 6
 
 
+SILENT = Trouble(method="PUT", silent=True, times=99)
+NO_QUOTA = Trouble(
+    method="PUT", status=403, times=99, say=b"<Error><Code>QuotaExceeded</Code></Error>"
+)
 PART_FAULTS = {
     **{
         f"a part: {name}": (replace(trouble, of="partNumber=2"), end)
         for name, (trouble, end) in UPLOAD_FAULTS.items()
     },
+    "a part: its quota is used up": (replace(NO_QUOTA, of="partNumber=2"), "full"),
     "a part is spoilt": (Trouble(method="PUT", of="partNumber=2", spoil=True), "whole"),
     "the beginning: 503": (Trouble(method="POST", of="?uploads", status=503), "whole"),
     "the beginning: denied": (
@@ -392,7 +471,13 @@ class TestS3Destinations:
             destination=lambda path: s3_bucket.fields(path, endpoint=way_to_s3.url),
         )
 
-    @parametrized({**UPLOAD_FAULTS, "it is spoilt": (Trouble(method="PUT", spoil=True), "whole")})
+    @parametrized(
+        {
+            **UPLOAD_FAULTS,
+            "it is spoilt": (Trouble(method="PUT", spoil=True), "whole"),
+            "its quota is used up": (NO_QUOTA, "full"),
+        }
+    )
     def test_have_a_small_file_or_the_upload_fails(
         self, trouble: Trouble, end: str, store: Store, way_to_s3: TroubledWay, file: Path
     ) -> None:
@@ -428,6 +513,14 @@ class TestS3Destinations:
         parts = [target for method, target in way_to_s3.seen if method == "PUT"]
         assert sorted(target.partition("partNumber=")[2][0] for target in parts) == list("1223")
 
+    def test_that_fall_silent_are_not_believed(
+        self, store: Store, way_to_s3: TroubledWay, s3_bucket: S3Bucket, large: Path
+    ) -> None:
+        way_to_s3.expect(replace(SILENT, of="partNumber=2"))
+        hasty = replace(store, access=replace(make_access(), read_timeout_s=HASTY_S))
+        assert attempt(hasty, large) == "unreachable"
+        assert s3_bucket.unfinished_uploads() == []
+
     def test_tell_the_failure_though_tidying_up_fails_too(
         self, store: Store, way_to_s3: TroubledWay, large: Path
     ) -> None:
@@ -453,6 +546,29 @@ class TestFtpDestinations:
         ftp_server.faults.cut_reply = reply
         assert attempt(store, file) == "unreachable"
         assert store.names() == []
+
+    def test_that_have_no_room_say_so(
+        self, store: Store, ftp_server: FtpServer, file: Path
+    ) -> None:
+        ftp_server.faults.cut_after_bytes = len(DATA) // 2
+        ftp_server.faults.cut_reply = "552 Exceeded storage allocation."
+        assert attempt(store, file) == "full"
+        assert store.names() == []
+        assert sum(line.startswith("STOR") for line in ftp_server.commands) == 1
+
+    def test_that_take_no_more_are_left(
+        self, store: Store, ftp_server: FtpServer, large: Path
+    ) -> None:
+        ftp_server.faults.stall_after_bytes = len(DATA)
+        assert attempt(store, large) == "unreachable"
+        assert "clip.mp4" not in store.names()
+
+    def test_that_take_drop_by_drop_are_left(
+        self, store: Store, ftp_server: FtpServer, large: Path
+    ) -> None:
+        ftp_server.faults.drips = True
+        assert attempt(store, large) == "unreachable"
+        assert "clip.mp4" not in store.names()
 
     @pytest.mark.parametrize("reply", ["silent", "hang_up"])
     def test_that_store_and_never_say_so_are_looked_at_again(

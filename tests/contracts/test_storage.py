@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from pydantic import SecretStr
 
 from encoder_core.egress import Dialler
 from encoder_core.errors import JobError
-from encoder_core.reports import AmbientCredentials
+from encoder_core.reports import AmbientCredentials, OutputResult
+from encoder_core.specs import OutputSpec
 from encoder_core.storage import open_destination, open_source
 from encoder_core.storage.base import Access
+from encoder_worker.deliver import deliver as send_encoded
+from encoder_worker.manifest import Encoded, EncodedFile, hash_file
 from tests.contracts.stores import (
     DATA,
     DESTINATION,
@@ -110,6 +114,22 @@ class TestEveryDestination:
     ) -> None:
         deliver(destination_store, "a/b/clip.mp4", file)
         assert destination_store.get("a/b/clip.mp4") == DATA
+
+    def test_has_the_bytes_whose_checksum_the_result_tells(
+        self, destination_store: Store, file: Path
+    ) -> None:
+        assert destination_store.destination is not None
+        place = destination_store.destination("clip.mp4")
+        spec = OutputSpec.model_validate({"container": "mp4", "destination": place})
+        verified = EncodedFile(
+            path=str(file), size_bytes=len(DATA), sha256=hash_file(file), content_type="video/mp4"
+        )
+        measured = OutputResult(files=[], size_bytes=1, container="mp4")
+        encoded = Encoded(path=str(file), spec_hash="-", files=[verified], measured=measured)
+        [told] = send_encoded(encoded, spec, destination_store.access).files
+        there = destination_store.get("clip.mp4")
+        assert there is not None
+        assert (told.sha256, told.size_bytes) == (sha256(there).hexdigest(), len(there))
 
     def test_takes_the_same_file_again(self, destination_store: Store, file: Path) -> None:
         deliver(destination_store, "clip.mp4", file)

@@ -80,7 +80,9 @@ def command(*outputs: dict[str, Any], probe: Probe = FILM) -> str:
             f"{HEAD} -i file:/s/source -filter_complex [0:0]null[v0];[v0]select="
             r"gte(t\,1.000000)*(isnan(prev_t)+lt(prev_t\,1.000000))"
             r"+gte(t\,2.000000)*(isnan(prev_t)+lt(prev_t\,2.000000))"
-            ",scale=320:180:flags=bicubic,setsar=1,format=yuvj420p[o0]"
+            ",scale=320:180:flags=bicubic"
+            ",scale=iw:ih:flags=bicubic:out_color_matrix=smpte170m:out_range=pc"
+            ",setsar=1,format=yuvj420p[o0]"
             " -map [o0] -c:v mjpeg -threads 1 -q:v 3 -fps_mode passthrough"
             f" {MUX} -start_number 1 -f image2 file:/s/out/0-%05d.jpg",
             id="pictures of instants",
@@ -120,6 +122,54 @@ def test_light_is_mapped_after_scaling() -> None:
     text = command({"width": 640}, probe=film(transfer="smpte2084"))
     assert text.index("scale=640:360") < text.index("tonemap=tonemap=hable")
     assert "-color_primaries bt709 -color_trc bt709 -colorspace bt709" in text
+
+
+def graph_of(*outputs: dict[str, Any], **source: Any) -> list[str]:
+    words = command(*outputs, probe=film(**{"width": 3840, "height": 2160, **source})).split()
+    return words[words.index("-filter_complex") + 1].split(";")
+
+
+def test_of_a_source_far_larger_the_renditions_share_the_first_reduction() -> None:
+    reduce = "scale=1280:720:flags=bicubic,format=yuv420p,split=2[v0][v1]"
+    renditions = [
+        "[v0]scale=640:360:flags=bicubic,setsar=1,format=yuv420p[o0]",
+        "[v1]setsar=1,format=yuv420p[o1]",
+    ]
+    asked = {"width": 640}, {"width": 1280}
+    assert graph_of(*asked) == [f"[0:0]{reduce}", *renditions]
+    with_a_picture = graph_of(*asked, {"container": "jpg"})
+    assert with_a_picture[:-1] == ["[0:0]split=2[v2][reduced]", f"[reduced]{reduce}", *renditions]
+
+
+def test_of_a_source_far_larger_light_is_mapped_once_for_all() -> None:
+    graph = ";".join(graph_of({"width": 640}, {"width": 1280}, transfer="smpte2084"))
+    assert graph.count("tonemap=hable") == 1
+    assert (
+        graph.index("scale=1280:720") < graph.index("tonemap=hable") < graph.index("scale=640:360")
+    )
+
+
+@pytest.mark.parametrize(
+    ("outputs", "source"),
+    [
+        pytest.param([{"width": 640}, {"width": 320}], {"width": 1920, "height": 1080}, id="1080p"),
+        pytest.param([{"width": 1280}], {}, id="one output"),
+        pytest.param([{"width": 2560}, {"width": 1280}], {}, id="one is nearly as large"),
+        pytest.param([{"width": 640}, {"width": 320, "rotate": 90}], {}, id="one is turned"),
+        pytest.param(
+            [{"width": 640}, {"width": 320, "container": "jpg"}], {}, id="one is a picture"
+        ),
+        pytest.param(
+            [{"width": 640}, {"width": 320, "videoCodec": "prores_ks", "container": "mov"}],
+            {},
+            id="one has other pixels",
+        ),
+    ],
+)
+def test_otherwise_each_rendition_is_scaled_from_the_source(
+    outputs: list[dict[str, Any]], source: dict[str, Any]
+) -> None:
+    assert "[reduced]" not in ";".join(graph_of(*outputs, **source))
 
 
 def test_no_demuxer_that_opens_other_files_is_allowed() -> None:

@@ -347,6 +347,49 @@ class TestRotation:
         assert "transpose=clock,scale=360:640" in " ".join(command(rotate=90, height=640))
 
 
+@pytest.mark.parametrize(
+    ("said", "presumed"),
+    [
+        pytest.param({"matrix": None, "primaries": None, "transfer": None}, True,
+                     id="HD, untagged"),
+        pytest.param({"matrix": "unknown", "primaries": None, "transfer": None}, True,
+                     id="HD, tagged as unknown"),
+        pytest.param({"matrix": None, "primaries": None, "transfer": None, "height": 576}, False,
+                     id="television, untagged"),
+        pytest.param({"matrix": "smpte170m"}, False, id="HD of another matrix"),
+        pytest.param({"matrix": None, "primaries": None, "transfer": None, "pixel_format": "gbrp"},
+                     False, id="red, green and blue"),
+    ],
+)  # fmt: skip
+def test_what_colours_are_presumed(said: dict[str, Any], presumed: bool) -> None:
+    words = " ".join(command(clean(**said), crf=20))
+    assert words.count("[0:0]setparams=colorspace=bt709:color_primaries=bt709") == presumed
+    assert ("-colorspace bt709" in words) == (presumed or "gbrp" in said.values())
+
+
+@pytest.mark.parametrize(
+    ("probe", "fields", "frames", "step"),
+    [
+        pytest.param(replace(FILM, formats=("png_pipe",), duration_s=None, audio=(),
+                             video=replace(VIDEO, duration_s=None, frames=None)),
+                     {"container": "gif"}, 1, "fps=12:eof_action=pass", id="a still picture"),
+        pytest.param(FILM, {"container": "gif", "clip": {"start": 1, "duration": 0.02}}, 1,
+                     "fps=12:eof_action=pass", id="a clip of half a frame"),
+        pytest.param(FILM, {"container": "gif", "clip": {"start": 1, "duration": 0.05}}, 1,
+                     "fps=12,", id="one that is rounded up"),
+        pytest.param(FILM, {"container": "gif", "clip": {"start": 1, "duration": 2}}, 24,
+                     "fps=12,", id="one of many"),
+    ],
+)  # fmt: skip
+def test_what_is_shorter_than_a_frame_is_one(
+    probe: Probe, fields: dict[str, Any], frames: int, step: str
+) -> None:
+    made = plan(probe, **fields)
+    assert made.video is not None
+    assert made.video.frames == frames
+    assert step in " ".join(command(probe, **fields))
+
+
 class TestLoudness:
     def test_it_is_measured_as_it_will_be(self) -> None:
         surround = clean(audio={"channels": 6})

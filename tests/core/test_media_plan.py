@@ -13,7 +13,7 @@ import pytest
 from encoder_core.errors import FieldProblem, InvalidRequest
 from encoder_core.media import warnings
 from encoder_core.media.check import check_request
-from encoder_core.media.plan import plan_output
+from encoder_core.media.plan import depends_on_length, plan_output
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import AudioStream, Probe, VideoStream
 from encoder_core.specs import JobRequest, OutputSpec
@@ -27,6 +27,9 @@ VIDEO = VideoStream(
     nominal_fps=Fraction(25),
     duration_s=60.0,
     frames=1500,
+    matrix="bt709",
+    primaries="bt709",
+    transfer="bt709",
 )
 AUDIO = AudioStream(index=1, codec="aac", channels=2, sample_rate=48_000, duration_s=60.0)
 FILM = Probe(formats=("mov", "mp4"), duration_s=60.0, video=VIDEO, audio=(AUDIO,), video_streams=1)
@@ -205,6 +208,27 @@ class TestWarnings:
             pytest.param(
                 FILM, {"clip": {"start": 50, "duration": 30}}, ["clip_shortened"], id="a clip"
             ),
+            pytest.param(
+                FILM,
+                {"clip": {"start": 5, "duration": 3}, "videoCodec": "copy", "audioCodec": "copy"},
+                ["clip_at_keyframe"],
+                id="a clip of a copied stream",
+            ),
+            pytest.param(
+                replace(FILM, video_streams=2), {}, ["video_stream_chosen"], id="several films"
+            ),
+            pytest.param(
+                FILM,
+                {"audioChannels": 6},
+                ["channels_not_raised"],
+                id="more channels than there are",
+            ),
+            pytest.param(
+                FILM,
+                {"container": "flac", "audioBitrate": "128k"},
+                ["bitrate_ignored"],
+                id="a bitrate of a lossless codec",
+            ),
         ],
     )
     def test_warnings(self, source: Probe, fields: dict[str, Any], want: list[str]) -> None:
@@ -338,3 +362,20 @@ def test_every_warning_is_in_the_table() -> None:
         for code in re.findall(r"""\.warn\(\s*"(\w+)\"""", module.read_text())
     }
     assert said == set(warnings.WARNINGS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "depends"),
+    [
+        ({"container": "mp4"}, False),
+        ({"container": "hls"}, False),
+        ({"container": "mp4", "clip": {"start": 1, "duration": 2}}, False),
+        ({"container": "jpg"}, True),
+        ({"container": "jpg", "thumbnails": {"count": 2}}, True),
+        ({"container": "m4a", "loudness": -23}, True),
+    ],
+)
+def test_of_what_the_command_depends_on_the_real_length(
+    asked: dict[str, Any], depends: bool
+) -> None:
+    assert depends_on_length(spec(**asked)) is depends

@@ -9,7 +9,7 @@ import pytest
 
 from encoder_core.media.probe import AudioStream, Probe, VideoStream
 from encoder_core.media.verify import compare
-from tests.core.test_media_plan import plan
+from tests.core.test_media_plan import FILM, plan
 
 VIDEO = VideoStream(index=0, codec="h264", width=640, height=360, frames=1500, duration_s=60.0)
 AUDIO = AudioStream(
@@ -53,3 +53,32 @@ def test_compare(made: Probe, want: list[str]) -> None:
 def test_sound_that_was_not_planned_is_found() -> None:
     findings = compare(plan(width=640, audioCodec="none"), GOOD)
     assert [finding.code for finding in findings] == ["output_invalid"]
+
+
+HOUR = 3600.0
+LONG = replace(
+    FILM,
+    duration_s=HOUR,
+    video=replace(FILM.video, frames=None, duration_s=HOUR) if FILM.video else None,
+    audio=tuple(replace(sound, duration_s=HOUR) for sound in FILM.audio),
+)
+
+
+@pytest.mark.parametrize(
+    ("missing_s", "want"),
+    [
+        pytest.param(1.5, [], id="a second and a half"),
+        pytest.param(2.5, ["output_truncated"], id="more than two seconds"),
+        pytest.param(36.0, ["output_truncated"], id="one per cent"),
+    ],
+)
+@pytest.mark.parametrize("what", ["picture", "sound", "file"])
+def test_of_a_long_film_no_more_is_forgiven_than_of_a_short_one(
+    what: str, missing_s: float, want: list[str]
+) -> None:
+    lasts = dict.fromkeys(("picture", "sound", "file"), HOUR) | {what: HOUR - missing_s}
+    video = replace(VIDEO, frames=int(25 * lasts["picture"]), duration_s=lasts["picture"])
+    audio = replace(AUDIO, packets=168_750, duration_s=lasts["sound"])
+    made = replace(GOOD, duration_s=lasts["file"], video=video, audio=(audio,))
+    planned = plan(LONG, width=640)
+    assert {finding.code for finding in compare(planned, made)} == set(want)

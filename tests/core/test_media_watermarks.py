@@ -75,13 +75,18 @@ class TestPlace:
         assert len(places) == len(Position)
 
 
+UNSAID: dict[str, Any] = {"matrix": None, "primaries": None, "transfer": None}
+
+
 @pytest.mark.parametrize(
     ("probe", "output", "matrix"),
     [
         pytest.param(film(matrix="bt470bg"), {}, "bt470", id="as the source says"),
         pytest.param(film(matrix="bt2020nc"), {}, "bt2020", id="also without HDR"),
-        pytest.param(film(), {}, "bt709", id="as players guess of HD"),
-        pytest.param(film(width=720, height=576), {}, "smpte170m", id="and of television"),
+        pytest.param(film(**UNSAID), {}, "bt709", id="as players guess of HD"),
+        pytest.param(
+            film(**UNSAID, width=720, height=576), {}, "smpte170m", id="and of television"
+        ),
         pytest.param(film(matrix="gbr", pixel_format="gbrp"), {}, "bt709", id="made of RGB"),
         pytest.param(film(matrix="bt2020nc", transfer="smpte2084"), {}, "bt709", id="made of HDR"),
         pytest.param(film(matrix="bt709"), {"container": "jpg"}, "smpte170m", id="as JPEG is read"),

@@ -24,6 +24,8 @@ with warnings.catch_warnings():
 USER = "encoder"
 PASSWORD = "only-for-tests"
 NOTICE_STOP_S = 0.02
+DRIP_S = 0.01
+DROP_BYTES = 1024
 
 # Without a handler of its own the library configures the root logger of the test process.
 logging.getLogger("pyftpdlib").addHandler(logging.NullHandler())
@@ -41,8 +43,17 @@ class FtpFaults:
     refuse_rename: bool = False
     names_address: str | None = None
     """Name this address in answers to PASV, as a server that sends its clients elsewhere."""
+    rest: Literal["works", "ignored", "refused"] = "works"
+    """What becomes of a REST: taken and not heeded, or 502."""
+    size_off_by: int = 0
+    """How much more than there is an answer to SIZE names."""
     cut_after_bytes: int | None = None
     """Close the data connection there, in either direction."""
+    stall_after_bytes: int | None = None
+    """Move nothing more from there on, in either direction, with all connections open."""
+    drips: bool = False
+    """Take uploads a KiB at a time, a hundred times a second."""
+    cut_once: bool = False
     cut_reply: str = "426 Connection closed; transfer aborted."
     """What the server says then; "226 Transfer complete." is the lie of some."""
 
@@ -60,6 +71,8 @@ class FtpServer:
     faults: FtpFaults = field(default_factory=FtpFaults)
     #: Every command of every client, as it came, without the password.
     commands: list[str] = field(default_factory=list)
+    #: Data channels that the loop does not look at any more.
+    stalled: list[Any] = field(default_factory=list)
 
     def fields(self, path: str, **more: Any) -> dict[str, Any]:
         """A source or destination of the contract."""
@@ -87,6 +100,8 @@ def ftp_server(
     def run() -> None:
         while not stop.is_set():
             loop.loop(NOTICE_STOP_S, blocking=False)
+        for channel in handler.known.stalled:
+            channel.close()
         server.close_all()
         loop.close()
 
@@ -149,6 +164,24 @@ class _FaultyControl:
         parent: Any = super()
         parent.ftp_PASS(line)
 
+    def ftp_REST(self, line: str) -> None:
+        rest = self.known.faults.rest
+        parent: Any = super()
+        if rest == "works":
+            parent.ftp_REST(line)
+        elif rest == "ignored":
+            self.respond(f"350 Restarting at position {line}.")
+        else:
+            self.respond("502 Command not implemented.")
+
+    def ftp_SIZE(self, path: str) -> None:
+        off_by = self.known.faults.size_off_by
+        parent: Any = super()
+        if off_by and Path(path).is_file():
+            self.respond(f"213 {Path(path).stat().st_size + off_by}")
+        else:
+            parent.ftp_SIZE(path)
+
     def _make_epasv(self, extmode: bool = False) -> None:
         self.masquerade_address = self.known.faults.names_address
         parent: Any = super()
@@ -175,6 +208,8 @@ class _FaultyData:
     def send(self, data: bytes) -> int:
         limit = self.cmd_channel.known.faults.cut_after_bytes
         parent: Any = super()
+        if self._stalls(self.tot_bytes_sent):
+            return 0
         if limit is None:
             sent: int = parent.send(data)
             return sent
@@ -186,6 +221,10 @@ class _FaultyData:
     def recv(self, buffer_size: int) -> bytes:
         limit = self.cmd_channel.known.faults.cut_after_bytes
         parent: Any = super()
+        self._stalls(self.tot_bytes_received)
+        if self.cmd_channel.known.faults.drips:
+            threading.Event().wait(DRIP_S)
+            buffer_size = DROP_BYTES
         data: bytes = parent.recv(buffer_size)
         if limit is None or self.tot_bytes_received + len(data) < limit:
             return data
@@ -205,7 +244,19 @@ class _FaultyData:
         if done and faults.final_reply == "hang_up" and self._closed:
             self.cmd_channel.close()
 
+    def _stalls(self, moved: int) -> bool:
+        limit = self.cmd_channel.known.faults.stall_after_bytes
+        if limit is None or moved < limit:
+            return False
+        loop: Any = self.__dict__["ioloop"]
+        loop.unregister(self.__dict__["_fileno"])
+        self.cmd_channel.known.stalled.append(self)
+        return True
+
     def _cut(self) -> None:
+        faults = self.cmd_channel.known.faults
+        if faults.cut_once:
+            faults.cut_after_bytes = None
         if not self._closed:
             self._resp = (self.cmd_channel.known.faults.cut_reply, logging.debug)
             self.close()

@@ -36,7 +36,9 @@ class Trouble:
     lose_answer: bool = False
     """Pass the request on, and close instead of answering."""
     say: bytes | None = None
-    """Answer 200 with this; nothing is passed on."""
+    """Answer 200, or the status, with this; nothing is passed on."""
+    silent: bool = False
+    """Pass nothing on and never answer."""
 
     def is_met_by(self, method: str, target: str) -> bool:
         return method == self.method and self.of in target
@@ -109,12 +111,13 @@ class _Handler(QuietHandler):
             self.close_connection = True
             return
         body = self.rfile.read(length)
-        if trouble.status is not None:
-            more = [] if trouble.retry_after is None else [("Retry-After", trouble.retry_after)]
-            self._answer(trouble.status, more, b"")
+        if trouble.silent:
+            self.way.closing.wait()
+            self.close_connection = True
             return
-        if trouble.say is not None:
-            self._answer(200, [], trouble.say)
+        if trouble.status is not None or trouble.say is not None:
+            more = [] if trouble.retry_after is None else [("Retry-After", trouble.retry_after)]
+            self._answer(trouble.status or 200, more, trouble.say or b"")
             return
         if trouble.spoil:
             body = bytes([body[0] ^ 1]) + body[1:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,13 @@ class Case:
 
 CASES = [
     pytest.param(Case(source="plain.mp4", audio=STEREO), id="a clean film"),
+    pytest.param(Case(source="film.avi", audio=STEREO), id="AVI"),
+    pytest.param(Case(source="film.flv", audio=STEREO), id="FLV"),
+    pytest.param(Case(source="film.mxf", audio=STEREO), id="MXF"),
+    pytest.param(Case(source="film.webm", audio=STEREO), id="WebM"),
+    pytest.param(
+        Case(source="song.ogg", video=None, audio=STEREO, warnings=("no_video",)), id="Ogg"
+    ),
     pytest.param(
         Case(source="rotated.mp4", video={**FILM, "width": 90, "height": 160}, audio=STEREO,
              warnings=("turned_upright",)),
@@ -141,9 +150,25 @@ CASES = [
         id="a still picture as a film: one frame, its colours tagged",
     ),
     pytest.param(
+        Case(source="still.png", spec={"frameRate": 10}, warnings=("no_audio", "still_source"),
+             video={**FILM, **BT709, "nb_read_frames": "1"}, seconds=0.1),
+        id="a still picture as a slower film: one frame",
+    ),
+    pytest.param(
         Case(source="still.jpg", spec={"container": "png", "width": 80},
              video={"codec_name": "png", "width": 80, "height": 45}, seconds=0),
         id="a still picture as a picture",
+    ),
+    pytest.param(
+        Case(source="still.webp", spec={"container": "jpg", "width": 80},
+             video={"codec_name": "mjpeg", "width": 80, "height": 45}, seconds=0),
+        id="a WebP picture as a JPEG",
+    ),
+    pytest.param(
+        Case(source="still.webp", spec={"container": "gif", "width": 80},
+             video={"codec_name": "gif", "width": 80, "height": 45, "nb_read_frames": "1"},
+             warnings=("still_source",), seconds=0.1),
+        id="a WebP picture as a GIF",
     ),
 ]  # fmt: skip
 
@@ -171,12 +196,80 @@ def part_of(stream: dict[str, Any] | None, wanted: dict[str, Any] | None) -> Any
     return stream if stream is None else {name: stream.get(name) for name in wanted or {}}
 
 
+def test_silence_stays_silent_and_as_long_as_the_picture(tmp_path: Path) -> None:
+    code, reports = run("silent.mp4", tmp_path, audioCodec="mp3", loudness=-16)
+    assert (code, last_of_output(reports, 0)["status"]) == (0, "uploaded"), reports[-1]
+    made = str(tmp_path / "files" / "out")
+    decode = ["ffmpeg", "-v", "error", "-i", made, "-f", "s16le", "-"]
+    heard = subprocess.run(decode, capture_output=True, check=True).stdout
+    assert len(heard) / (48_000 * 2 * 2) == pytest.approx(1.0, abs=0.1)
+    assert not any(heard)
+
+
+TWICE = (0.2, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("source", "claps", "frames"),
+    [
+        pytest.param("claps.wmv", TWICE, 25, id="ASF, as Windows Media writes it"),
+        pytest.param("anhour.ts", TWICE, 25, id="an hour on the clock at the first picture"),
+        pytest.param("anhour.mkv", TWICE, 25, id="an hour, in a file with a duration"),
+        pytest.param("negative.flv", TWICE, 25, id="a clock that begins before zero"),
+        pytest.param("ahead.flv", (0.2, 1.6), 25, id="a clock that leaps ahead"),
+        pytest.param("hole.flv", TWICE, 16, id="a hole"),
+        pytest.param("back.flv", TWICE, 50, id="packets out of order: a constant rate"),
+    ],
+)
+def test_picture_and_sound_stay_in_step(
+    source: str, claps: tuple[float, ...], frames: int, tmp_path: Path
+) -> None:
+    code, reports = run(source, tmp_path)
+    assert (code, last_of_output(reports, 0)["status"]) == (0, "uploaded"), reports[-1]
+    made = tmp_path / "files" / "out"
+    found = {stream["codec_type"]: stream for stream in probe(made)["streams"]}
+    assert int(found["video"]["nb_read_frames"]) == frames
+    white, loud = find_claps(made, tmp_path)
+    # The first packet of the sound is put before the picture, by a frame of the codec.
+    assert white == pytest.approx(claps, abs=0.05)
+    assert loud == pytest.approx(white, abs=0.025)
+
+
+def find_claps(path: Path, folder: Path) -> tuple[list[float], list[float]]:
+    """The instants at which the picture turns white and at which the sound turns loud."""
+    graph = (
+        "[0:v]signalstats,metadata=mode=print:key=lavfi.signalstats.YAVG:file=white[v];"
+        "[0:a]asetnsamples=n=240:p=0,astats=metadata=1:reset=1,"
+        "ametadata=mode=print:key=lavfi.astats.1.Peak_level:file=loud[a]"
+    )
+    subprocess.run(
+        [
+            *("ffmpeg", "-v", "error", "-copyts", "-i", path, "-filter_complex", graph),
+            *("-map", "[v]", "-map", "[a]", "-f", "null", "-"),
+        ],
+        check=True,
+        cwd=folder,
+    )
+    return rises(folder / "white", above=120), rises(folder / "loud", above=-12)
+
+
+def rises(measured: Path, *, above: float) -> list[float]:
+    """When a measure that a filter printed rises above this."""
+    found, was = [], False
+    for instant, value in re.findall(r"pts_time:(\S+)\n\S+=(\S+)", measured.read_text()):
+        if (now := float(value) > above) and not was:
+            found.append(float(instant))
+        was = now
+    return found
+
+
 @pytest.mark.parametrize(
     ("source", "code", "why"),
     [
         pytest.param("cut.mp4", 40, "output_truncated", id="an MP4 that was cut off"),
         pytest.param("cut.mkv", 21, "source_truncated", id="a Matroska file that was cut off"),
         pytest.param("noframes.mp4", 20, "source_invalid", id="a film without a frame"),
+        pytest.param("moving.webp", 20, "source_invalid", id="an animated WebP picture"),
     ],
 )
 def test_what_cannot_be_made_whole_is_not_made(

@@ -279,6 +279,23 @@ def test_after_ten_attempts_it_is_given_up(store: Store, webhook_receiver: Webho
 def test_what_was_given_up_can_be_sent_again_by_hand(
     store: Store, webhook_receiver: WebhookReceiver
 ) -> None:
+    job = submit(store, webhook_receiver.answer("/hook", *[Answer(status=500)] * 10))
+    with sending(store):
+        for count in range(1, 11):
+            logged(store, job, count)
+            hours_pass(store)
+        wait_until(lambda: pending(store) == 0)
+        [first, *_] = webhook_receiver.wait_for(10)
+        assert outbox.redeliver(store, job.id, UUID(first.id))
+        last = webhook_receiver.wait_for(11)[-1]
+        wait_until(lambda: pending(store) == 0)
+    assert (last.id, last.refused) == (first.id, "")
+    assert attempts_of(store, job)[-1].outcome == "delivered"
+
+
+def test_what_is_sent_again_by_hand_is_sent_once(
+    store: Store, webhook_receiver: WebhookReceiver
+) -> None:
     job = submit(store, webhook_receiver.answer("/hook", Answer(), Answer(status=500)))
     with sending(store):
         [sent] = webhook_receiver.wait_for(1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,10 @@ ASKED = {
     "an animation": Asked(
         spec={"container": "gif", "width": 100}, video={"codec_name": "gif", "width": 100},
         audio=None,
+    ),
+    "a part shorter than a frame is one frame": Asked(
+        spec={"container": "gif", "clip": {"start": 0.4, "duration": 0.04}, "frameRate": 10},
+        video={"codec_name": "gif", "nb_read_frames": "1"}, audio=None,
     ),
     "webm": Asked(
         spec={"container": "webm", "preset": "realtime"}, video={"codec_name": "vp9"},
@@ -198,12 +204,20 @@ def test_several_sounds_in_one_file(tmp_path: Path) -> None:
         to_file("both.mp4", audioTracks=["fr", "de"], **QUICK),
         to_file("all.mkv", container="mkv", audioTracks=["all"], **QUICK),
         to_file("one.m4a", container="m4a", language="de"),
+        to_file("other.wav", container="wav", language="fra"),
+        to_file("main.mp3", container="mp3"),
     ]
     made = run(tmp_path, sample("tongues.mkv"), *outputs)
     assert made.code == 0, made.reports[-1]
     assert sounds_of(made.files / "both.mp4") == [("fre", 1), ("ger", 0)]
     assert sounds_of(made.files / "all.mkv") == [("ger", 1), ("eng", 0), ("fre", 0)]
     assert sounds_of(made.files / "one.m4a") == [("ger", 1)]
+    # What is heard, whatever the tags say: each language of the source has its own pitch.
+    german, english, french = (pytest.approx(hertz, rel=0.02) for hertz in (400, 1000, 2500))
+    assert pitches_of(made.files / "both.mp4", 2) == [french, german]
+    assert pitches_of(made.files / "all.mkv", 3) == [german, english, french]
+    heard = [pitches_of(made.files / name, 1) for name in ("one.m4a", "other.wav", "main.mp3")]
+    assert heard == [[german], [french], [english]]
     [call] = made.calls
     assert call.count("-i") == 1
 
@@ -259,6 +273,21 @@ def loudness_of(path: Path) -> float:
     return float(re.findall(r"I:\s+(\S+) LUFS", log)[-1])
 
 
+def pitches_of(path: Path, tracks: int) -> list[float]:
+    """The pitch of each sound of a file, by how often its wave passes zero in half a second."""
+    return [_pitch(path, track) for track in range(tracks)]
+
+
+def _pitch(path: Path, track: int) -> float:
+    decode = [
+        *("ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{track}", "-ac", "1"),
+        *("-ar", "48000", "-f", "s16le", "-"),
+    ]
+    wave = array("h", subprocess.run(decode, capture_output=True, check=True).stdout)[9600:33_600]
+    passes = sum((a < 0) != (b < 0) for a, b in pairwise(wave))
+    return passes / 2 / (len(wave) / 48_000)
+
+
 def sounds_of(path: Path) -> list[tuple[str, int]]:
     """Language, and whether players take it by default."""
     return [
@@ -283,6 +312,25 @@ def test_renditions_cut_at_the_same_instants(clip: Callable[[str], Path], tmp_pa
     assert first == [float(second) for second in range(0, 20, 2)]
 
 
+def test_renditions_that_share_a_reduction_look_as_if_each_came_from_the_source(
+    tmp_path: Path,
+) -> None:
+    source, sharp = sample("uhd.mp4"), {"preset": "ultrafast", "crf": 8}
+    specs = [to_file(f"{width}.mp4", width=width, **sharp) for width in (1280, 320)]
+    made = run(tmp_path, source, *specs)
+    assert made.code == 0
+    [call] = made.calls
+    first, *_ = call[call.index("-filter_complex") + 1].split(";")
+    assert "scale=1280:720:flags=bicubic,format=yuv420p,split=2[v0][v1]" in first
+    for width in (1280, 320):
+        file = made.files / f"{width}.mp4"
+        stream = stream_of("video", probe(file))
+        assert part_of(stream, {"width": 0, "nb_read_frames": 0}) == {
+            "width": width, "nb_read_frames": "5",
+        }  # fmt: skip
+        assert likeness(file, source, width) > 0.98
+
+
 def test_pictures_of_instants(clip: Callable[[str], Path], tmp_path: Path) -> None:
     spec = to_file("t/thumb.jpg", container="jpg", thumbnails={"at": [0, 0.5, 1.9]})
     made = run(tmp_path, clip("h264_320x180_25p_2s_stereo.mp4"), spec)
@@ -290,6 +338,20 @@ def test_pictures_of_instants(clip: Callable[[str], Path], tmp_path: Path) -> No
     names = sorted(path.name for path in (made.files / "t").iterdir())
     assert names == ["thumb-00001.jpg", "thumb-00002.jpg", "thumb-00003.jpg"]
     assert len(last_of_output(made.reports, 0)["result"]["files"]) == 3
+
+
+def likeness(made: Path, source: Path, width: int) -> float:
+    """SSIM of what was made to the source, scaled at once to its size: 1.0 is the same picture."""
+    graph = f"[1:v]scale={width}:-2:flags=bicubic[want];[0:v][want]ssim"
+    told = subprocess.run(
+        ["ffmpeg", "-i", made, "-i", source, "-filter_complex", graph, "-f", "null", "-"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stderr
+    found = re.search(r"SSIM .*All:([0-9.]+)", told)
+    assert found is not None, told
+    return float(found[1])
 
 
 def keyframes(path: Path) -> list[float]:

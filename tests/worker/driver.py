@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -53,26 +53,30 @@ class Worker:
         *arguments: str,
         tools: Path | None = None,
         before_order: Callable[[int], None] = lambda _: None,
+        within: Sequence[str] = (),
+        give_up_s: float = GIVE_UP_S,
     ) -> None:
         """
         `tools` is a folder of programs that come before the machine's own. `before_order` is called
-        with the worker's number while it waits for its order.
+        with the worker's number while it waits for its order. `within` is a command that runs it.
         """
         self._order = order
         self._arguments = arguments
         self._path = os.pathsep.join([*([str(tools)] if tools else []), os.environ["PATH"]])
         self._before_order = before_order
+        self._within = within
+        self._give_up_s = give_up_s
 
     def __enter__(self) -> Self:
         self._said = tempfile.TemporaryFile()  # a pipe that nobody reads would fill, and stop it
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "encoder_worker", *self._arguments],
+            [*self._within, sys.executable, "-m", "encoder_worker", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
             env={**os.environ, "PATH": self._path},
         )
-        self._timer = threading.Timer(GIVE_UP_S, self.process.kill)
+        self._timer = threading.Timer(self._give_up_s, self.process.kill)
         self._timer.start()
         self._before_order(self.process.pid)
         self.say(self._order)
@@ -133,6 +137,12 @@ class Worker:
         size = os.fstat(self._said.fileno()).st_size
         # Without moving the place at which the worker, which shares it, goes on writing.
         return os.pread(self._said.fileno(), size, 0).decode()
+
+
+def on_a_disk_of(size: str, folder: Path) -> list[str]:
+    """What runs a worker that alone sees this folder as a disk of its own, gone when it ends."""
+    mount = f'mount -t tmpfs -o size={size} none "$0" && exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(folder)]
 
 
 def run_worker(

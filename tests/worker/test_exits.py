@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,3 +108,45 @@ def test_strict_means_that_it_does_not_run(layers: list[str], missing: str) -> N
 )
 def test_ffmpeg_gets_a_port_only_where_it_is_held_to_it(layers: list[str], can: bool) -> None:
     assert can_limit_ports(layers) is can
+
+
+WITHOUT_LANDLOCK = """
+import ctypes, os, struct, sys
+from encoder_worker.launcher import ALLOW, ANSWER, ENOSYS, LOAD, REFUSE, on, step
+from encoder_worker.launcher import LANDLOCK_CREATE_RULESET, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP
+missing = on(LANDLOCK_CREATE_RULESET, [step(ANSWER, REFUSE | ENOSYS)])
+code = ctypes.create_string_buffer(b"".join([step(LOAD, 0), *missing, step(ANSWER, ALLOW)]))
+filters = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(code))
+libc = ctypes.CDLL(None)
+assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert libc.prctl(PR_SET_SECCOMP, 2, filters, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Becomes the program that follows, on a kernel that seems to have no Landlock."""
+
+
+class TestStrictThroughAWholeWorker:
+    def order(self, folder: Path, clip: Callable[[str], Path]) -> dict[str, Any]:
+        (folder / "files").mkdir()
+        (folder / "files" / "in.wav").write_bytes(clip("pcm_stereo_2s.wav").read_bytes())
+        output = {"container": "mp3", "destination": {"kind": "file", "path": "o.mp3"}}
+        source = {"kind": "file", "path": "in.wav"}
+        return make_order(folder, source, output, limits={"strictSandbox": True})
+
+    def test_it_works_where_every_layer_is(
+        self, tmp_path: Path, clip: Callable[[str], Path]
+    ) -> None:
+        code, _ = run_worker(self.order(tmp_path, clip))
+        assert code == Exit.SUCCEEDED
+        assert (tmp_path / "files" / "o.mp3").exists()
+
+    def test_it_makes_nothing_where_one_is_missing(
+        self, tmp_path: Path, clip: Callable[[str], Path]
+    ) -> None:
+        within = [sys.executable, "-c", WITHOUT_LANDLOCK]
+        with Worker(self.order(tmp_path, clip), within=within) as worker:
+            code, reports = worker.finish()
+        failure = reports[-1]["failure"]
+        assert (code, failure["code"]) == (Exit.SANDBOX, "sandbox_incomplete")
+        assert "no landlock" in failure["message"]
+        assert not (tmp_path / "files" / "o.mp3").exists()

@@ -12,7 +12,7 @@ import pytest
 from encoder_core.errors import JobError
 from encoder_core.reports import WorkerLimits
 from encoder_core.storage.base import Reading, SourceStat
-from encoder_worker.fetch import Fetch
+from encoder_worker.fetch import CONNECTIONS, LEAST_BYTES, PIECE_BYTES, Fetch, size_piece
 
 DATA = os.urandom(10_240)
 PIECE = 1000
@@ -192,6 +192,41 @@ class TestPieces:
         assert fetching.fetched_bytes == len(DATA)
         assert 0 in connector.offsets
         assert 400 in connector.offsets
+
+    def test_on_a_slow_line_they_are_small_and_in_the_order_of_the_file(
+        self, tmp_path: Path
+    ) -> None:
+        clock, data, chunk = Clock(), os.urandom(4 * 1024**2), 64 * 1024
+
+        class Slow(Scripted):
+            def send(self, first: int, end: int | None) -> Iterator[bytes]:
+                for at in range(first, len(data) if end is None else end, chunk):
+                    clock.sleep(1.0)
+                    yield data[at : min(at + chunk, len(data) if end is None else end)]
+
+        connector = Slow(parallel=True, data=data)
+        limits = WorkerLimits.model_validate({"sourceMinBytesPerS": 0})
+        target = tmp_path / "source"
+        with Fetch(connector, target, limits=limits, clock=clock, piece_bytes=2**20) as fetching:
+            fetching.finish()
+        assert target.read_bytes() == data
+        assert fetching.fetched_bytes == len(data)
+        sizes = [end - at for at, end in connector.asked if end is not None]
+        assert sizes.count(2**20) <= CONNECTIONS  # nobody knew how slow it is
+        assert all(size <= LEAST_BYTES for size in sizes if size != 2**20)
+        assert any(0 < at < 2**20 for at in connector.offsets)  # what was given back
+
+    @pytest.mark.parametrize(
+        ("brought", "took_s", "want"),
+        [
+            pytest.param(2**20, 0.0, PIECE_BYTES, id="no time at all"),
+            pytest.param(2**23, 0.5, PIECE_BYTES, id="a fast line"),
+            pytest.param(2**20, 1.0, 2**21, id="what comes in two seconds"),
+            pytest.param(2**16, 4.0, LEAST_BYTES, id="a slow line"),
+        ],
+    )
+    def test_the_size_of_the_next_after(self, brought: int, took_s: float, want: int) -> None:
+        assert size_piece(brought, took_s=took_s, most=PIECE_BYTES) == want
 
     def test_a_server_that_sends_less_than_asked_is_asked_for_the_rest(
         self, tmp_path: Path

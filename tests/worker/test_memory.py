@@ -110,6 +110,9 @@ def test_this_process_finds_its_own() -> None:
             id="the disk is full, and ffmpeg says 0",
         ),
         pytest.param(
+            Ended(0, False, "", disk_full=True), "capacity_disk", id="the disk is full, unsaid"
+        ),
+        pytest.param(
             Ended(1, False, "Cannot allocate memory"), "capacity_memory", id="it got no memory"
         ),
         pytest.param(Ended(1, False, "Conversion failed!"), "encode_failed", id="it failed"),

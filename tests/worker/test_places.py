@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,42 @@ def test_a_private_address_is_refused_before_anything_is_sent(
     code, reports = run_worker(order)
     assert (code, reports[-1]["failure"]["code"]) == (Exit.REQUEST, "address_not_allowed")
     assert http_server.requests == []
+
+
+def test_only_the_admin_reads_why_an_address_is_refused(
+    tmp_path: Path, http_server: HttpServer
+) -> None:
+    order = make_order(
+        tmp_path,
+        {"kind": "http", "url": f"{http_server.url}/in.mp4"},
+        to_file("o.mp3", container="mp3"),
+        deniedCidrs=["127.0.0.0/30"],
+    )
+    with Worker(order) as worker:
+        code, reports = worker.finish()
+        said = worker.log
+    assert (code, reports[-1]["failure"]["code"]) == (Exit.REQUEST, "address_not_allowed")
+    assert "127.0.0.1 is in 127.0.0.0/30" in said
+    assert "attempt_started" in next(r for r in reports if r["type"] == "log")["tail"]
+    assert "127.0.0.0/30" not in str(reports)
+
+
+def test_a_worker_counts_the_addresses_that_were_refused_to_it(
+    tmp_path: Path, clip: Callable[[str], Path]
+) -> None:
+    (tmp_path / "files").mkdir()
+    shutil.copy(clip("pcm_stereo_2s.wav"), tmp_path / "files" / "in.wav")
+    to_private = [
+        {"container": "wav", "audioCodec": "copy",
+         "destination": {"kind": "http", "url": f"http://10.0.0.{host}/o.wav"}}
+        for host in (1, 2)
+    ]  # fmt: skip
+    order = make_order(tmp_path, {"kind": "file", "path": "in.wav"}, *to_private, allowedCidrs=[])
+    with Worker(order) as worker:
+        code, reports = worker.finish()
+        [ended] = [line for line in worker.log.splitlines() if "attempt_ended" in line]
+    assert (code, reports[-1]["failure"]["code"]) == (Exit.REQUEST, "address_not_allowed")
+    assert "addresses_refused=2" in ended
 
 
 @pytest.mark.parametrize(

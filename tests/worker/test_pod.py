@@ -44,6 +44,19 @@ def test_reports_are_posted_with_the_attempts_token(
     assert json.loads((tmp_path / "last-word").read_text())["outcome"] == "succeeded"
 
 
+def test_every_line_of_its_log_names_job_attempt_and_the_request_that_made_it(
+    tmp_path: Path, clip: Clip, reports: ReportServer
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "in.mp4").write_bytes(clip(CLIP).read_bytes())
+    source = {"kind": "file", "path": "in.mp4"}
+    output = to_file("o.mp3", container="mp3")
+    ended = run_order(tmp_path, make_order(tmp_path, source, output, requestId="r-1"), reports)
+    lines = [json.loads(line) for line in ended.log.splitlines()]
+    assert {(line["job"], line["attempt"], line["request"]) for line in lines} == {(1, 1, "r-1")}
+    assert len(lines) > 3
+
+
 def test_an_api_that_restarts_misses_nothing_that_matters(
     tmp_path: Path, clip: Clip, reports: ReportServer
 ) -> None:

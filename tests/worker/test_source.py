@@ -6,18 +6,30 @@ import http.client
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from encoder_core.clock import SystemClock
 from encoder_core.errors import JobError
 from encoder_core.exits import Exit
+from encoder_core.failures import Failure, failure
+from encoder_core.media.plan import plan_output
+from encoder_core.media.planned import OutputPlan
 from encoder_core.reports import WorkerLimits
+from encoder_core.specs import OutputSpec
 from encoder_core.storage.base import Reading, SourceStat
+from encoder_worker.encode import Encoder
+from encoder_worker.examine import examine_source
 from encoder_worker.fetch import Fetch
+from encoder_worker.following import Followings
 from encoder_worker.gateway import Gateway
+from encoder_worker.made import Made
 from encoder_worker.source import ArrivingSource, Source, arriving
+from encoder_worker.tools import find_tools
 from tests.servers.clips import clip, ffmpeg
 from tests.servers.http import Fault, HttpServer
 from tests.worker.driver import ACCEPTED, Worker, last_of_output, make_order, run_worker, to_file
@@ -215,23 +227,101 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 QUICK = to_file("o.mp4", container="mp4", preset="ultrafast", width=160)
 
 
-def test_the_encode_runs_while_the_rest_of_the_source_is_missing(
-    tmp_path: Path, film: bytes, http_server: HttpServer
-) -> None:
+REMUXED = {
+    "mp4": ("front.mp4", "-movflags", "+faststart"),
+    "mkv": ("cues-behind.mkv",),
+    "mkv with its cues in front": ("cues-in-front.mkv", "-cues_to_front", "1"),
+}
+"""The same 20 s, and what has to be said for them to be read in their order."""
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("films")
+    for name, *options in REMUXED.values():
+        ffmpeg("-v", "error", "-i", str(clip(LONG)), "-c", "copy", *options, str(folder / name))
+    return {form: (folder / name).read_bytes() for form, (name, *_) in REMUXED.items()}
+
+
+def run_held(
+    folder: Path, server: HttpServer, data: bytes, *outputs: dict[str, Any], hold_at: float = 0.8
+) -> tuple[int, list[dict[str, Any]]]:
+    """A worker whose source stops coming until it encodes what it has."""
     let_go = threading.Event()
-    url = http_server.serve("/in.mp4", film)
-    http_server.misbehave("/in.mp4", Fault(hold_at=0.8, until=let_go))
-    with Worker(make_order(tmp_path, {"kind": "http", "url": url}, QUICK)) as worker:
+    url = server.serve("/in", data)
+    server.misbehave("/in", Fault(hold_at=hold_at, until=let_go))
+    with Worker(make_order(folder, {"kind": "http", "url": url}, *outputs)) as worker:
         seen = worker.next_report(lambda report: (report.get("frame") or 0) > 0)
         assert (seen["phase"], let_go.is_set()) == ("encoding", False)
         worker.say(ACCEPTED)
         let_go.set()
-        code, reports = worker.finish()
+        return worker.finish()
+
+
+@pytest.mark.parametrize("form", REMUXED)
+def test_the_encode_runs_while_the_rest_of_the_source_is_missing(
+    form: str, tmp_path: Path, films: dict[str, bytes], http_server: HttpServer
+) -> None:
+    code, reports = run_held(tmp_path, http_server, films[form], QUICK)
     assert code == Exit.SUCCEEDED
-    assert last_of_output(reports, 0)["result"]["durationS"] == pytest.approx(20, abs=0.1)
+    result = last_of_output(reports, 0)["result"]
+    assert result["durationS"] == pytest.approx(20, abs=0.1)
+    assert result["frames"] == 500
     assert set(reports[-1]["reached"]) == {"fetched", "encoded", "verified", "uploaded"}
     [request] = http_server.requests
-    assert request.sent == len(film)
+    assert request.sent == len(films[form])
+
+
+def test_a_matroska_that_ends_early_is_found_out_though_ffmpeg_was_content(
+    tmp_path: Path, films: dict[str, bytes], http_server: HttpServer
+) -> None:
+    whole = films["mkv"]
+    code, reports = run_held(tmp_path, http_server, whole[: len(whole) // 2], QUICK, hold_at=0.6)
+    assert (code, reports[-1]["failure"]["code"]) == (Exit.SOURCE_TRANSIENT, "source_truncated")
+    assert last_of_output(reports, 0)["status"] == "failed"
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_what_the_whole_source_says_is_what_counts(tmp_path: Path) -> None:
+    """One output stays what it was, one is to be smaller, one cannot be, one has frames more."""
+    tools, source = find_tools(), Source(clip("h264_320x180_25p_2s_stereo.mp4"))
+    probe, _ = examine_source(tools, source, tmp_path)
+
+    def plan(index: int, width: int) -> OutputPlan:
+        asked = to_file("o.mp4", container="mp4", preset="ultrafast", width=width)
+        return plan_output(index, OutputSpec.model_validate(asked), probe)
+
+    def longer(plan: OutputPlan) -> OutputPlan:
+        assert plan.video is not None
+        return replace(plan, video=replace(plan.video, frames=500))
+
+    impossible = failure("request_impossible", "no")
+    made: dict[int, Made] = {}
+    failed: dict[int, Failure] = {}
+    with Followings(Clock()) as followings:
+        encoder = Encoder(
+            tools,
+            source=source,
+            images={},
+            folder=tmp_path,
+            threads=1,
+            limits=WorkerLimits(),
+            clock=SystemClock(),
+            followings=followings,
+            replan=lambda old: [old[0], plan(1, 96), impossible, longer(old[3])],
+            on_progress=lambda _: None,
+            on_verify=lambda: None,
+        )
+        encoder.make(
+            [plan(index, 160) for index in range(4)],
+            made=lambda one: made.update({one.plan.index: one}),
+            failed=lambda plan, why: failed.update({plan.index: why}),
+        )
+    widths = {index: one.measured.video.width for index, one in made.items() if one.measured.video}
+    assert widths == {0: 160, 1: 96}
+    assert failed[2] == impossible
+    assert failed[3].code == "output_truncated"
+    assert not (tmp_path / "2.mp4").exists()
 
 
 def test_an_index_at_the_end_is_waited_for(tmp_path: Path, http_server: HttpServer) -> None:
@@ -291,6 +381,21 @@ def test_a_source_that_fails_under_the_encode_is_what_failed(
     assert (reports[-1]["failure"]["code"], code) == (failure, exit_code)
     assert last_of_output(reports, 0)["status"] == "failed"
     assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_a_source_whose_server_sends_no_parts_any_more_is_read_again_from_the_first_byte(
+    tmp_path: Path, film: bytes, http_server: HttpServer
+) -> None:
+    url = http_server.serve("/in.mp4", film)
+    http_server.misbehave("/in.mp4", CUT, Fault(ignore_range=True))
+    code, reports = run_worker(make_order(tmp_path, {"kind": "http", "url": url}, QUICK))
+    assert (code, last_of_output(reports, 0)["status"]) == (Exit.SUCCEEDED, "uploaded")
+    assert last_of_output(reports, 0)["result"]["frames"] == 500
+    first, *between, last = http_server.requests
+    assert {request.headers["range"] for request in between} == {
+        f"bytes={first.sent}-{len(film) - 1}"
+    }
+    assert (last.headers["range"].startswith("bytes=0-"), last.sent) == (True, len(film))
 
 
 def test_a_source_that_was_replaced_once_is_encoded_from_its_new_bytes(

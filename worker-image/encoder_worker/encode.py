@@ -35,6 +35,10 @@ log = logging.getLogger("encoder_worker")
 VERIFIED_AT_ONCE: Final = 4  # an ffprobe takes some 60 MB
 
 
+Replan = Callable[[Sequence[OutputPlan]], list[OutputPlan | Failure]]
+"""What plans become once the whole source is known, each or what is wrong with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class EncodeProgress:
     """Where ffmpeg is."""
@@ -59,6 +63,7 @@ class Encoder:
         limits: WorkerLimits,
         clock: Clock,
         followings: Followings,
+        replan: Replan | None = None,
         on_progress: Callable[[EncodeProgress], None],
         on_verify: Callable[[], None],
     ) -> None:
@@ -70,6 +75,7 @@ class Encoder:
         self._limits = limits
         self._clock = clock
         self._followings = followings
+        self._replan = replan
         self._on_progress = on_progress
         self._on_verify = on_verify
         self._unfinished: dict[int, list[Finding]] = {}
@@ -85,13 +91,14 @@ class Encoder:
         plans = self._measure(plans, failed)
         if not plans:
             return
-        left = []
         ended = self._run(plans)
         self._on_verify()
+        alone = len(plans) == 1
+        plans, left = self._settle(plans, failed)
         for plan, verdict in zip(plans, self._verify(plans), strict=True):
             if isinstance(verdict, Made):
                 made(verdict)
-            elif len(plans) == 1:
+            elif alone:
                 failed(plan, _explain(plan, ended, verdict))
             else:
                 left.append(plan)
@@ -105,6 +112,28 @@ class Encoder:
             else:
                 self._prepare(plan)
                 failed(plan, _explain(plan, ended, verdict))
+
+    def _settle(
+        self, plans: Sequence[OutputPlan], failed: Callable[[OutputPlan, Failure], None]
+    ) -> tuple[Sequence[OutputPlan], list[OutputPlan]]:
+        """
+        What the run's outputs have to be, now that the whole source is here.
+
+        And those of which ffmpeg would have been told something else: they are made again.
+        """
+        if self._replan is None:
+            return plans, []
+        same: list[OutputPlan] = []
+        other: list[OutputPlan] = []
+        for old, new in zip(plans, self._replan(plans), strict=True):
+            if isinstance(new, Failure):
+                self._prepare(old)
+                failed(old, new)
+            else:
+                (same if _command(new) == _command(old) else other).append(new)
+        if other:
+            log.info("planned_otherwise", extra={"outputs": [plan.index for plan in other]})
+        return same, other
 
     def _verify(self, plans: Sequence[OutputPlan]) -> list[Made | list[Finding]]:
         """
@@ -208,6 +237,12 @@ class Encoder:
             path.unlink()
         if plan.package is not None:
             (self._folder / str(plan.index)).mkdir(exist_ok=True)
+
+
+def _command(plan: OutputPlan) -> list[str]:
+    """What ffmpeg is told of an output, wherever it reads and writes."""
+    images = {plan.index: "image"} if plan.has_watermark else {}
+    return build_encode_command([plan], source="source", images=images, folder="out", threads=1)
 
 
 def read_progress(block: dict[str, str]) -> EncodeProgress:

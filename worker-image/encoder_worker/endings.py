@@ -13,7 +13,11 @@ NO_MEMORY: Final = ("Cannot allocate memory",)
 
 
 def explain_end(ended: Ended) -> JobError | None:
-    """None: by its exit code it ended well, which proves nothing."""
+    """
+    Of a run whose output is not what was planned.
+
+    None: by its exit code it ended well, which proves nothing.
+    """
     if ended.stalled:
         return JobError("encode_stalled", detail=ended.log)
     if ended.code == -signal.SIGKILL:
@@ -22,7 +26,7 @@ def explain_end(ended: Ended) -> JobError | None:
         return JobError(
             "encode_failed", "An output grew larger than ENCODER_MAX_OUTPUT_BYTES allows."
         )
-    if any(words in ended.log for words in FULL):
+    if ended.disk_full or any(words in ended.log for words in FULL):
         return JobError("capacity_disk", "The scratch disk is full.", detail=ended.log)
     if ended.code != 0 and any(words in ended.log for words in NO_MEMORY):
         return JobError("capacity_memory", "ffmpeg got no memory any more.", detail=ended.log)

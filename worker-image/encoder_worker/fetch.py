@@ -26,7 +26,13 @@ from encoder_core.storage.base import Reading, SourceConnector, SourceStat
 from encoder_core.storage.failing import Retries, with_retries
 from encoder_worker.spans import Spans
 
-PIECE_BYTES: Final = 8 * 1024**2  # long enough that a request's round trip is a small part of it
+# A piece is what one connection brings in PIECE_S: long enough that a request's round trip is a
+# small part of it, short enough that on a slow line, which all of them share, the next byte of the
+# file does not wait for what is needed much later. One that takes longer gives its rest back.
+PIECE_S: Final = 2.0
+PATIENCE_S: Final = 2 * PIECE_S
+PIECE_BYTES: Final = 8 * 1024**2  # at most, and at first, while nobody knows how fast the line is
+LEAST_BYTES: Final = 256 * 1024
 CONNECTIONS: Final = 3  # at first; one more may come for what a reader waits for
 MOST_CONNECTIONS: Final = 8
 TRIES: Final = 5  # in a row without a byte of progress between them
@@ -79,7 +85,8 @@ class Fetch:
         self._clock = clock
         self._on_progress = on_progress
         self._on_complete = on_complete
-        self._piece_bytes = piece_bytes
+        self._most_bytes = self._piece_bytes = piece_bytes
+        self._in_pieces = False
         self._rate: _Rate
         self._changed = threading.Condition()
         self._here = Spans()
@@ -196,6 +203,7 @@ class Fetch:
             self._make_room(size)
         end = size
         if size is not None and self._connector.parallel and self._is_safe_in_parts(reading.stat):
+            self._in_pieces = True
             end = min(size, self._piece_bytes)
             self._unasked.add(end, size)
         with self._changed:
@@ -263,17 +271,19 @@ class Fetch:
             self._fail(error)
 
     def _bring(self, piece: _Piece, reading: Reading | None) -> None:
-        """All bytes of a piece, over as many answers as it takes."""
+        """All bytes of a piece, over as many answers as it takes, or what comes of it in time."""
+        began = self._clock.monotonic()
+        until = began + PATIENCE_S
         tries = TRIES if self.stat.resumable else TRIES_FROM_THE_START
         retries = Retries(self._clock, tries=tries)
         with self._target.open("r+b", buffering=0) as file:
             while True:
                 before = piece.done
                 try:
-                    self._copy(reading or self._ask_again(piece), piece, file.fileno())
+                    self._copy(reading or self._ask_again(piece), piece, file.fileno(), until)
                     reading = None
                     if piece.complete or piece.end is None:
-                        return
+                        break
                     if piece.done == before:
                         raise JobError("source_truncated", "The server sends less than it has.")
                 except JobError as error:
@@ -287,6 +297,10 @@ class Fetch:
                     with self._changed:
                         self._allowed = max(1, self._allowed // 2)
                     retries.wait(error, got_on=got_on)
+        took_s = self._clock.monotonic() - began
+        with self._changed:
+            brought = piece.done - piece.first
+            self._piece_bytes = size_piece(brought, took_s=took_s, most=self._most_bytes)
 
     def _begin_again(self, piece: _Piece, file: int) -> None:
         """The rest might belong to other bytes, so what is here is worth nothing."""
@@ -306,15 +320,25 @@ class Fetch:
             raise JobError("source_changed", "The source changed while it was read.")
         return reading
 
-    def _copy(self, reading: Reading, piece: _Piece, file: int) -> None:
+    def _copy(self, reading: Reading, piece: _Piece, file: int, until: float) -> None:
         with closing(reading):
             for chunk in reading.chunks:
                 data = chunk if piece.end is None else chunk[: piece.end - piece.done]
                 with _disk():
                     _write_at(file, data, piece.done)
                 self._arrived(piece, len(data), taken=len(chunk))
+                if self._in_pieces and self._clock.monotonic() >= until:
+                    self._give_back(piece)
                 if piece.complete:
                     return
+
+    def _give_back(self, piece: _Piece) -> None:
+        """The rest of a piece, unless that is little: who asks next takes what comes first."""
+        assert piece.end is not None
+        if piece.end - piece.done > LEAST_BYTES:
+            with self._changed:
+                self._unasked.add(piece.done, piece.end)
+                piece.end = piece.done
 
     def _arrived(self, piece: _Piece, length: int, *, taken: int) -> None:
         with self._changed:
@@ -352,6 +376,12 @@ class Fetch:
     def _too_large(self) -> JobError:
         limit = self._limits.source_bytes
         return JobError("source_too_large", f"The source has more than the allowed {limit} bytes.")
+
+
+def size_piece(brought: int, *, took_s: float, most: int) -> int:
+    """How large the next piece is to be, by how long a connection took for one."""
+    wanted = most if took_s <= 0 else int(brought / took_s * PIECE_S)
+    return min(most, max(LEAST_BYTES, wanted))
 
 
 def _write_at(file: int, data: bytes, at: int) -> None:

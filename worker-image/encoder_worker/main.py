@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from encoder_core import egress
 from encoder_core.clock import SystemClock
 from encoder_core.errors import JobError
 from encoder_core.exits import Exit
@@ -64,7 +65,10 @@ def main() -> int:
     attempt = Attempt(order, reporter, control, progress, clock, redact)
     code, final = _run_to_the_end(attempt, problem)
     said = final.failure.code if final.failure else None
-    log.info("attempt_ended", extra={"outcome": final.outcome.value, "failure": said})
+    ended: dict[str, object] = {"outcome": final.outcome.value, "failure": said}
+    if attempt.dialler.refused:
+        ended["addresses_refused"] = attempt.dialler.refused
+    log.info("attempt_ended", extra=ended)
     if arguments.termination_log:
         with contextlib.suppress(OSError):
             write_termination(arguments.termination_log, final)
@@ -118,6 +122,8 @@ def _prepare_log(order: WorkOrder, credentials: list[str]) -> tuple[Redactor, Lo
     handler, tail = logging.StreamHandler(sys.stderr), LogTail(max_chars=MAX_LOG_CHARS)
     inner: logging.Formatter = JsonFormatter() if order.report_url else HumanFormatter()
     handler.setFormatter(RedactingFormatter(inner, redact))
+    # Callers read the tail: which address a name has in our network is not for them.
+    tail.addFilter(lambda record: record.name != egress.LOGGER)
     tail.setFormatter(RedactingFormatter(HumanFormatter(utc=True), redact))
     if order.report_url:
         handler.addFilter(

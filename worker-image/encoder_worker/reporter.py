@@ -77,7 +77,7 @@ class Reporter:
         self._log_due = clock.monotonic() + LOG_INTERVAL_S
         self._interval_s = interval_s
         self._deadline = clock.monotonic() + order.limits.deadline_s
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
@@ -99,7 +99,6 @@ class Reporter:
         if log is not None:
             self.send(log)
         self.send_and_wait(last, timeout_s=FINAL_PATIENCE_S)
-        self._waiting.put(None)
 
     def _run(self) -> None:
         next_progress = self._clock.monotonic() + self._interval_s
@@ -118,10 +117,10 @@ class Reporter:
                     self._log_due = self._clock.monotonic() + LOG_INTERVAL_S
                 next_progress = self._clock.monotonic() + self._interval_s
                 continue
-            if waiting is None:
-                return
             self._exchange(waiting.report)
             waiting.sent.set()
+            if isinstance(waiting.report, FinalReport):
+                return  # nothing comes after the last word, progress least of all
 
     def _new_log(self) -> LogReport | None:
         """What was logged, unless nothing came since the last time."""

@@ -13,7 +13,7 @@ from encoder_core.egress import Dialler
 from encoder_core.errors import InvalidRequest, JobError
 from encoder_core.exits import Exit, exit_for
 from encoder_core.failures import Failure, failure
-from encoder_core.media.plan import plan_output
+from encoder_core.media.plan import depends_on_length, plan_output
 from encoder_core.media.planned import OutputPlan
 from encoder_core.media.probe import Probe
 from encoder_core.redaction import Redactor
@@ -33,11 +33,12 @@ from encoder_core.specs import Source as Place
 from encoder_core.states import OutputStatus
 from encoder_core.storage import open_in_parts, open_source
 from encoder_core.storage.base import Access, PartsUpload, SourceConnector
+from encoder_core.storage.failing import RangeIgnored
 from encoder_worker.control import Control, Stopped
 from encoder_worker.cpu import count_threads
 from encoder_worker.deliver import deliver, describe
-from encoder_worker.encode import EncodeProgress, Encoder
-from encoder_worker.examine import examine_source
+from encoder_worker.encode import EncodeProgress, Encoder, Replan
+from encoder_worker.examine import examine_source, measure_source
 from encoder_worker.fetch import Fetch
 from encoder_worker.following import Followings, can_follow
 from encoder_worker.images import Images
@@ -69,6 +70,11 @@ class Attempt:
     began_s: float = 0.0
     """On its clock, when the record had answered its first report."""
     reached: dict[Milestone, float] = field(default_factory=dict)
+    dialler: Dialler = field(init=False)
+    """One for all that it reaches, so that it knows how often a host was refused."""
+
+    def __post_init__(self) -> None:
+        self.dialler = Dialler(self.order.allowed_cidrs, self.order.denied_cidrs)
 
     @property
     def folder(self) -> Path:
@@ -78,7 +84,7 @@ class Attempt:
     def access(self) -> Access:
         order = self.order
         return Access(
-            dialler=Dialler(order.allowed_cidrs),
+            dialler=self.dialler,
             files_root=Path(order.files_root) if order.files_root else None,
             ambient=order.ambient,
             clock=self.clock,
@@ -145,9 +151,9 @@ def make_outputs(attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput
         try:
             encoded = encode_source(attempt, tools, missing, followings)
         except JobError as error:
-            if error.code != "source_changed":
+            if error.code != "source_changed" and not isinstance(error, RangeIgnored):
                 raise
-            # Nothing that was made of the older bytes is kept; once more, with the new ones.
+            # Nothing that was made of the bytes so far is kept; once more, from the first one.
             encoded = encode_source(attempt, tools, missing, followings)
         attempt.reach(Milestone.VERIFIED)
         deliver_all(attempt, encoded, followings)
@@ -157,11 +163,13 @@ def encode_source(
     attempt: Attempt, tools: Tools, missing: Sequence[OrderedOutput], followings: Followings
 ) -> dict[int, Encoded]:
     with fetch(attempt, tools) as source:
-        probe = examine(attempt, tools, source)
+        early = not any(depends_on_length(output.spec) for output in missing)
+        probe = examine(attempt, tools, source, early=early)
         plans = plan(attempt, missing, probe, followings)
         images = fetch_images(attempt, tools, missing, plans)
         ready = [plan for plan in plans if plan.index in images or not plan.has_watermark]
-        return encode(attempt, tools, source, ready, images, followings)
+        look_again = Replanning(attempt, tools, source, probe) if probe.needs_measuring else None
+        return encode(attempt, tools, source, ready, images, followings, look_again)
 
 
 # --- The steps -------------------------------------------------------------------------------
@@ -233,10 +241,10 @@ def connect(
     )
 
 
-def examine(attempt: Attempt, tools: Tools, source: Source) -> Probe:
+def examine(attempt: Attempt, tools: Tools, source: Source, *, early: bool) -> Probe:
     if not source.arriving:
         attempt.progress.update(Phase.PROBING, 0.0)
-    probe, document = examine_source(tools, source, attempt.folder)
+    probe, document = examine_source(tools, source, attempt.folder, early=early)
     attempt.reporter.send(SourceReport(source=describe_source(document, probe)))
     return probe
 
@@ -301,6 +309,30 @@ def follow(
     return replace(plan, followed=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Replanning:
+    """What was planned by the header of a source that arrived meanwhile, planned by its packets."""
+
+    attempt: Attempt
+    tools: Tools
+    source: Source
+    probe: Probe
+
+    def __call__(self, plans: Sequence[OutputPlan]) -> list[OutputPlan | Failure]:
+        """Each anew, or what is wrong with it. Raises what measure_source does."""
+        probe = measure_source(self.tools, self.source, self.attempt.folder, self.probe)
+        specs = {output.index: output.spec for output in self.attempt.order.outputs}
+
+        def again(old: OutputPlan) -> OutputPlan | Failure:
+            try:
+                new = plan_output(old.index, specs[old.index], probe)
+            except InvalidRequest as error:
+                return failure("request_impossible", f"{error}.")
+            return replace(new, followed=old.followed)
+
+        return [again(plan) for plan in plans]
+
+
 def encode(
     attempt: Attempt,
     tools: Tools,
@@ -308,6 +340,7 @@ def encode(
     plans: Sequence[OutputPlan],
     images: Mapping[int, Path],
     followings: Followings,
+    replan: Replan | None,
 ) -> dict[int, Encoded]:
     """Encode and verify; what came out right is kept for delivery, by this attempt or another."""
     folder = attempt.folder / "out"
@@ -331,6 +364,7 @@ def encode(
         limits=attempt.order.limits,
         clock=attempt.clock,
         followings=followings,
+        replan=replan,
         on_progress=lambda now: show(attempt, now, longest),
         on_verify=lambda: begin_to_verify(attempt),
     )

@@ -26,6 +26,7 @@ POLL_S: Final = 1.0
 PROBE_CPU_S: Final = 1800  # the kernel's own limit, should this process not be there to watch
 STALL_S: Final = 60.0
 MAX_DOCUMENT_BYTES: Final = 16 * 1024**2  # of format and streams; thousands of streams are a trap
+NO_ROOM_BYTES: Final = 64 * 1024  # what a disk that refused a write may still have, in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class Ended:
     killed_for_memory: bool | None = None
     """None: it was not killed, or the kernel keeps no books of it."""
     memory_limit: int | None = None
+    disk_full: bool = False
+    """Its folder's disk had no room left when it ended. Some muxers say nothing of that."""
 
 
 def run_probe(
@@ -175,10 +178,16 @@ def run_ffmpeg(
         code = process.wait()
     _check_sandbox(code, log)
     if stalled or code != -signal.SIGKILL:
-        return Ended(code, stalled, log.text)
+        return Ended(code, stalled, log.text, disk_full=_is_full(folder))
     now = books.count_kills()
     killed_for_memory = None if kills is None or now is None else now > kills
-    return Ended(code, stalled, log.text, killed_for_memory, books.read_limit())
+    return Ended(
+        code, stalled, log.text, killed_for_memory, books.read_limit(), disk_full=_is_full(folder)
+    )
+
+
+def _is_full(folder: Path) -> bool:
+    return shutil.disk_usage(folder).free < NO_ROOM_BYTES
 
 
 def _check_sandbox(code: int, log: _Log) -> None:

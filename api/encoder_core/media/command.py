@@ -13,26 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 
+from encoder_core.media.bounds import MAX_PIXELS
 from encoder_core.media.codecs import VideoEncoder
 from encoder_core.media.containers import SOURCE_DEMUXERS, Kind
+from encoder_core.media.graph import Marks, build_graph, cut_filter, find_branches
 from encoder_core.media.loudness import Meter
-from encoder_core.media.planned import (
-    AudioPlan,
-    OutputPlan,
-    PackagePlan,
-    VideoPlan,
-    WatermarkPlan,
-)
-from encoder_core.media.watermarks import (
-    IMAGE_DEMUXERS,
-    MAX_IMAGE_SIDE,
-    PREPARE_IMAGE,
-    image_filters,
-    overlay_filter,
-)
+from encoder_core.media.planned import AudioPlan, OutputPlan, PackagePlan, VideoPlan
+from encoder_core.media.watermarks import IMAGE_DEMUXERS, MAX_IMAGE_SIDE
 from encoder_core.specs import LANGUAGE_PATTERN, Container
 
-MAX_PIXELS: Final = 16384 * 8704  # above 16K; a 62 kB file can claim more and take 433 MB a frame
 MUXING_QUEUE: Final = 4096  # packets that wait for a late stream; the default of 128 is too few
 PROGRESS_PERIOD_S: Final = 0.5  # as ffmpeg's own default; below 1 % of its time even at 0.05
 
@@ -48,15 +37,6 @@ _READ_IMAGES: Final = (
     *("-max_pixels", str(MAX_IMAGE_SIDE**2)),
 )
 _READ_ONE_IMAGE: Final = (*_READ_IMAGES, "-threads", "1")  # of a single frame more are none faster
-
-# Scale first: the light is then mapped on as few pixels as there will be.
-_TONE_MAP: Final = (
-    "zscale=t=linear:npl=100",
-    "format=gbrpf32le",
-    "zscale=p=bt709",
-    "tonemap=tonemap=hable:desat=0",
-    "zscale=t=bt709:m=bt709:r=tv",
-)
 
 
 def _read_safely(source: str) -> tuple[str, ...]:
@@ -93,7 +73,7 @@ def build_loudness_command(meters: Sequence[Meter], *, source: str, threads: int
     chains = [
         ",".join(
             [
-                f"[0:{meter.stream}]a{_cut(meter.start_s, meter.length_s)}",
+                f"[0:{meter.stream}]a{cut_filter(meter.start_s, meter.length_s)}",
                 *_mix(meter.channels),
                 f"ebur128@m{number}=peak=true:framelog=verbose[m{number}]",
             ]
@@ -146,8 +126,8 @@ def build_encode_command(
     clips = {(plan.start_s, plan.length_s) for plan in plans}
     # A clip that all outputs share is sought in the source; others are cut out of the one decode.
     shared = clips.pop() if len(clips) == 1 and not any(_picks(plan) for plan in plans) else None
-    marks = _Marks(plans, images or {})
-    graph = _build_graph(plans, marks, cut=shared is None)
+    marks = Marks(plans, images or {})
+    graph = build_graph(plans, marks, cut=shared is None)
     return [
         *("-hide_banner", "-nostdin", "-y", "-loglevel", "warning", "-nostats"),
         *("-progress", "pipe:1", "-stats_period", f"{PROGRESS_PERIOD_S:g}"),
@@ -176,146 +156,6 @@ def _clip_arguments(start: float, length: float | None) -> list[str]:
         *(["-ss", f"{start:g}"] if start else []),
         *(["-t", f"{length:g}"] if length is not None else []),
     ]
-
-
-# --- Filters ---------------------------------------------------------------------------------
-
-
-class _Marks:
-    """The images of watermarks, each read once, and a copy of one for every picture it lies on."""
-
-    def __init__(self, plans: Sequence[OutputPlan], images: Mapping[int, str]) -> None:
-        self._of_branch = {
-            name: images[plan.index]
-            for plan in plans
-            for _, video, name in _branches(plan)
-            if video.watermark is not None
-        }
-        self.files = list(dict.fromkeys(self._of_branch.values()))
-
-    def split(self) -> list[str]:
-        """The chains that copy them. The source is input 0."""
-        chains = []
-        for number, image in enumerate(self.files, start=1):
-            names = [f"[w{name}]" for name, file in self._of_branch.items() if file == image]
-            head = f"{PREPARE_IMAGE},split={len(names)}" if len(names) > 1 else PREPARE_IMAGE
-            chains.append(f"[{number}:0]{head}{''.join(names)}")
-        return chains
-
-
-def _build_graph(plans: Sequence[OutputPlan], marks: _Marks, *, cut: bool) -> str:
-    """One decode, split to every encoded output; a copied stream needs no filter."""
-    encoded = [branch for plan in plans for branch in _branches(plan)]
-    if not encoded:
-        return ""
-    first = encoded[0][1]
-    before = ["yadif=mode=send_frame:deint=interlaced"] if first.deinterlace else []
-    labels = [f"[v{name}]" for _, _, name in encoded]
-    head = [*before, f"split={len(encoded)}"] if len(encoded) > 1 else (before or ["null"])
-    chains = [f"[0:{first.stream}]{','.join(head)}{''.join(labels)}"]
-    chains += marks.split()
-    for (plan, video, name), label in zip(encoded, labels, strict=True):
-        chains.append(f"{label}{_build_branch(plan, video, name, cut=cut)}[o{name}]")
-    return ";".join(chains)
-
-
-def _branches(plan: OutputPlan) -> list[tuple[OutputPlan, VideoPlan, str]]:
-    """Each picture that is made anew, with the name of its branch in the graph."""
-    if plan.package is not None:
-        return [
-            (plan, rendition.video, f"{plan.index}r{number}")
-            for number, rendition in enumerate(plan.package.renditions)
-        ]
-    if plan.video is None or plan.video.encoder is None:
-        return []
-    return [(plan, plan.video, str(plan.index))]
-
-
-def _build_branch(plan: OutputPlan, video: VideoPlan, name: str, *, cut: bool) -> str:
-    assert video.encoder is not None
-    steps = []
-    if plan.pictures:
-        steps.append(_select(plan))
-    elif cut and (plan.start_s or plan.length_s is not None):
-        steps += [_trim(plan), f"setpts=PTS-{plan.start_s:g}/TB"]
-    if video.frame_rate is not None:
-        # Players of segments pass over the edit list that would say how late a track begins.
-        from_zero = ":start_time=0" if plan.package is not None else ""
-        steps.append(f"fps={video.frame_rate}{from_zero}")
-        if plan.length_s is not None:
-            # At the end of its input fps repeats the last frame up to the end of the source.
-            steps.append(f"trim=duration={plan.length_s:g}")
-    steps += _TURNS.get(video.rotate, [])
-    if video.scale is not None or video.from_rgb:
-        width, height = video.scale or ("iw", "ih")
-        # Without a word ffmpeg would take the colours of 1982's television, and not say so.
-        matrix = ":out_color_matrix=bt709" if video.from_rgb else ""
-        steps.append(f"scale={width}:{height}:flags=bicubic{matrix}")
-    if video.crop is not None:
-        steps.append(f"crop={video.crop[0]}:{video.crop[1]}")
-    if plan.choice is not None:
-        steps.append(f"thumbnail={plan.choice.frames}")
-    if video.tone_map:
-        steps += _TONE_MAP
-    steps.append("setsar=1")
-    if video.watermark is not None:
-        steps.append(_lay_over(video.watermark, video.encoder.pixel_format, name))
-    if plan.sprite is not None:
-        # The list says which pictures there were: a sheet whose last ones are missing looks whole.
-        steps += [
-            "metadata=mode=add:key=tile:value=1",
-            f"metadata=mode=print:file={plan.tile_list}",
-            f"tile={plan.sprite.columns}x{plan.sprite.rows}",
-        ]
-    if plan.kind.kind is Kind.ANIMATION:
-        # A palette a frame needs no second look at the clip, so memory stays flat.
-        palette = f"[g{plan.index}]"
-        paint = f"[h{plan.index}]"
-        return (
-            f"{','.join(steps)},split{palette}{paint};"
-            f"{palette}palettegen=stats_mode=single[p{plan.index}];"
-            f"{paint}[p{plan.index}]paletteuse=new=1"
-        )
-    steps.append(f"format={video.encoder.pixel_format}")
-    return ",".join(steps)
-
-
-def _lay_over(mark: WatermarkPlan, pixel_format: str, name: str) -> str:
-    """The picture's chain goes on behind it. Its own format first: no colour is made twice."""
-    made = "rgb24" if pixel_format == "pal8" else pixel_format
-    image = f"[w{name}]{image_filters(mark, pixel_format)}[m{name}]"
-    return f"format={made}[b{name}];{image};[b{name}][m{name}]{overlay_filter(mark, pixel_format)}"
-
-
-_TURNS: Final = {90: ["transpose=clock"], 180: ["hflip", "vflip"], 270: ["transpose=cclock"]}
-
-
-def _trim(plan: OutputPlan) -> str:
-    return _cut(plan.start_s, plan.length_s)
-
-
-def _cut(start_s: float, length_s: float | None) -> str:
-    options = [f"start={start_s:g}"]
-    if length_s is not None:
-        options.append(f"duration={length_s:g}")
-    return f"trim={':'.join(options)}"
-
-
-def _select(plan: OutputPlan) -> str:
-    """
-    The first frame at or after each instant, or those that one is chosen of.
-
-    Commas are escaped for the graph's own syntax.
-    """
-    if plan.choice is not None:
-        [instant] = plan.pictures
-        limit = rf"lt(selected_n\,{plan.choice.frames})"
-        return rf"select=gte(t\,{instant:.6f})*{limit}*not(mod(n\,{plan.choice.every}))"
-    terms = [
-        rf"gte(t\,{instant:.6f})*(isnan(prev_t)+lt(prev_t\,{instant:.6f}))"
-        for instant in plan.pictures
-    ]
-    return f"select={'+'.join(terms)}"
 
 
 # --- Outputs ---------------------------------------------------------------------------------
@@ -364,7 +204,7 @@ def _package_arguments(
     down, so that no keyframe comes too early for its cut.
     """
     arguments: list[str] = []
-    for _, _, name in _branches(plan):
+    for _, _, name in find_branches(plan):
         arguments += ["-map", f"[o{name}]"]
     for sound in plan.sounds:
         arguments += ["-map", f"0:{sound.stream}"]
@@ -452,7 +292,7 @@ def _video_arguments(plan: OutputPlan, video: VideoPlan, threads: int, *, cut: b
         *(["-profile:v", video.profile] if video.profile else []),
         *_gop_arguments(encoder, video, threads, closed=plan.package is not None),
         *("-threads", str(threads), "-fps_mode", "vfr"),
-        *(_BT709 if video.tone_map or video.from_rgb else []),
+        *(_BT709 if video.tone_map or video.from_rgb or video.presumed_bt709 else []),
         *_copy_tag(plan, video),
     ]
 
@@ -540,7 +380,8 @@ def _audio_arguments(plan: OutputPlan, audio: AudioPlan, which: str, *, cut: boo
         return [f"-c:{which}", "copy"]
     filters = []
     if cut and (plan.start_s or plan.length_s is not None):
-        filters = [f"a{_trim(plan)}", f"asetpts=PTS-{plan.start_s:g}/TB"]
+        part = cut_filter(plan.start_s, plan.length_s)
+        filters = [f"a{part}", f"asetpts=PTS-{plan.start_s:g}/TB"]
     if plan.package is not None:
         filters.append("aresample=async=1:first_pts=0")  # silence before it, and where it has gaps
     if audio.gain_db:

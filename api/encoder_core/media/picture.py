@@ -12,7 +12,7 @@ from encoder_core.media.geometry import plan_size, warn_of_limit
 from encoder_core.media.notes import Notes
 from encoder_core.media.planned import VideoPlan
 from encoder_core.media.probe import Probe, VideoStream
-from encoder_core.media.rates import plan_rate
+from encoder_core.media.rates import UNKNOWN_RATE, plan_rate
 from encoder_core.media.timing import cut
 from encoder_core.specs import OutputSpec, VideoSettings, parse_bitrate
 
@@ -86,6 +86,7 @@ def encode_video(
         family=encoder.family,
         width=(geometry.crop or geometry.size)[0],
         height=(geometry.crop or geometry.size)[1],
+        source_size=(int(source.display_size[0]), int(source.display_size[1])),
         scale=geometry.size if geometry.scaled else None,
         crop=geometry.crop,
         limited=geometry.limited,
@@ -95,6 +96,7 @@ def encode_video(
         deinterlace=source.interlaced,
         tone_map=source.hdr,
         from_rgb=source.rgb and kind.kind is Kind.VIDEO,
+        presumed_bt709=source.presumed_bt709,
         bitrate=bitrate,
         max_bitrate=_plan_peak(spec, bitrate),
         crf=crf,
@@ -173,12 +175,14 @@ def with_video_length(
     source = probe.video
     assert source is not None
     duration = source.duration_s or probe.duration_s
+    if duration is None and probe.still:
+        duration = float(1 / (source.average_fps or UNKNOWN_RATE))
     if duration is not None and from_zero:
         duration += source.late_s
     duration = cut(duration, start, length)
     frames: int | None = None
     if plan.frame_rate is not None and duration is not None:
-        frames = round(duration * plan.frame_rate)
+        frames = max(1, round(duration * plan.frame_rate))
     elif start == 0 and length is None and source.frames is not None:
         frames = source.frames
     elif plan.fps is not None and duration is not None:

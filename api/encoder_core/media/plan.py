@@ -114,6 +114,15 @@ def plan_output(index: int, spec: OutputSpec, probe: Probe) -> OutputPlan:
     )
 
 
+def depends_on_length(spec: OutputSpec) -> bool:
+    """
+    Whether ffmpeg is told something that follows from how long the source really is.
+
+    For all others that is only what is expected of the output.
+    """
+    return CONTAINERS[spec.container].kind is Kind.PICTURE or spec.loudness is not None
+
+
 def _with_watermark(video: VideoPlan, spec: OutputSpec, probe: Probe) -> VideoPlan:
     if spec.watermark is None:
         return video

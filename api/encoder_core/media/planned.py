@@ -39,6 +39,8 @@ class VideoPlan:
     """As stored in the file. A copied stream that is turned keeps its stored size."""
     limited: bool = False
     """Whether it is smaller than asked, because the source is."""
+    source_size: tuple[int, int] = (0, 0)
+    """As it is shown. Nothing of a copied stream."""
     scale: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     """Cut out of the middle, after scaling."""
@@ -52,6 +54,8 @@ class VideoPlan:
     tone_map: bool = False
     from_rgb: bool = False
     """Colours without a matrix: they are made BT.709, and tagged so."""
+    presumed_bt709: bool = False
+    """The source does not say what its colours are, and players take them for BT.709."""
     watermark: WatermarkPlan | None = None
     bitrate: int | None = None
     max_bitrate: int | None = None

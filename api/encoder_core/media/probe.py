@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 HDR_TRANSFERS: Final = frozenset({"smpte2084", "arib-std-b67"})  # PQ and HLG
+HD_LINES: Final = 720  # from here on players take what says nothing for BT.709
 VFR_TOLERANCE: Final = 0.02  # a constant rate's average differs by a frame or two on short clips
 STILL_FORMATS: Final = frozenset({"image2", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe",
                                   "tiff_pipe"})  # fmt: skip
@@ -56,6 +57,12 @@ class VideoStream:
     def rgb(self) -> bool:
         """Whether it is red, green and blue, which says nothing of how to make YUV of it."""
         return (self.pixel_format or "").startswith(_RGB)
+
+    @property
+    def presumed_bt709(self) -> bool:
+        """Whether it says nothing of its colours, and has a size that players take for BT.709."""
+        said = {self.matrix, self.primaries, self.transfer} - {None, "unknown"}
+        return not said and not self.rgb and self.height >= HD_LINES
 
     @property
     def full_chroma(self) -> bool:
@@ -119,6 +126,8 @@ class Probe:
     has_cover: bool = False
     clock_jumps: int = 0
     """How often its clock begins again, once measured."""
+    measured: bool = False
+    """Whether its durations are those of its packets, and not what its header says."""
 
     @property
     def container(self) -> str:
@@ -141,10 +150,21 @@ class Probe:
     @property
     def needs_measuring(self) -> bool:
         """Whether what the header says of durations is not enough to check an output by."""
+        if self.measured:
+            return False
         known = all(stream.duration_s for stream in self.audio)
         if self.video is not None:
             known = known and self.video.duration_s is not None
         return not self.still and not ("mov" in self.formats and known)
+
+    @property
+    def reads_forward(self) -> bool:
+        """
+        Whether its header tells enough for a command, and its bytes are read in their order.
+
+        What an output is checked by still has to be measured, once all of it is here.
+        """
+        return "matroska" in self.formats and self.duration_s is not None
 
 
 def parse_probe(document: Mapping[str, Any]) -> Probe:
@@ -395,6 +415,7 @@ def apply_measurements(probe: Probe, spans: Mapping[int, Span]) -> Probe:
         audio=audio,
         subtitles=subtitles,
         duration_s=declared or (end - begin) or None,
+        measured=True,
         clock_jumps=max((span.jumps for span in spans.values()), default=0),
     )
 

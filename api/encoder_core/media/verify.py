@@ -17,6 +17,7 @@ from encoder_core.media.probe import AudioStream, Probe, VideoStream
 FRAME_TOLERANCE: Final = 0.01  # damaged frames at the ends of captures; a cut loses far more
 FRAMES_ALWAYS_FORGIVEN: Final = 3  # rounding at start and end, and a last frame without a length
 SECONDS_TOLERANCE: Final = 0.01
+SECONDS_NEVER_FORGIVEN: Final = 2.0  # however long it is: that is a piece, and no rounding
 SECONDS_ALWAYS_FORGIVEN: Final = 0.35  # encoder delay, padding to whole audio frames, edit lists
 COPY_START_S: Final = 20.0  # a copied clip starts at the keyframe before; sources have long ones
 
@@ -87,6 +88,10 @@ def _compare_video(plan: OutputPlan, wanted: VideoPlan, found: VideoStream | Non
     countable = wanted.frames is not None and not (wanted.encoder is None and plan.start_s)
     if countable and missing_frames(wanted.frames or 0, frames):
         findings.append(truncated(f"There are {frames} of {wanted.frames} frames."))
+    if wanted.duration_s is not None and found.duration_s is not None:
+        # The last frames of slow films are shown for long, and not every container says so.
+        slack = 2 * found.duration_s / frames + _start_slack(plan)
+        findings += short(wanted.duration_s, found.duration_s, "picture", slack)
     return findings
 
 
@@ -121,7 +126,8 @@ def _compare_duration(plan: OutputPlan, measured: Probe) -> list[Finding]:
         return [Finding("output_truncated", "The file has no duration.")]
     findings = short(plan.duration_s, measured.duration_s, "file", _start_slack(plan))
     excess = measured.duration_s - plan.duration_s
-    slack = _forgiven(plan.duration_s) + _start_slack(plan)
+    tolerance = max(SECONDS_ALWAYS_FORGIVEN, plan.duration_s * SECONDS_TOLERANCE)
+    slack = tolerance + _start_slack(plan)
     # Frames that are shown longer than the sound lasts, and a slow last frame.
     # Subtitles may go on when the film is over.
     if excess > max(1.0, 3 * slack) and not plan.subtitles:
@@ -143,7 +149,8 @@ def short(wanted_s: float, found_s: float, what: str, slack_s: float = 0.0) -> l
 
 
 def _forgiven(seconds: float) -> float:
-    return max(SECONDS_ALWAYS_FORGIVEN, seconds * SECONDS_TOLERANCE)
+    share = min(seconds * SECONDS_TOLERANCE, SECONDS_NEVER_FORGIVEN)
+    return max(SECONDS_ALWAYS_FORGIVEN, share)
 
 
 def _start_slack(plan: OutputPlan) -> float:

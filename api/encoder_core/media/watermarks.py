@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from encoder_core.media.planned import VideoPlan, WatermarkPlan
-from encoder_core.media.probe import VideoStream
+from encoder_core.media.probe import HD_LINES, VideoStream
 from encoder_core.specs import Position, Watermark
 
 SIDE_PERCENT: Final = 20.0  # a badge and a line of text are both legible at it, and leave the film
@@ -25,7 +25,6 @@ IMAGE_CODECS: Final = frozenset({"png", "mjpeg", "webp"})
 MAX_IMAGE_SIDE: Final = 4096
 MAX_IMAGE_BYTES: Final = 16 * 1024**2
 
-HD_LINES: Final = 720  # from here on players take what says nothing for BT.709
 _BT601: Final = "smpte170m"
 _MATRICES: Final = {
     "bt709": "bt709", "bt470bg": "bt470", "smpte170m": _BT601, "fcc": "fcc",
@@ -64,10 +63,10 @@ def _even(pixels: float) -> int:
 
 def _find_matrix(video: VideoPlan, source: VideoStream) -> str:
     """By what a player will take the colours for: the image's are made so that they come out."""
-    if video.tone_map or video.from_rgb:
-        return "bt709"
     if video.family == "mjpeg":
         return _BT601  # a JPEG cannot say otherwise
+    if video.tone_map or video.from_rgb:
+        return "bt709"
     guess = "bt709" if source.height >= HD_LINES else _BT601
     return _MATRICES.get(source.matrix or "", guess)
 

@@ -32,6 +32,18 @@ class Side(StrEnum):
         return JobError(f"{self.value}_{what}", message, retry_after_s=retry_after_s)
 
 
+class RangeIgnored(JobError):
+    """
+    The server sends all of a source where it was asked for a part, though it had sent parts before.
+
+    The same request may reach a machine that knows better; the source can be had from its first
+    byte in any case.
+    """
+
+    def __init__(self, host: str) -> None:
+        super().__init__("source_unreachable", f"{host} does not go on where it stopped.")
+
+
 def failure_of_status(
     side: Side, host: str, status: int, *, reason: str = "", retry_after: str | None = None
 ) -> JobError:
@@ -78,8 +90,16 @@ class Retries:
     a pause that the server asked for is kept as it is.
     """
 
-    def __init__(self, clock: Clock, *, tries: int = TRIES) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        tries: int = TRIES,
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """`draw` gives a number between two, at random."""
         self._clock = clock
+        self._draw = draw
         self._tries = tries
         self._failed = 0
 
@@ -93,7 +113,7 @@ class Retries:
         if self._failed >= self._tries or (asked is not None and asked > LONGEST_ASKED_S):
             raise error
         longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failed - 1))
-        self._clock.sleep(asked if asked is not None else random.uniform(0, longest))
+        self._clock.sleep(asked if asked is not None else self._draw(0, longest))
 
 
 def with_retries(operation: Callable[[], T], *, clock: Clock, tries: int = TRIES) -> T:

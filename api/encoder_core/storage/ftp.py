@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from encoder_core.egress import Dialler
+from encoder_core.egress import BLOCK_BYTES, Dialler
 from encoder_core.errors import JobError
 from encoder_core.specs import FtpDestination, FtpLocation, FtpSource
 from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
@@ -234,7 +234,8 @@ class FtpSourceConnector:
         size = _ask_size(client, path, must_exist=True)
         changed = _ask(client, f"MDTM {path}")
         validator = f"{size}-{changed}" if size is not None and changed else None
-        return SourceStat(size, validator, ranges=validator is not None)
+        ranges = validator is not None and _can_restart(client)
+        return SourceStat(size, validator, ranges=ranges)
 
     def _chunks(
         self,
@@ -244,6 +245,7 @@ class FtpSourceConnector:
         done: int,
         end: int | None,
     ) -> Iterator[bytes]:
+        last = stat.size_bytes if end is None or end == stat.size_bytes else None
         try:
             while end is None or done < end:
                 most = CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - done)
@@ -251,6 +253,8 @@ class FtpSourceConnector:
                 if not chunk:
                     break
                 done += len(chunk)
+                if last is not None and done >= last:
+                    self._check_end(data, more=done > last)
                 yield chunk
         except OSError as error:
             raise self._truncated() from error
@@ -265,6 +269,18 @@ class FtpSourceConnector:
             # The closing word is often lost on long transfers; the length says as much.
             if stat.size_bytes is None or done != stat.size_bytes:
                 raise self._truncated() from error
+
+    def _check_end(self, data: socket.socket, *, more: bool) -> None:
+        """
+        Raises when something follows the last byte: a file that grows meanwhile, or one that was
+        sent from its beginning though its rest was asked for.
+        """
+        with suppress(OSError):  # a server that does not hang up: the length says as much
+            data.settimeout(GOOD_BYE_S)
+            more = more or data.recv(1) != b""
+        if more:
+            message = f"{self._session.place.host} sends more than the size that it told."
+            raise Side.SOURCE.fail("changed", message)
 
     def _truncated(self) -> JobError:
         message = f"{self._session.place.host} closed the connection before the end."
@@ -319,7 +335,7 @@ class FtpDestinationConnector:
         data = client.transfercmd(f"STOR {part}")
         try:
             with upload.path.open("rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
+                while chunk := file.read(BLOCK_BYTES):
                     data.sendall(chunk)
             if isinstance(data, ssl.SSLSocket):
                 # Without TLS's own good-bye, strict servers take the file for cut off.
@@ -379,6 +395,13 @@ def _ask(client: CheckedFtp, command: str, *, must_exist: bool = False) -> str |
             raise
         return None
     return answer[4:].strip() if answer.startswith("213") else None
+
+
+def _can_restart(client: CheckedFtp) -> bool:
+    try:
+        return client.sendcmd("REST 0").startswith("350")
+    except ftplib.error_perm:
+        return False
 
 
 def _ask_size(client: CheckedFtp, path: str, *, must_exist: bool = False) -> int | None:

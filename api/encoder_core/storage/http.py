@@ -16,7 +16,7 @@ from encoder_core.errors import JobError
 from encoder_core.model import check_url
 from encoder_core.specs import HttpDestination, HttpSource
 from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
-from encoder_core.storage.failing import Side, failure_of_status, with_retries
+from encoder_core.storage.failing import RangeIgnored, Side, failure_of_status, with_retries
 
 CHUNK_BYTES: Final = 256 * 1024
 MAX_REDIRECTS: Final = 5
@@ -154,7 +154,7 @@ class HttpSourceConnector:
         length = _length(response)
         if response.status == 200:
             if first:
-                raise Side.SOURCE.fail("unreachable", f"{host} does not go on where it stopped.")
+                raise RangeIgnored(host)
             stat = SourceStat(length, now, ranges=False)
             return Reading(stat, self._chunks(response, length), response.close)
         start, last, total = self._content_range(response)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -28,7 +29,13 @@ from encoder_core.errors import JobError
 from encoder_core.parallel import each
 from encoder_core.specs import S3Destination, S3Location, S3Source
 from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
-from encoder_core.storage.failing import Side, failure_of_status, parse_wait, with_retries
+from encoder_core.storage.failing import (
+    RangeIgnored,
+    Side,
+    failure_of_status,
+    parse_wait,
+    with_retries,
+)
 from encoder_core.storage.files import beside
 
 if TYPE_CHECKING:
@@ -270,6 +277,8 @@ class S3SourceConnector:
         if match is None and first == 0:
             return SourceStat(length, validator, ranges=False)
         host = self._bucket.host
+        if answer["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.OK:
+            raise RangeIgnored(host)
         if match is None or int(match[1]) != first or match[3] == "*":
             raise Side.SOURCE.fail("rejected", f"{host} answered another part than asked for.")
         if length not in (None, int(match[2]) + 1 - first):

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -136,7 +136,7 @@ def problem_of(error: Exception) -> Problem | None:
         return invalid_request(error.problems)
     if isinstance(error, Refused):
         return _of_refused(error)
-    if isinstance(error, (OperationalError, PoolTimeout)):
+    if isinstance(error, (OperationalError, PoolTimeout)) or _is_cut(error):
         # Logged without SQL or parameters: only which kind of error the driver saw.
         cause = getattr(error, "orig", None) or error
         log.error("database_unavailable", extra={"error": type(cause).__name__})
@@ -146,6 +146,11 @@ def problem_of(error: Exception) -> Problem | None:
             headers={"Retry-After": str(_RETRY_S)},
         )
     return None
+
+
+def _is_cut(error: Exception) -> bool:
+    """A connection that turned out to be closed: the driver has other words for that."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _of_refused(error: Refused) -> Problem:

@@ -24,11 +24,11 @@ def idempotency_of(request: Request, body: Model, *, keys: KeyRing) -> Idempoten
         return None
     if len(given) > 1 or not _KEY.fullmatch(given[0]):
         raise invalid_parameter(HEADER, "must be one value of 1 to 255 printable characters")
-    return Idempotency(key=given[0], fingerprint=_fingerprint(request, body, keys))
+    return Idempotency(key=given[0], fingerprints=_fingerprints(request, body, keys))
 
 
-def _fingerprint(request: Request, body: Model, keys: KeyRing) -> bytes:
+def _fingerprints(request: Request, body: Model, keys: KeyRing) -> tuple[bytes, ...]:
     """Of what was understood, so that spaces and the order of members do not matter."""
     meant = [request.method, request.url.path, body.to_json_with_secrets()]
     message = json.dumps(meant, sort_keys=True, separators=(",", ":")).encode()
-    return keys.fingerprint(message, purpose="idempotency")
+    return keys.fingerprints(message, purpose="idempotency")

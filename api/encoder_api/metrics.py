@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from encoder_api.webhooks.outcomes import Outcome
 from encoder_core.clock import Clock
 from encoder_db.census import Census, SentTally, take_census
+from encoder_db.dialect import RETRY_REASONS
 from encoder_db.store import Store
 
 log = logging.getLogger("encoder.api")
@@ -51,9 +52,21 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._retried = Counter(
+            "encoder_api_transactions_retried",
+            "Transactions of this process that were tried again, by what got in their way.",
+            ["reason"],
+            registry=self._registry,
+        )
+        for reason in RETRY_REASONS:
+            self._retried.labels(reason)  # a line that begins with its first has no rate
+
     def count(self, operation: str, *, status: int, seconds: float) -> None:
         self._requests.labels(operation, str(status)).inc()
         self._seconds.labels(operation).observe(seconds)
+
+    def count_retry(self, reason: str) -> None:
+        self._retried.labels(reason).inc()
 
     def render(self) -> bytes:
         """May wait for the database: call it in a thread."""

@@ -37,6 +37,7 @@ def make_services(settings: ApiSettings, store: Store, clock: Clock) -> Services
     authenticator = Authenticator(settings, store, sessions, clock=clock)
     health, intake = DatabaseHealth(store), Intake(store)
     metrics = Metrics(RecordMetrics(store, clock=clock))
+    store.tell_of_retries(metrics.count_retry)
     return Services(
         *(settings, store, authenticator, sessions, metrics, health, intake),
         feed=Feed(store),

@@ -17,6 +17,8 @@ from encoder_api.auth import check_exposure
 from encoder_api.server import ApiServer
 from encoder_api.settings import ApiSettings
 from encoder_api.webhooks.sender import Sender
+from encoder_api.webhooks.settings import WebhookSettings
+from encoder_cli.probes import serve_probes
 from encoder_core import logs
 from encoder_core.egress import Dialler
 from encoder_core.errors import ConfigurationError
@@ -74,8 +76,10 @@ def run_worker() -> None:
 def run_webhooks() -> None:
     with opened_store(shared_by="encoder webhooks") as store:
         crew = Crew(on_crash=lambda: os.kill(os.getpid(), signal.SIGTERM))
-        hire_sender(crew, store)
-        crew.work_until_signal()
+        sender = hire_sender(crew, store)
+        port = WebhookSettings().health_port
+        with serve_probes(port, unwell=sender.unwell, unready=sender.unready):
+            crew.work_until_signal()
 
 
 def run_retention(*, hours: int | None) -> int:
@@ -188,6 +192,7 @@ def hire_runner(crew: Crew, store: Store, stack: ExitStack) -> None:
         context=OrderContext(
             files_root=transfer.files_root.resolve() if transfer.files_root else None,
             allowed_cidrs=transfer.allowed_cidrs,
+            denied_cidrs=transfer.denied_cidrs,
             ambient=AmbientCredentials(
                 buckets=list(transfer.s3_ambient_buckets)
                 if transfer.s3_ambient_buckets is not None
@@ -201,9 +206,11 @@ def hire_runner(crew: Crew, store: Store, stack: ExitStack) -> None:
     crew.hire("housekeeper", housekeeper.run, lambda: None)
 
 
-def hire_sender(crew: Crew, store: Store) -> None:
-    sender = Sender(store, dialler=Dialler(TransferSettings().allowed_cidrs))
+def hire_sender(crew: Crew, store: Store) -> Sender:
+    transfer = TransferSettings()
+    sender = Sender(store, dialler=Dialler(transfer.allowed_cidrs, transfer.denied_cidrs))
     crew.hire("sender", sender.run, sender.wake)
+    return sender
 
 
 def worker_name(path: os.PathLike[str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from encoder_core.errors import FieldProblem, InvalidRequest
@@ -17,10 +18,11 @@ from encoder_core.names import pod_name
 from encoder_core.sealing import KeyRing
 from encoder_core.specs import JobSpec, Priority
 from encoder_core.states import FINAL_JOB, OPEN_ATTEMPT, AttemptStatus, JobStatus
-from encoder_db.dialect import db_now
+from encoder_db.dialect import db_now, in_seconds
 from encoder_db.intake import create_job
-from encoder_db.pools import StopPolicy
-from encoder_db.rows import JobRow, lock_job, read_attempt
+from encoder_db.pools import DELETED, StopPolicy
+from encoder_db.rows import JobRow, lock_job
+from encoder_db.store import now
 from encoder_db.tables import job_attempts, job_outputs, jobs, pools
 
 KUBERNETES_OWNER = "kubernetes"
@@ -46,43 +48,61 @@ class ResourceRow:
     """Until then the worker of the latest attempt may publish outputs."""
     reported_end: bool
     """Whether that worker's final report is stored."""
-    version: int
-    deleted: bool
+
+
+_LATEST: Final = (job_attempts.c.job_id == jobs.c.id) & (job_attempts.c.number == jobs.c.attempt)
+_RESOURCE: Final = (
+    select(
+        *(jobs.c.id, jobs.c.uuid, jobs.c.pool, jobs.c.priority, jobs.c.status, jobs.c.attempt),
+        *(jobs.c.resource_name, jobs.c.resource_uid, jobs.c.finished_at),
+        job_attempts.c.status.label("attempt_status"),
+        *(job_attempts.c.worker, job_attempts.c.publish_until),
+        job_attempts.c.final_report.is_not(None).label("reported_end"),
+        db_now().label("now"),
+    )
+    .outerjoin(job_attempts, _LATEST)
+    .order_by(jobs.c.id.desc())
+    .limit(1)
+)
+
+
+@cache
+def _resource_query(*, by_uuid: bool, by_uid: bool, by_name: bool) -> Select[Any]:
+    """Each way to ask is put together once: a job is looked at ten times in its life."""
+    named = [jobs.c.uuid == bindparam("uuid")] if by_uuid else []
+    if by_uid:
+        named.append(jobs.c.resource_uid == bindparam("resource_uid"))
+    if by_name:
+        is_named = jobs.c.resource_name == bindparam("resource_name")
+        if by_uid:
+            is_named &= jobs.c.status.not_in(sorted(FINAL_JOB))
+        named.append(is_named)
+    return _RESOURCE.where(or_(*named))
 
 
 def read_resource(
     tx: Connection, *, uuid: UUID | None, resource_uid: str | None, resource_name: str | None = None
-) -> ResourceRow | None:
+) -> tuple[datetime, ResourceRow | None]:
     """
-    The job of a TranscodeJob: by the UUID in its spec, or by the resource's own uid or name.
+    The time, and the job of a TranscodeJob: by the UUID in its spec, or by the resource's own uid
+    or name.
 
     By name alone only as long as nobody knows another resource of that name, or while the job is
     under way: an earlier one's is over, and people use a name again.
     """
-    by_name = jobs.c.resource_name == resource_name
-    if resource_uid is not None:
-        by_name &= jobs.c.status.not_in(sorted(FINAL_JOB))
-    named = [
-        *([jobs.c.uuid == uuid] if uuid is not None else []),
-        *([jobs.c.resource_uid == resource_uid] if resource_uid is not None else []),
-        *([by_name] if resource_name is not None else []),
-    ]
-    latest = (job_attempts.c.job_id == jobs.c.id) & (job_attempts.c.number == jobs.c.attempt)
-    query = (
-        select(
-            jobs,
-            job_attempts.c.status.label("attempt_status"),
-            *(job_attempts.c.worker, job_attempts.c.publish_until),
-            job_attempts.c.final_report.is_not(None).label("reported_end"),
-        )
-        .outerjoin(job_attempts, latest)
-        .where(or_(*named))
-        .order_by(jobs.c.id.desc())
-        .limit(1)
+    query = _resource_query(
+        by_uuid=uuid is not None,
+        by_uid=resource_uid is not None,
+        by_name=resource_name is not None,
     )
-    row = tx.execute(query).mappings().one_or_none()
+    named = {"uuid": uuid, "resource_uid": resource_uid, "resource_name": resource_name}
+    row = tx.execute(query, named).mappings().one_or_none()
     if row is None:
-        return None
+        return now(tx), None
+    return row["now"], _resource_row(row)
+
+
+def _resource_row(row: RowMapping) -> ResourceRow:
     is_open = row["attempt_status"] is not None and row["attempt_status"] in OPEN_ATTEMPT
     expected = pod_name(row["resource_name"], row["attempt"]) if row["resource_name"] else None
     return ResourceRow(
@@ -99,8 +119,6 @@ def read_resource(
         finished_at=row["finished_at"],
         publish_until=row["publish_until"],
         reported_end=bool(row["reported_end"]),
-        version=row["version"],
-        deleted=row["deleted_at"] is not None,
     )
 
 
@@ -159,18 +177,20 @@ def begin_pod(
     Raises BegunByAnother while another operator, `by` its name, is at it.
     """
     job = lock_job(tx, job_id)
-    row = read_attempt(tx, job_id, attempt)
+    row = tx.execute(_BEGUN, {"job": job_id, "attempt": attempt}).one_or_none()
     if job is None or row is None or job.attempt != attempt or row.status != AttemptStatus.CREATED:
         return None
     if job.status is not JobStatus.STARTING:
         return None
-    if not _take_pod(tx, job_id, attempt, by=by):
+    begun = row.begun_at is not None and row.begun_at + timedelta(seconds=BEGUN_S) > row.now
+    if begun and row.worker != by:
         raise BegunByAnother
     token = new_token()
     tx.execute(
-        update(job_attempts)
-        .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
-        .values(token_hash=hash_token(token), resources=dict(resources))
+        _BEGIN.values(
+            worker=by, begun_at=db_now(), token_hash=hash_token(token), resources=dict(resources)
+        ),
+        {"job": job_id, "attempt": attempt},
     )
     return token
 
@@ -178,24 +198,23 @@ def begin_pod(
 def still_begun(tx: Connection, job_id: int, attempt: int, *, by: str) -> bool:
     """Whether the Pod is still this operator's to make; then for as long again."""
     lock_job(tx, job_id)
-    mine = (
-        select(job_attempts.c.job_id)
-        .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
-        .where(job_attempts.c.worker == by, job_attempts.c.status == AttemptStatus.CREATED)
-    )
-    return tx.execute(mine).first() is not None and _take_pod(tx, job_id, attempt, by=by)
-
-
-def _take_pod(tx: Connection, job_id: int, attempt: int, *, by: str) -> bool:
-    """In the lock of the job, so that two cannot both find it free."""
-    attempts = (job_attempts.c.job_id == job_id) & (job_attempts.c.number == attempt)
-    query = select(job_attempts.c.worker, job_attempts.c.begun_at, db_now().label("now"))
-    row = tx.execute(query.where(attempts)).one()
-    begun = row.begun_at is not None and row.begun_at + timedelta(seconds=BEGUN_S) > row.now
-    if begun and row.worker != by:
+    which = {"job": job_id, "attempt": attempt}
+    row = tx.execute(_BEGUN, which).one_or_none()
+    if row is None or row.worker != by or row.status != AttemptStatus.CREATED:
         return False
-    tx.execute(update(job_attempts).where(attempts).values(worker=by, begun_at=db_now()))
+    tx.execute(_BEGIN.values(begun_at=db_now()), which)
     return True
+
+
+# Both in the lock of the job, so that two cannot find it free.
+_THIS: Final = (job_attempts.c.job_id == bindparam("job")) & (
+    job_attempts.c.number == bindparam("attempt")
+)
+_BEGUN: Final = select(
+    *(job_attempts.c.status, job_attempts.c.worker, job_attempts.c.begun_at),
+    db_now().label("now"),
+).where(_THIS)
+_BEGIN: Final = update(job_attempts).where(_THIS)
 
 
 def record_pod(tx: Connection, job_id: int, attempt: int, *, resource: str) -> bool:
@@ -267,6 +286,20 @@ def canceling_resources(tx: Connection) -> list[str]:
     return list(tx.execute(query).scalars())
 
 
+def lately_stopped_resources(tx: Connection, *, lately_s: float) -> list[str]:
+    """
+    Resources of jobs that ended without success in the last seconds.
+
+    A job that waits has no Pod whose end would tell its resource that the API canceled it.
+    """
+    query = select(jobs.c.resource_name).where(
+        jobs.c.finished_at >= in_seconds(-lately_s),
+        jobs.c.status.in_([JobStatus.CANCELED.value, JobStatus.FAILED.value]),
+        jobs.c.resource_name.is_not(None),
+    )
+    return list(tx.execute(query).scalars())
+
+
 def mirror_pool(
     tx: Connection,
     name: str,
@@ -297,7 +330,7 @@ def hold_pool(tx: Connection, name: str) -> None:
     tx.execute(
         update(pools)
         .where(pools.c.name == name, pools.c.engine == "kubernetes")
-        .values(stop_policy="Hold", updated_at=db_now())
+        .values(stop_policy="Hold", blocked=DELETED, updated_at=db_now())
     )
 
 

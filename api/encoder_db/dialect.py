@@ -53,9 +53,16 @@ SQLITE_PRAGMAS = (
     f"PRAGMA busy_timeout = {LOCK_WAIT_S * 1000}",
 )
 
-# Lock wait, deadlock, and MariaDB's "record has changed since last read": roll back, try again.
-_RETRYABLE_MYSQL = frozenset({1205, 1213, 1020})
-_RETRYABLE_SQLITE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_LOCK_WAIT_MYSQL = 1205
+CUT: Final = "connection"
+_RETRIED_MYSQL: Final = {
+    1213: "deadlock",
+    _LOCK_WAIT_MYSQL: "lock_wait",
+    1020: "changed",  # MariaDB: the record has changed since it was read
+}
+_BUSY_SQLITE: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+RETRY_REASONS: Final = (*_RETRIED_MYSQL.values(), "busy", CUT)
+"""What gets in the way of a transaction that is then tried again; `busy` is SQLite's lock."""
 
 
 # --- Time ------------------------------------------------------------------------------------
@@ -105,7 +112,9 @@ def _in_seconds_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 # --- Engines ---------------------------------------------------------------------------------
 
 
-def make_engines(url: URL, clock: Clock) -> tuple[Engine, Engine]:
+def make_engines(
+    url: URL, clock: Clock, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+) -> tuple[Engine, Engine]:
     """
     An engine for transactions and one for plain reads.
 
@@ -114,7 +123,10 @@ def make_engines(url: URL, clock: Clock) -> tuple[Engine, Engine]:
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, reads=False), _sqlite_engine(url, reads=True)
-    return _mysql_engine(url, "READ COMMITTED", clock), _mysql_engine(url, "AUTOCOMMIT", clock)
+    return (
+        _mysql_engine(url, "READ COMMITTED", clock, statement_timeout_s),
+        _mysql_engine(url, "AUTOCOMMIT", clock, statement_timeout_s),
+    )
 
 
 def to_json(value: Any) -> str:
@@ -122,7 +134,10 @@ def to_json(value: Any) -> str:
 
 
 def _mysql_engine(
-    url: URL, isolation: Literal["READ COMMITTED", "AUTOCOMMIT"], clock: Clock
+    url: URL,
+    isolation: Literal["READ COMMITTED", "AUTOCOMMIT"],
+    clock: Clock,
+    statement_timeout_s: float,
 ) -> Engine:
     # MariaDB speaks the same SQL here; one dialect name keeps hints and variants in one place.
     engine = create_engine(
@@ -137,8 +152,8 @@ def _mysql_engine(
         json_serializer=to_json,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": STATEMENT_TIMEOUT_S,
-            "write_timeout": STATEMENT_TIMEOUT_S,
+            "read_timeout": statement_timeout_s,
+            "write_timeout": statement_timeout_s,
             "charset": "utf8mb4",
             "init_command": SESSION_SQL,
         },
@@ -198,14 +213,27 @@ def _sqlite_engine(url: URL, *, reads: bool) -> Engine:
     return engine
 
 
-def is_retryable(error: DBAPIError) -> bool:
-    """Whether the whole transaction may simply be tried again."""
+def retry_reason(error: DBAPIError) -> str | None:
+    """
+    What got in the way, when the whole transaction may simply be tried again; else None.
+
+    After `CUT` only where its COMMIT was not sent yet: otherwise nobody knows whether it is done. A
+    server that did not answer in time is none: it would not the next time, and somebody waits.
+    """
     cause = error.orig
     if isinstance(cause, sqlite3.Error):
-        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _RETRYABLE_SQLITE
-    if isinstance(cause, pymysql.MySQLError):
-        return bool(cause.args) and cause.args[0] in _RETRYABLE_MYSQL
-    return False
+        return "busy" if getattr(cause, "sqlite_errorcode", 0) & 0xFF in _BUSY_SQLITE else None
+    if not isinstance(cause, pymysql.MySQLError) or not cause.args:
+        return None
+    if error.connection_invalidated:
+        return None if isinstance(cause.__context__, TimeoutError) else CUT
+    return _RETRIED_MYSQL.get(cause.args[0])
+
+
+def is_lock_wait(error: DBAPIError) -> bool:
+    """Whether another transaction held what this one wants for longer than is waited."""
+    cause = error.orig
+    return isinstance(cause, pymysql.MySQLError) and cause.args[:1] == (_LOCK_WAIT_MYSQL,)
 
 
 # --- Statements ------------------------------------------------------------------------------

@@ -29,17 +29,20 @@ from encoder_db.invariants import (
 )
 from encoder_db.messages import enqueue, has_owner, queue_key, register_owner, remove
 from encoder_db.purge import CHILDREN, purge_deleted
+from encoder_db.redelivery import deliver_lost
 from encoder_db.rows import JobRow, lock_job
 from encoder_db.secrets import destroy_credentials, expire_credentials
 from encoder_db.store import Store
 from encoder_db.sweep import parked_jobs, unpark
 from encoder_db.tables import (
+    dead_letters,
     job_attempts,
     job_events,
     job_outputs,
     job_secrets,
     jobs,
     queue_jobs,
+    webhook_attempts,
     webhook_deliveries,
 )
 
@@ -128,6 +131,9 @@ def read_records(tx: Connection, ids: Sequence[int]) -> list[Record]:
         job_secrets.c.job_id.in_(ids), job_secrets.c.purpose == "job-secrets"
     )
     credentials = {row.job_id: row.expires_at for row in tx.execute(kept)}
+    told = _told(tx, ids)
+    open_letter = (dead_letters.c.job_id.in_(ids), dead_letters.c.redriven_at.is_(None))
+    letters = set(tx.execute(select(dead_letters.c.job_id).where(*open_letter)).scalars())
     return [
         Record(
             id=job.id,
@@ -143,9 +149,31 @@ def read_records(tx: Connection, ids: Sequence[int]) -> list[Record]:
             events=events[job.id],
             has_credentials=job.id in credentials,
             credentials_expire=credentials.get(job.id) is not None,
+            untold=sorted(set(range(1, job.version + 1)) - told[job.id]) if job.id in told else [],
+            has_open_letter=job.id in letters,
         )
         for job in (JobRow.of(dict(row)) for row in rows)
     ]
+
+
+def _told(tx: Connection, ids: Sequence[int]) -> Mapping[int, set[int]]:
+    """Of jobs with a receiver: the versions that it was told, or is going to be."""
+    has_receiver = select(job_secrets.c.job_id).where(
+        job_secrets.c.job_id.in_(ids), job_secrets.c.purpose == "webhook"
+    )
+    told: dict[int, set[int]] = {job_id: set() for job_id in tx.execute(has_receiver).scalars()}
+    event = exists().where(job_events.c.id == webhook_deliveries.c.event_id)
+    pending = select(webhook_deliveries.c.job_id, webhook_deliveries.c.seq).where(
+        webhook_deliveries.c.job_id.in_(list(told)), webhook_deliveries.c.body.is_not(None) | event
+    )
+    # By number and not by event: one that was lost and written anew was told under its old name.
+    logged = select(webhook_attempts.c.job_id, webhook_attempts.c.seq).where(
+        webhook_attempts.c.job_id.in_(list(told)), webhook_attempts.c.next_attempt_at.is_(None)
+    )
+    for query in (pending, logged) if told else ():
+        for row in tx.execute(query):
+            told[row.job_id].add(row.seq)
+    return told
 
 
 def _by_job(
@@ -279,7 +307,7 @@ def _let_go_of_credentials(tx: Connection, job: JobRow, record: Record) -> None:
 
 
 def _fill_events(tx: Connection, job: JobRow, record: Record) -> None:
-    """No receiver is told: it heard of these changes then, or hears of the next one."""
+    """Whom nobody told of these changes then, as the log has it, is told by another repair."""
     version = max(job.version, *record.events, 1)
     tx.execute(update(jobs).where(jobs.c.id == job.id).values(version=version))
     document = load_document(tx, jobs.c.id == job.id)
@@ -287,6 +315,11 @@ def _fill_events(tx: Connection, job: JobRow, record: Record) -> None:
     for missing in sorted(set(range(1, version + 1)) - set(record.events)):
         seen = document.model_copy(update={"version": missing})
         record_event_of(tx, seen, job_event(job.status), target=None)
+
+
+def _close_letters(tx: Connection, job: JobRow, record: Record) -> None:
+    these = (dead_letters.c.job_id == job.id) & dead_letters.c.redriven_at.is_(None)
+    tx.execute(update(dead_letters).where(these).values(redriven_at=db_now()))
 
 
 REPAIRS: Final[Mapping[str, Callable[[Connection, JobRow, Record], None]]] = {
@@ -304,6 +337,8 @@ REPAIRS: Final[Mapping[str, Callable[[Connection, JobRow, Record], None]]] = {
     "reason": _give_reason,
     "credentials": _let_go_of_credentials,
     "events": _fill_events,
+    "delivery": lambda tx, job, record: deliver_lost(tx, job, record.untold),
+    "dead_letter": _close_letters,
 }
 
 

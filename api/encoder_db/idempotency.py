@@ -6,21 +6,25 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from encoder_core.errors import EncoderError, Refused
-from encoder_db.dialect import db_now, in_seconds
+from encoder_db.dialect import db_now, in_seconds, is_lock_wait
 from encoder_db.tables import idempotency_keys
 
 KEEP_S: Final = 24 * 3600
+AGAIN_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idempotency:
     key: str
     """What the caller sent as Idempotency-Key: at most 255 characters of ASCII."""
-    fingerprint: bytes
-    """32 bytes: an HMAC over method, path and canonical body. Keyed, as the body holds secrets."""
+    fingerprints: tuple[bytes, ...]
+    """
+    32 bytes each: an HMAC over method, path and canonical body. Keyed, as the body holds secrets:
+    under the current key, and under the earlier ones that are loaded.
+    """
 
 
 class Replayed(EncoderError):
@@ -51,7 +55,7 @@ def read_idempotent(
     row = tx.execute(query).one_or_none()
     if row is None:
         return None
-    if bytes(row.fingerprint) != idempotency.fingerprint:
+    if bytes(row.fingerprint) not in idempotency.fingerprints:
         raise Refused(
             "idempotency_key_reused",
             "this Idempotency-Key was used for another request; choose a new one",
@@ -72,11 +76,11 @@ def keep_answer(
     """
     Keep the answer, in the transaction that creates the job.
 
-    A duplicate waits here for the first one's transaction. Raises Replayed, or Refused as
-    `read_idempotent` does.
+    A duplicate waits here for the first one's transaction, not for ever. Raises Replayed, or
+    Refused as `read_idempotent` does, or with 409 when the first one is not done yet.
     """
     values = {
-        "fingerprint": idempotency.fingerprint,
+        "fingerprint": idempotency.fingerprints[0],
         "job_id": job_id,
         "response": response,
         "created_at": db_now(),
@@ -85,6 +89,15 @@ def keep_answer(
     row = {"owner": owner, "key": idempotency.key, **values}
     try:
         tx.execute(insert(idempotency_keys).values(row))
+    except OperationalError as error:
+        if not is_lock_wait(error):
+            raise
+        raise Refused(
+            "idempotency_in_progress",
+            "the first request with this Idempotency-Key is still worked on; send it again later",
+            status=409,
+            retry_after_s=AGAIN_S,
+        ) from error
     except IntegrityError:
         earlier = read_idempotent(tx, owner=owner, idempotency=idempotency)
         if earlier is not None:

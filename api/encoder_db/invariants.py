@@ -53,8 +53,12 @@ class Record:
     attempts: Sequence[AttemptSeen]
     message: MessageSeen | None
     events: Sequence[int]
+    untold: Sequence[int]
+    """Versions of which its receiver was told nothing, and will be told nothing."""
     has_credentials: bool
     credentials_expire: bool
+    has_open_letter: bool
+    """A dead letter that nobody has put back."""
 
     @property
     def is_final(self) -> bool:
@@ -223,6 +227,20 @@ CHECKS: Final = (
         "A job has one event for each step of its version.",
         "writes the missing events, with the job as it is now",
         lambda record: list(record.events) != list(range(1, record.version + 1)),
+    ),
+    Check(
+        "delivery",
+        "Each event of a job with a receiver was told, or waits to be.",
+        "delivers the event: late, and with its own number",
+        lambda record: bool(record.untold),
+    ),
+    Check(
+        "dead_letter",
+        "A dead letter is open only while its job is failed or canceled.",
+        "notes that it was put back",
+        lambda record: (
+            record.has_open_letter and record.status not in (JobStatus.FAILED, JobStatus.CANCELED)
+        ),
     ),
 )
 

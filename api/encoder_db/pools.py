@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, func, insert, literal, null, select, update
 from sqlalchemy.exc import IntegrityError
@@ -18,6 +18,9 @@ from encoder_db.tables import job_attempts, jobs, pools, queue_jobs, queue_owner
 StopPolicy = Literal["None", "Hold", "Drain"]
 """`Hold`: a pause; jobs are accepted and wait, what runs goes on. `Drain`: taken out of service;
 besides, new jobs and retries are refused. What waits in it waits until it is open again."""
+
+DELETED: Final = "its TranscodePool was deleted"
+"""Why nothing starts in a pool of the cluster that the cluster has no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

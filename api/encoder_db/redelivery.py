@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
+from encoder_db.deliveries import release_next
 from encoder_db.dialect import db_now
 from encoder_db.events import PARKED_UNTIL, hash_host
-from encoder_db.rows import JobRef, by_ref, lock_job
+from encoder_db.rows import JobRef, JobRow, by_ref, lock_job
 from encoder_db.secrets import read_sealed_webhook
 from encoder_db.store import Store
 from encoder_db.tables import job_events, webhook_attempts, webhook_deliveries
@@ -46,25 +49,53 @@ def redeliver(store: Store, ref: JobRef, event_uuid: UUID, *, owner: str | None 
                 forward = update(webhook_deliveries).where(pending)
                 tx.execute(forward.values(next_attempt_at=db_now()))
             return True
-        tx.execute(
-            insert(webhook_deliveries).values(
-                event_id=event["id"],
-                event_uuid=event["uuid"],
-                event_type=event["type"],
-                job_id=job.id,
-                job_uuid=job.uuid,
-                seq=event["seq"],
-                trigger_kind="manual",
-                target=target,
-                host_hash=hash_host(url),
-                next_attempt_at=db_now(),
-                attempts=0,
-                lease_seq=0,
-            )
-        )
+        address = hash_host(url)
+        _add_delivery(tx, job, event, target, address, trigger_kind="manual", due_at=db_now())
         return True
 
     return store.run(work)
+
+
+def deliver_lost(tx: Connection, job: JobRow, versions: Collection[int]) -> None:
+    """Write the deliveries that these events should have. The job is locked; it has a receiver."""
+    target = read_sealed_webhook(tx, job.id)
+    url = job.request.get("notificationUrl")
+    if target is None or url is None:
+        return
+    these = (job_events.c.job_id == job.id) & job_events.c.seq.in_(list(versions))
+    events = tx.execute(select(job_events).where(these).order_by(job_events.c.seq)).mappings().all()
+    for event in events:
+        address = hash_host(url)
+        _add_delivery(tx, job, event, target, address, trigger_kind="auto", due_at=PARKED_UNTIL)
+    release_next(tx, job.id)
+
+
+def _add_delivery(
+    tx: Connection,
+    job: JobRow,
+    event: RowMapping,
+    target: bytes,
+    host_hash: bytes,
+    *,
+    trigger_kind: str,
+    due_at: Any,
+) -> None:
+    tx.execute(
+        insert(webhook_deliveries).values(
+            event_id=event["id"],
+            event_uuid=event["uuid"],
+            event_type=event["type"],
+            job_id=job.id,
+            job_uuid=job.uuid,
+            seq=event["seq"],
+            trigger_kind=trigger_kind,
+            target=target,
+            host_hash=host_hash,
+            next_attempt_at=due_at,
+            attempts=0,
+            lease_seq=0,
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select
 
 from encoder_core.states import FINAL_JOB
 from encoder_db.dialect import db_now, in_seconds
@@ -26,7 +26,8 @@ def delete_old_jobs(store: Store, *, older_than_h: float, batch: int = BATCH) ->
     """
     Delete jobs that ended longer ago than this, with all that belongs to them. Says how many.
 
-    Also forgets expired answers and credentials, and the log of webhooks of that age.
+    Also forgets expired answers and credentials, and the log of webhooks of that age whose job is
+    gone: while a job is there, its log says what its receiver knows.
     """
     age = in_seconds(-older_than_h * HOUR_S)
     deleted = 0
@@ -37,7 +38,8 @@ def delete_old_jobs(store: Store, *, older_than_h: float, batch: int = BATCH) ->
             break
     _delete_rows(store, idempotency_keys, idempotency_keys.c.expires_at < db_now(), batch)
     _delete_rows(store, job_secrets, job_secrets.c.expires_at < db_now(), batch)
-    _delete_rows(store, webhook_attempts, webhook_attempts.c.started_at < age, batch)
+    of_no_job = ~exists().where(jobs.c.id == webhook_attempts.c.job_id)
+    _delete_rows(store, webhook_attempts, (webhook_attempts.c.started_at < age) & of_no_job, batch)
     store.run(forget_silent)
     return deleted
 

@@ -114,6 +114,10 @@ class TransferSettings(Settings):
         (), validation_alias=_env("ENCODER_EGRESS_ALLOWED_CIDRS")
     )
     """Private networks that may be reached, comma-separated, such as those of an own S3 store."""
+    denied_cidrs: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_networks)] = Field(
+        (), validation_alias=_env("ENCODER_EGRESS_DENIED_CIDRS")
+    )
+    """Networks never reached, even if public or allowed: a cluster's Pods, Services and nodes."""
     files_root: Path | None = Field(None, validation_alias=_env("ENCODER_FILES_ROOT"))
     """The folder that `kind: file` may read and write. Without it `kind: file` is refused."""
     s3_ambient_buckets: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_split)] = (

@@ -22,7 +22,14 @@ from encoder_core.clock import Clock, SystemClock
 from encoder_core.errors import ConfigurationError
 from encoder_core.sealing import KeyRing, key_id_of
 from encoder_db import instance
-from encoder_db.dialect import Dialect, db_now, is_retryable, make_engines
+from encoder_db.dialect import (
+    CUT,
+    STATEMENT_TIMEOUT_S,
+    Dialect,
+    db_now,
+    make_engines,
+    retry_reason,
+)
 from encoder_db.settings import DatabaseSettings, SecretSettings
 
 T = TypeVar("T")
@@ -54,15 +61,19 @@ class Store:
         webhook_secret: str | None = None,
         lock: IO[bytes] | None = None,
         clock: Clock | None = None,
+        statement_timeout_s: float = STATEMENT_TIMEOUT_S,
     ) -> None:
         self._clock = clock or SystemClock()
-        self.engine, self._reads = make_engines(url, self._clock)
+        self.engine, self._reads = make_engines(
+            url, self._clock, statement_timeout_s=statement_timeout_s
+        )
         self.dialect: Dialect = "sqlite" if self.engine.dialect.name == "sqlite" else "mysql"
         self.turns = itertools.count(1)
         """Counts claims, for the guard that lets low priorities through now and then."""
         self._given_keys = keys
         self._given_webhook_secret = webhook_secret
         self._lock = lock
+        self._told_of_retries: list[Callable[[str], object]] = []
         # SQLite's own wait for another writer is a sleep that grows; ours ends with the writer.
         self._writer = threading.Lock() if self.dialect == "sqlite" else None
         self._writing: int | None = None
@@ -122,18 +133,33 @@ class Store:
         """
         Do the work in one transaction, and the whole of it again when locks got in the way.
 
-        `work` may therefore run several times and must do nothing but talk to the database.
+        `work` may therefore run several times and must do nothing but talk to the database. One
+        that lost its connection is done again once, on a new one, unless the connection ended with
+        COMMIT: then nobody knows whether it is done, and the caller has to find out.
         """
         for attempt in itertools.count(1):
+            committing = False
             try:
                 with self.begin() as tx:
-                    return work(tx)
+                    result = work(tx)
+                    committing = True
             except DBAPIError as error:
-                if attempt == TRIES or not is_retryable(error):
+                reason = retry_reason(error)
+                if reason is None or attempt == TRIES:
                     raise
-                log.info("transaction_retried", extra={"attempt": attempt})
+                if reason == CUT and (committing or attempt > 1):
+                    raise
+                log.info("transaction_retried", extra={"attempt": attempt, "reason": reason})
+                for tell in self._told_of_retries:
+                    tell(reason)
+            else:
+                return result
             self._clock.sleep(random.uniform(*PAUSE_S))
         raise AssertionError("unreachable")
+
+    def tell_of_retries(self, tell: Callable[[str], object]) -> None:
+        """From now on call this, in any thread, for each retried transaction, with its reason."""
+        self._told_of_retries.append(tell)
 
     @cached_property
     def keys(self) -> KeyRing:

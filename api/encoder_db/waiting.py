@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from encoder_core.documents import JobDocument, Waiting
 from encoder_core.states import OPEN_ATTEMPT, JobStatus
-from encoder_db.pools import PoolRow, read_places
+from encoder_db.pools import DELETED, PoolRow, read_places
 from encoder_db.tables import job_attempts
 
 Document = TypeVar("Document", bound=JobDocument)
@@ -51,6 +51,8 @@ def explain_queued(
 ) -> Waiting:
     """Pure. The first reason that would have to go away comes first."""
     name = document.pool
+    if pool.blocked == DELETED and pool.engine == "kubernetes":
+        return Waiting(reason="PoolHeld", message=f"Pool {name} is held: {DELETED}.")
     if pool.stop_policy != "None":
         word = "held" if pool.stop_policy == "Hold" else "drained"
         return Waiting(reason="PoolHeld", message=f"Pool {name} is {word}: nothing starts in it.")

@@ -19,6 +19,7 @@ class OrderContext:
 
     files_root: Path | None = None
     allowed_cidrs: tuple[str, ...] = ()
+    denied_cidrs: tuple[str, ...] = ()
     ambient: AmbientCredentials = field(default_factory=AmbientCredentials)
     limits: WorkerLimits = field(default_factory=WorkerLimits)
 
@@ -56,6 +57,7 @@ def build_order(
         scratch_dir=str(scratch),
         files_root=str(context.files_root) if context.files_root else None,
         allowed_cidrs=list(context.allowed_cidrs),
+        denied_cidrs=list(context.denied_cidrs),
         ambient=context.ambient,
         limits=context.limits,
     )

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +21,7 @@ from starlette.routing import Route
 
 import encoder_db
 from encoder_api.app import create_app, services_of
+from encoder_api.edge import problem_of
 from encoder_api.problems import PROBLEMS
 from encoder_api.settings import ApiSettings
 from encoder_db.migrations import migrate
@@ -233,3 +236,23 @@ def test_the_dashboard_can_be_left_out(client: CheckedClient, make_client: Clien
     bare = make_client(dashboard=False)
     assert bare.get("/").status_code == 404
     assert bare.get("/static/app.js").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "cut", "code"),
+    [
+        (OperationalError("", {}, pymysql.OperationalError(1205, "lock wait")), False, 503),
+        (OperationalError("", {}, pymysql.OperationalError(1290, "read only")), False, 503),
+        (OperationalError("", {}, pymysql.OperationalError(2006, "gone away")), True, 503),
+        (OperationalError("", {}, pymysql.OperationalError(2013, "lost")), True, 503),
+        (InterfaceError("", {}, pymysql.InterfaceError(0, "")), True, 503),
+        (InterfaceError("", {}, pymysql.InterfaceError(0, "a mistake of ours")), False, None),
+    ],
+    ids=["lock wait", "read only", "gone away", "lost", "closed", "of ours"],
+)
+def test_a_database_that_cannot_answer_now_is_no_mistake_of_ours(
+    error: DBAPIError, cut: bool, code: int | None
+) -> None:
+    error.connection_invalidated = cut
+    problem = problem_of(error)
+    assert (problem and problem.kind.status) == code

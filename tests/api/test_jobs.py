@@ -11,8 +11,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import event
 
+from encoder_api.app import create_app
 from encoder_api.conditional import matches
+from encoder_api.endpoints import OPERATIONS
+from encoder_api.settings import ApiSettings
 from encoder_core.failures import failure
+from encoder_core.sealing import KeyRing
 from encoder_db.blobs import read_blob
 from encoder_db.store import Store
 from tests.api.conftest import CheckedClient, ClientMaker
@@ -200,6 +204,22 @@ def test_another_request_with_the_same_key_is_refused(client: CheckedClient) -> 
     response = client.post("/jobs", json=job(priority="high"), headers=headers)
     assert response.status_code == 422
     assert response.json()["type"] == "urn:encoder:problem:idempotency_key_reused"
+
+
+def test_the_same_request_is_recognised_after_the_secret_key_was_replaced(
+    client: CheckedClient, store: Store
+) -> None:
+    headers = {"Idempotency-Key": "k-1"}
+    first = submit(client, job(), **headers)
+    keys = KeyRing([bytes(32)]).and_earlier(bytes(range(32)))
+    with (
+        Store(store.engine.url, keys=keys) as rotated,
+        CheckedClient(create_app(ApiSettings(), rotated)) as later,
+    ):
+        again = later.post("/jobs", json=job(), headers=headers)
+        other = later.post("/jobs", json=job(priority="high"), headers=headers)
+    assert (again.status_code, again.json()) == (202, first)
+    assert other.status_code == 422
 
 
 def test_many_at_once_with_the_same_key_make_one_job(client: CheckedClient) -> None:
@@ -521,22 +541,25 @@ def test_delete_a_job(client: CheckedClient) -> None:
 # --- Whose job it is -------------------------------------------------------------------------
 
 
+NEW_CREDENTIALS = {"credentials": {"/source/access_key_id": "new"}}
+
+
 def test_owners_do_not_learn_of_each_other(client: CheckedClient, add_key: AddKey) -> None:
     one, two = add_key("one"), add_key("two")
     mine = submit(client, job(externalId="x"), **one)
+    of_a_job = [operation for operation in OPERATIONS if operation.path.startswith("/jobs/{id}")]
+    assert len(of_a_job) > 10
     for ref in (mine["id"], mine["uuid"]):
-        for method, path in [
-            ("GET", ""),
-            ("GET", "/events"),
-            ("GET", "/outputs"),
-            ("GET", "/attempts"),
-            ("POST", "/cancel"),
-            ("POST", "/retry"),
-            ("DELETE", ""),
-        ]:
-            response = client.request(method, f"/jobs/{ref}{path}", headers=two)
-            unknown = client.request(method, f"/jobs/99999{path}", headers=two)
-            assert response.status_code == 404
+        for operation in of_a_job:
+            path = operation.path.replace("{event}", UNKNOWN)
+            body = NEW_CREDENTIALS if path.endswith("/credentials") else None
+            response, unknown = (
+                client.request(
+                    operation.method, path.replace("{id}", str(job)), headers=two, json=body
+                )
+                for job in (ref, 99999)
+            )
+            assert response.status_code == 404, path
             assert response.json()["detail"] == unknown.json()["detail"]
     assert client.get("/jobs", headers=two).json()["jobs"] == []
     assert client.get("/jobs?externalId=x", headers=two).json()["jobs"] == []

@@ -63,6 +63,7 @@ def test_what_the_record_holds(client: CheckedClient, store: Store) -> None:
     assert seen["encoder_webhook_deliveries", "due"] == 1
     assert seen["encoder_webhook_oldest_due_seconds", ""] >= 0
     assert seen["encoder_webhook_attempts_total", "delivered"] == 0
+    assert seen["encoder_webhook_attempts_total", "address_not_allowed"] == 0  # counted by itself
     assert seen["encoder_dead_letters", ""] == 0
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from encoder_api.rates import MAX_BUCKETS, RateLimiter
 from tests.api.conftest import ClientMaker, StillClock
+from tests.api.samples import job
 
 Headers = dict[str, str]
 AddKey = Callable[..., Headers]
@@ -76,3 +77,16 @@ def test_who_needs_no_key_is_not_limited(make_client: ClientMaker) -> None:
     answers = [client.get("/jobs") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert "ratelimit" not in answers[0].headers
+
+
+def test_an_owner_with_a_full_queue_is_told_when_to_come_back(
+    make_client: ClientMaker, add_key: AddKey
+) -> None:
+    client = make_client(max_queued_per_owner=1)
+    one, two = add_key("one"), add_key("two")
+    assert client.post("/jobs", json=job(), headers=one).status_code == 202
+    refused = client.post("/jobs", json=job(), headers=one)
+    assert refused.status_code == 429
+    assert refused.json()["type"] == "urn:encoder:problem:too_many_queued"
+    assert int(refused.headers["retry-after"]) > 0
+    assert client.post("/jobs", json=job(), headers=two).status_code == 202

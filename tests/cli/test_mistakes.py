@@ -81,6 +81,12 @@ def run(
         ),
         pytest.param(
             ["up", "--port", "0"],
+            {"ENCODER_EGRESS_DENIED_CIDRS": "10.96.0.0/40"},
+            "encoder: ENCODER_EGRESS_DENIED_CIDRS 10.96.0.0/40 is not a network",
+            id="a network to deny that is none",
+        ),
+        pytest.param(
+            ["up", "--port", "0"],
             {"ENCODER_HOST": "0.0.0.0"},
             "encoder keys create",
             id="open to everybody by accident",

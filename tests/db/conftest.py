@@ -55,7 +55,8 @@ def empty(engine: Engine) -> None:
             if table is not pools:
                 tx.execute(delete(table))
         tx.execute(delete(pools).where(pools.c.name != "default"))
-        tx.execute(update(pools).values(engine="local", max_concurrency=1000, stop_policy="None"))
+        as_new = {"engine": "local", "max_concurrency": 1000, "stop_policy": "None"}
+        tx.execute(update(pools).values(max_per_owner=None, blocked=None, **as_new))
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_each_owner_has_a_quota_of_their_own(store: Store) -> None:
 def test_a_request_that_was_accepted_before_gets_its_answer_whatever_the_quota(
     store: Store,
 ) -> None:
-    key = Idempotency(key="again", fingerprint=b"f" * 32)
+    key = Idempotency(key="again", fingerprints=(b"f" * 32,))
     job = _ask(store, max_queued=1, idempotency=key)
     with pytest.raises(Replayed) as earlier:
         _ask(store, max_queued=1, idempotency=key)

@@ -9,15 +9,20 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Table, delete, insert, select, update
 
+from encoder_core.reports import LogReport
 from encoder_core.states import AttemptStatus, JobStatus, OutputStatus
-from encoder_db.deliveries import claim_deliveries
+from encoder_db.deliveries import claim_deliveries, finish_delivery, give_up_delivery
+from encoder_db.events import PARKED_UNTIL
 from encoder_db.fsck import REPAIRS, fsck
 from encoder_db.invariants import BY_HAND, CHECKS
 from encoder_db.jobs import cancel_job
+from encoder_db.purge import CHILDREN
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from encoder_db.tables import (
+    dead_letters,
     job_attempts,
+    job_blobs,
     job_events,
     job_outputs,
     job_secrets,
@@ -114,6 +119,28 @@ def _delete_by_half(store: Store, job: JobRow) -> None:
     _change(store, jobs, job, deleted_at=job.created_at)
 
 
+def _announced(store: Store) -> JobRow:
+    """A job that has told its receiver of its first two changes, and tells it of the third."""
+    job = make.create(store, make.spec(notificationUrl="https://example.com/"))
+    make.running(store)
+    for _ in range(2):
+        [delivery] = claim_deliveries(store, worker="s", limit=1, lease_s=60)
+        assert finish_delivery(store, delivery, outcome="delivered", status=200)
+    return job
+
+
+def _drop_event_with_its_delivery(store: Store, job: JobRow) -> None:
+    _drop(store, webhook_deliveries, job)
+    _delete_last_event(store, job)
+
+
+def _leave_a_letter(store: Store, job: JobRow) -> None:
+    row = {"job_id": job.id, "queue": "default/p1/default", "deliveries": 5, "failures": 0}
+    times = {"enqueued_at": job.created_at, "dead_at": job.created_at}
+    with store.begin() as tx:
+        tx.execute(insert(dead_letters).values(**row, **times, reason="abandoned"))
+
+
 Break = Callable[[Store, JobRow], None]
 
 
@@ -201,6 +228,20 @@ WAYS: list[Any] = [
     ),
     pytest.param(_running, _delete_last_event, ["events"], id="a change without its event"),
     pytest.param(_running, _setting(jobs, version=2), ["events"], id="an event without its change"),
+    pytest.param(
+        _announced,
+        lambda store, job: _drop(store, webhook_deliveries, job),
+        ["delivery"],
+        id="an event that its receiver will not hear of",
+    ),
+    pytest.param(
+        _announced,
+        _drop_event_with_its_delivery,
+        ["events", "delivery"],
+        id="a change that its receiver will not hear of",
+    ),
+    pytest.param(_running, _leave_a_letter, ["dead_letter"], id="given up and running"),
+    pytest.param(_completed, _leave_a_letter, ["dead_letter"], id="given up and completed"),
 ]
 
 
@@ -255,16 +296,25 @@ def test_a_repair_gives_the_place_back(store: Store) -> None:
 # --- Rows without a job ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "table", [job_outputs, job_attempts, queue_jobs, job_events], ids=lambda table: table.name
-)
+def _with_rows_everywhere(store: Store) -> JobRow:
+    job = make.create(store, make.spec(source=make.s3(), notificationUrl="https://example.com/"))
+    worker = make.running(store)
+    make.say(store, worker, make.progress())
+    make.say(store, worker, LogReport(tail="a line", lines=1))
+    _leave_a_letter(store, job)
+    with store.begin() as tx:
+        tx.execute(insert(job_blobs).values(job_id=job.id, number=0, chunk=0, data=b"bytes"))
+    return job
+
+
+@pytest.mark.parametrize("table", CHILDREN, ids=lambda table: table.name)
 def test_rows_whose_job_is_gone_are_found_and_deleted(store: Store, table: Table) -> None:
-    job = _running(store)
+    job = _with_rows_everywhere(store)
     mine = select(table).where(table.c.job_id == job.id)
     with store.read() as tx:
         rows = [dict(row) for row in tx.execute(mine).mappings()]
     with store.begin() as tx:
-        for own in (job_outputs, job_attempts, queue_jobs, job_events, job_secrets):
+        for own in (*CHILDREN, webhook_deliveries):
             tx.execute(delete(own))
         tx.execute(delete(jobs))
         tx.execute(insert(table), rows)
@@ -274,12 +324,35 @@ def test_rows_whose_job_is_gone_are_found_and_deleted(store: Store, table: Table
     assert make.count(store, table.name) == 0
 
 
-def test_a_delivery_that_lost_its_event_is_found_and_deleted(store: Store) -> None:
+def test_a_lost_delivery_is_made_good_and_what_was_told_is_not_told_again(store: Store) -> None:
+    job = _announced(store)
+    _drop(store, webhook_deliveries, job)
+    fsck(store, repair=True)
+    [delivery] = claim_deliveries(store, worker="s", limit=9, lease_s=60)
+    assert (delivery.seq, delivery.event_type) == (3, "job.running")
+    assert finish_delivery(store, delivery, outcome="delivered", status=200)
+    assert _found(store) == []
+
+
+def test_a_receiver_that_is_gone_lacks_nothing(store: Store) -> None:
+    make.create(store, make.spec(notificationUrl="https://example.com/"))
+    make.running(store)
+    [delivery] = claim_deliveries(store, worker="s", limit=1, lease_s=60)
+    assert give_up_delivery(store, delivery, outcome="gone", status=410, whole_job=True)
+    assert _found(store) == []
+
+
+def test_a_delivery_that_lost_its_event_is_found_and_replaced(store: Store) -> None:
     make.create(store, make.spec(notificationUrl="https://example.com/"))
     with store.begin() as tx:
         tx.execute(update(webhook_deliveries).values(event_id=999_999, event_uuid=uuid4()))
-    assert _found(store, repair=True) == [("delivery_body", True)]
-    assert make.count(store, "webhook_deliveries") == 0
+    assert _found(store, repair=True) == [
+        ("delivery", True),
+        ("delivery_body", True),
+        ("parked", True),
+    ]
+    [delivery] = claim_deliveries(store, worker="s", limit=9, lease_s=60)
+    assert delivery.seq == 1
 
 
 def test_deliveries_that_wait_for_nothing_are_let_go(store: Store) -> None:
@@ -287,6 +360,14 @@ def test_deliveries_that_wait_for_nothing_are_let_go(store: Store) -> None:
     make.running(store)
     with store.begin() as tx:
         tx.execute(delete(webhook_deliveries).where(webhook_deliveries.c.seq == 1))
+    assert _found(store) == [("delivery", False), ("parked", False)]
+    assert _found(store, repair=True) == [("delivery", True)], "the first repair did for both"
+    assert [one.seq for one in claim_deliveries(store, worker="s", limit=9, lease_s=60)] == [1]
+
+
+def test_deliveries_that_wait_for_one_that_was_told_are_let_go(store: Store) -> None:
+    job = _announced(store)
+    _change(store, webhook_deliveries, job, next_attempt_at=PARKED_UNTIL)
     assert _found(store, repair=True) == [("parked", True)]
     assert len(claim_deliveries(store, worker="s", limit=9, lease_s=60)) == 1
 

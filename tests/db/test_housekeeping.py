@@ -61,7 +61,7 @@ def test_jobs_that_are_not_over_stay_however_old_they_are(store: Store) -> None:
 
 def test_expired_answers_credentials_and_logs_go_too(store: Store) -> None:
     asked = make.spec(source=make.s3(), notificationUrl="https://example.com/")
-    idempotency = Idempotency(key="k", fingerprint=b"f" * 32)
+    idempotency = Idempotency(key="k", fingerprints=(b"f" * 32,))
     store.run(
         lambda tx: create_job(
             tx, spec=asked, owner="default", keys=store.keys, idempotency=idempotency

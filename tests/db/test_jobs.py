@@ -38,6 +38,7 @@ from encoder_db.tables import metadata
 from encoder_db.transitions import IllegalTransition, move_job
 from tests.db import builders as make
 from tests.db.builders import LIMITS
+from tests.db.conftest import KEYS, empty
 
 J = JobStatus
 
@@ -147,7 +148,7 @@ def test_a_probe_is_a_job_without_outputs(store: Store) -> None:
 def _send(
     store: Store, *, key: str = "k1", body: bytes = b"b" * 32, external_id: str | None = None
 ) -> JobRow:
-    idempotency = Idempotency(key=key, fingerprint=body)
+    idempotency = Idempotency(key=key, fingerprints=(body,))
     return store.run(
         lambda tx: create_job(
             tx,
@@ -191,6 +192,22 @@ def test_the_same_request_sent_at_once_by_many_makes_one_job(store: Store) -> No
     assert len(answers) == 8
     assert len(set(answers)) == 1
     assert make.count(store, "jobs") == 1
+
+
+def test_a_duplicate_is_told_to_come_back_while_the_first_is_not_done(
+    migrated_mysql: str,
+) -> None:
+    """Two processes on a server; one process of SQLite's writes one after the other."""
+    with Store.open(migrated_mysql, keys=KEYS) as store:
+        empty(store.engine)
+        make.create(store)  # its owner has a queue: only the key is what both want
+        key = Idempotency(key="k1", fingerprints=(b"b" * 32,))
+        with store.begin() as first:
+            create_job(first, spec=make.spec(), owner=make.OWNER, keys=store.keys, idempotency=key)
+            with pytest.raises(Refused) as refused:
+                _send(store)
+    assert (refused.value.code, refused.value.status) == ("idempotency_in_progress", 409)
+    assert refused.value.retry_after_s
 
 
 def test_a_key_with_another_request_is_refused(store: Store) -> None:

@@ -76,7 +76,7 @@ def _everything(store: Store) -> str:
 
 
 def test_no_table_holds_a_secret_in_clear(store: Store) -> None:
-    idempotency = Idempotency(key="once", fingerprint=b"f" * 32)
+    idempotency = Idempotency(key="once", fingerprints=(b"f" * 32,))
     store.run(
         lambda tx: create_job(
             tx, spec=ASKED, owner="default", keys=store.keys, idempotency=idempotency

@@ -26,7 +26,7 @@ Submit = Callable[[Submission], "Future[JobRow]"]
 
 def asked(spec: JobSpec | None = None, *, key: str | None = None) -> Submission:
     """As the API asks."""
-    idempotency = None if key is None else Idempotency(key=key, fingerprint=b"f" * 32)
+    idempotency = None if key is None else Idempotency(key=key, fingerprints=(b"f" * 32,))
     spec = spec or make.spec()
     inline = decode_inline(spec)
     return Submission(spec=spec, owner="default", inline=inline, idempotency=idempotency)

@@ -7,6 +7,7 @@ import pytest
 from encoder_core.failures import failure
 from encoder_core.states import JobStatus
 from encoder_db import cluster
+from encoder_db.jobs import cancel_job
 from encoder_db.pools import StopPolicy
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
@@ -113,3 +114,21 @@ def test_who_runs_waits_for_nothing(store: Store) -> None:
     job = make.create(store, make.spec(pool=POOL))
     make.starting(store, engine="kubernetes")
     assert make.read(store, job).waiting is None
+
+
+def test_resources_are_told_of_a_job_that_was_stopped_just_now(store: Store) -> None:
+    """Of one that waits there is no Pod whose end would tell."""
+    mirror(store, places=0)
+    asked = make.spec(pool=POOL)
+    applied = store.run(
+        lambda tx: cluster.adopt_job(tx, spec=asked, name="by-hand", uid="u", keys=store.keys)
+    )
+    assert applied is not None
+    other = make.create(store, asked)
+    cancel_job(store, other.id, owner=None)  # no resource stands for it
+    with store.read() as tx:
+        assert cluster.lately_stopped_resources(tx, lately_s=10) == []
+    cancel_job(store, applied.id, owner=None)
+    with store.read() as tx:
+        assert cluster.lately_stopped_resources(tx, lately_s=10) == ["by-hand"]
+        assert cluster.lately_stopped_resources(tx, lately_s=-10) == []

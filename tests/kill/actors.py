@@ -37,7 +37,7 @@ OWNERS = ("acme", "beta", "corp")
 PAUSE_S = 0.02  # a claimer that found nothing asks again; a server that is being started too
 
 FORK = get_context("forkserver")
-FORK.set_forkserver_preload(["tests.kill.actors", "tests.kill.lives"])
+FORK.set_forkserver_preload(["tests.kill.actors", "tests.kill.lives", "tests.kill.chores"])
 
 T = TypeVar("T")
 Act = Callable[[Store], object]

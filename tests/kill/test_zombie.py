@@ -26,6 +26,7 @@ from encoder_db.store import Store
 from encoder_db.tables import queue_jobs
 from encoder_db.takeover import LAPSE_MARGIN_S
 from tests.db import builders as make
+from tests.servers.ftp import FtpServer
 from tests.servers.http import HttpServer
 from tests.servers.s3 import S3Bucket
 from tests.worker.driver import ACCEPTED, Worker, make_order
@@ -49,7 +50,7 @@ class Place:
     read: Callable[[], bytes]
 
 
-@pytest.fixture(params=["file", "http", "s3"])
+@pytest.fixture(params=["file", "http", "ftp", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A destination, and what is published there."""
     if request.param == "file":
@@ -59,6 +60,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         server: HttpServer = request.getfixturevalue("http_server")
         url = f"{server.url}/out.mp4"
         return Place({"kind": "http", "url": url}, lambda: server.stored("/out.mp4"))
+    if request.param == "ftp":
+        # Under a name of its own until it is whole; the rename is what the lease keeps back.
+        ftp: FtpServer = request.getfixturevalue("ftp_server")
+        return Place(ftp.fields("out.mp4"), (ftp.folder / "out.mp4").read_bytes)
     bucket: S3Bucket = request.getfixturevalue("s3_bucket")
     return Place(bucket.fields("out.mp4"), lambda: bucket.get("out.mp4"))
 

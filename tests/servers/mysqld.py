@@ -28,6 +28,7 @@ class Mysqld:
         self.port = free_port()
         prepare(folder)
         self.kills = 0
+        self.is_dead = True
 
     @property
     def server(self) -> DatabaseServer:
@@ -38,6 +39,7 @@ class Mysqld:
         self._process = ServerProcess(argv, log=self._folder / "mysqld.log")
         self._process.__enter__()
         self._process.wait_until(lambda: bool(version_of(self.host, self.port)))
+        self.is_dead = False
 
     def freeze(self) -> None:
         """It takes connections and answers nothing, as behind a network that is cut."""
@@ -51,6 +53,7 @@ class Mysqld:
         self._signal(signal.SIGKILL)
         self._process.__exit__(None, None, None)
         self.kills += 1
+        self.is_dead = True
 
     def stop(self) -> None:
         self._process.__exit__(None, None, None)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-import queue
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +20,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from encoder_api.webhooks.outcomes import Exchange, Outcome, outcome_of_status
 from encoder_api.webhooks.wire import DeadlineSocket
-from encoder_core.egress import Dialler, Endpoint
+from encoder_core.egress import Dialler
 from encoder_core.errors import JobError
 from encoder_core.redaction import Redactor
 
@@ -151,7 +149,9 @@ class Client:
     def _connect(self, target: Target, *, deadline: float) -> tuple[socket.socket, str]:
         until = min(deadline, time.monotonic() + CONNECT_S)
         last: OSError = OSError(f"{target.host} has no address")
-        for endpoint in self._resolve(target, until=until)[:MAX_ADDRESSES]:
+        timeout_s = until - time.monotonic()
+        found = self._dialler.check(target.host, target.port, timeout_s=timeout_s)
+        for endpoint in found[:MAX_ADDRESSES]:
             connection = socket.socket(endpoint.family, socket.SOCK_STREAM)
             try:
                 connection.settimeout(max(0.001, until - time.monotonic()))
@@ -162,32 +162,6 @@ class Client:
                 continue
             return connection, endpoint.address
         raise last
-
-    def _resolve(self, target: Target, *, until: float) -> list[Endpoint]:
-        """
-        The receiver's checked addresses.
-
-        Resolvers know no time-out, so the wait is for a thread that may be left behind; it ends
-        when the resolver gives up.
-        """
-        answers: queue.SimpleQueue[list[Endpoint] | Exception] = queue.SimpleQueue()
-
-        def ask() -> None:
-            try:
-                answers.put(self._dialler.check(target.host, target.port))
-            except (JobError, OSError, UnicodeError) as error:
-                answers.put(error)
-
-        threading.Thread(target=ask, name="webhook-resolve", daemon=True).start()
-        try:
-            answer = answers.get(timeout=max(0.001, until - time.monotonic()))
-        except queue.Empty:
-            raise TimeoutError(f"{target.host} was not resolved in time") from None
-        if isinstance(answer, UnicodeError):
-            raise OSError(f"{target.host} is not a host name") from answer
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
 
     def _secure(
         self, connection: socket.socket, target: Target, *, deadline: float

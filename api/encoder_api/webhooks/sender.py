@@ -43,6 +43,8 @@ BATCH: Final = 8  # more would wait here, leased, when all of them are for one s
 LEASE_S: Final = 30.0  # beyond the exchange; how long the events of a dead sender wait
 LEASE_MARGIN_S: Final = 10.0  # to record the outcome while the lease still holds
 RECOVERY_S: Final = 2.0  # a database that is away is not asked ten times a second
+AWAY_S: Final = 15.0  # since the database last answered: then nothing is sent
+STUCK_S: Final = 300.0  # without a turn of the loop; a statement that hangs ends after 30 s
 SHUTDOWN_S: Final = 5.0  # what has not answered by then is sent again by the next sender
 USER_AGENT: Final = f"encoder/{version('encoder')}"
 
@@ -87,6 +89,7 @@ class Sender:
         self._idle = threading.Condition(self._lock)
         self._wake = threading.Event()
         self._ended = False
+        self._turned_at = self._answered_at = self._clock.monotonic()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         # The lease outlives the longest exchange; otherwise two senders would send the same.
         self._lease_s = LEASE_S + self._settings.timeout_s
@@ -95,9 +98,22 @@ class Sender:
         """Look into the outbox now. Safe from any thread."""
         self._wake.set()
 
+    def unwell(self) -> str | None:
+        """Why a restart would help; None when it would not."""
+        if self._clock.monotonic() - self._turned_at > STUCK_S:
+            return "the loop stands still"
+        return None
+
+    def unready(self) -> str | None:
+        """Why nothing is sent now; None when it is."""
+        if self._clock.monotonic() - self._answered_at > AWAY_S:
+            return "the database does not answer"
+        return self.unwell()
+
     def run(self, stop: threading.Event) -> None:
         pause_s = POLL_MIN_S
         while not stop.is_set():
+            self._turned_at = self._clock.monotonic()
             self._wake.clear()
             try:
                 claimed = self._claim()
@@ -105,6 +121,7 @@ class Sender:
                 log.exception("webhook_claim_failed")
                 stop.wait(RECOVERY_S)
                 continue
+            self._answered_at = self._clock.monotonic()
             self._start_what_may()
             if claimed:
                 pause_s = POLL_MIN_S

@@ -22,3 +22,8 @@ class WebhookSettings(BaseSettings):
 
     https_only: bool = Field(False, validation_alias="ENCODER_WEBHOOK_HTTPS_ONLY")
     """Refuse to send to http:// addresses."""
+
+    health_port: int | None = Field(
+        None, ge=0, le=65535, validation_alias="ENCODER_WEBHOOK_HEALTH_PORT"
+    )
+    """Of `/livez` and `/readyz` of `encoder webhooks`, on all addresses. Default: none."""

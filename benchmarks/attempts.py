@@ -27,6 +27,8 @@ CLOCK_HZ = os.sysconf("SC_CLK_TCK")
 
 Fields = dict[str, Any]
 
+GIVE_UP_S = 900.0  # of a worker that hangs; three minutes of film are no hurry
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -46,7 +48,7 @@ def work(
     """A whole worker. `on_encode` is called when its ffmpeg begins."""
     order = make_order(folder, source, *outputs)
     began, cpu_s = time.perf_counter(), children_cpu_s()
-    with Worker(order) as worker:
+    with Worker(order, give_up_s=GIVE_UP_S) as worker:
         seen = Watcher(worker.process.pid, on_encode)
         seen.start()
         code, reports = worker.finish()

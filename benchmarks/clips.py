@@ -20,6 +20,7 @@ FILM_PACKAGE = "moviepy==2.2.1"
 FILM_PACKAGE_SHA256 = "c80cb56815ece94e5e3e2d361aa40070eeb30a09d23a24c4e684d03e16deacb1"
 FILM_ARCHIVE = "docs/_static/medias/getting_started/moviepy_10_minutes/moviepy_10_minutes.zip"
 FILM_NAME = "moviepy_10_minutes/resources/bbb.mp4"
+COPIED = ["-c", "copy", "-movflags", "+faststart"]
 FILM_SHA256 = "475fbbf34c4c367998f80c29ea03b15a743941179b12da3373fc6706e68621d0"
 
 
@@ -56,20 +57,29 @@ def film() -> Path:
 def film_cut(seconds: int) -> Path:
     """The film from its second minute on; copied, so that it is still the film's own encode."""
     name = f"film_{seconds}s.mp4"
-    return _from_film(name, ["-ss", "60"], ["-t", str(seconds)])
+    return _from_film(name, ["-ss", "60"], [*COPIED, "-t", str(seconds)])
+
+
+def film_2160p(seconds: int) -> Path:
+    """The film enlarged, with grain: as much to decode as one that was made so large."""
+    name = f"film_2160p_{seconds}s.mp4"
+    grain = "scale=3840:2160:flags=bicubic,noise=alls=6:allf=t"
+    picture = ["-vf", grain, "-c:v", "libx264", "-preset", "veryfast", "-crf", "23"]
+    cut = ["-t", str(seconds), "-c:a", "copy", "-movflags", "+faststart"]
+    return _from_film(name, ["-ss", "60"], [*picture, *cut])
 
 
 def film_repeated(times: int) -> Path:
     """The film several times over in one file, for what must be large and not long to make."""
-    return _from_film(f"film_x{times}.mp4", ["-stream_loop", str(times - 1)], [])
+    return _from_film(f"film_x{times}.mp4", ["-stream_loop", str(times - 1)], COPIED)
 
 
 def _from_film(name: str, before: list[str], after: list[str]) -> Path:
     source = film()
 
     def build(folder: Path) -> None:
-        copied = ["-map", "0:v:0", "-map", "0:a:0", "-c", "copy", "-movflags", "+faststart"]
-        _ffmpeg(*before, "-i", str(source), *after, *copied, str(folder / name))
+        streams = ["-map", "0:v:0", "-map", "0:a:0"]
+        _ffmpeg(*before, "-i", str(source), *streams, *after, str(folder / name))
 
     return built("bench-film", "\n".join((FILM_SHA256, name, *before, *after)), build) / name
 

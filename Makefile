@@ -35,10 +35,10 @@ test-kill-full: setup ## The same at every step, with larger crowds
 FUZZ_EXAMPLES ?= 300
 FUZZ_SEED ?= $(shell date +%s)
 
-fuzz: setup ## Ask the API what nobody would, for long; the seed is printed, and can be given
+fuzz: setup ## Ask the API what nobody would, do anything to jobs in any order, for long; the seed is printed, and can be given
 	@echo "FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES)"
 	@FUZZ_SEED=$(FUZZ_SEED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTHON) -m pytest -q \
-		-n $(PROCESSES) tests/api/test_schema_fuzz.py $(ARGS)
+		-n $(PROCESSES) tests/api/test_schema_fuzz.py tests/db/test_machine.py $(ARGS)
 
 check: setup-run ## Lint, format, types and the architecture, without changing anything
 	$(PYTHON) -m ruff check .

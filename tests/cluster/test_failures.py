@@ -22,7 +22,7 @@ from encoder_operator.pods import GRACE_S, WORKER_UID
 from encoder_operator.status import reason_of
 from encoder_worker.sandbox import landlock_version
 from tests.cluster.deployment import FOREIGN_IMAGE, NAMESPACE, Deployment, condition
-from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output
+from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, SLOW, an_output
 from tests.cluster.times import FAILS, MOVED, WAITS, Stated
 
 Clip = Callable[[str], Path]
@@ -31,8 +31,6 @@ MIB = 1024**2
 BIG_SOURCE_BYTES = 64 * MIB
 ONCE = {"app": 1, "infra": 1, "config": 1}
 """The first failure ends the job, so that it can be read."""
-SLOW: dict[str, Any] = {"width": 1280, "height": 720, "upscale": True, "preset": "veryslow"}
-"""Of the long clip it is longer under way than the kubelet takes to notice anything."""
 
 
 def make_pool(service: Deployment, name: str, **spec: Any) -> None:
@@ -312,9 +310,10 @@ def ending_of(pod: Mapping[str, Any] | None) -> dict[str, Any]:
     return ended
 
 
-def begin_long(service: Deployment, pool: str, source: str) -> tuple[int, str]:
+def begin_long(service: Deployment, pool: str, source: str, **output: Any) -> tuple[int, str]:
     """A job that encodes, and the name of its Pod."""
-    accepted = submit(service, pool, source, width=640, height=360, preset="slower")
+    wanted = {"width": 640, "height": 360, "preset": "slower", **output}
+    accepted = submit(service, pool, source, **wanted)
     service.wait_for(
         "it encodes", lambda: (service.job(accepted["id"])["progress"] or {}).get("percent", 0) > 1
     )
@@ -380,7 +379,7 @@ def test_ffmpeg_is_locked_in_and_takes_the_limit_of_its_pod_for_the_cores(
 ) -> None:
     one_core = {"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "200m"}}}
     make_pool(service, "one-core", podTemplate=one_core)
-    number, name = begin_long(service, "one-core", sources["long"])
+    number, name = begin_long(service, "one-core", sources["long"], **SLOW)
     pod = service.pod(name)
     assert pod is not None
     running = [*processes_of(pod)]

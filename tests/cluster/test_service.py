@@ -20,6 +20,8 @@ from tests.servers.s3 import S3Bucket
 CLIP = "h264_320x180_25p_2s_stereo.mp4"
 LONG_CLIP = "h264_640x360_25p_20s_stereo.mp4"
 ENDED = {"completed", "failed", "canceled"}
+SLOW: dict[str, Any] = {"width": 1280, "height": 720, "upscale": True, "preset": "veryslow"}
+"""Of the long clip it is longer under way than a test or a kubelet takes to notice anything."""
 
 Clip = Callable[[str], Path]
 
@@ -43,11 +45,12 @@ def an_output(destination: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
 
 
-def a_long_spec(service: Deployment, clip: Clip, path: str) -> dict[str, Any]:
-    """From HTTP to HTTP, with a middle to do something in."""
+def a_long_spec(service: Deployment, clip: Clip, path: str, **output: Any) -> dict[str, Any]:
+    """From HTTP to HTTP, with a middle to do something in; SLOW for what is never to be done."""
     source = service.http.serve("/long.mp4", clip(LONG_CLIP).read_bytes())
     slow = an_output(
-        {"kind": "http", "url": f"{service.http.url}{path}"}, width=640, height=360, preset="slower"
+        {"kind": "http", "url": f"{service.http.url}{path}"},
+        **{"width": 640, "height": 360, "preset": "slower", **output},
     )
     return {"source": {"kind": "http", "url": source}, "outputs": [slow]}
 
@@ -162,11 +165,12 @@ def test_deleting_a_resource_cancels_its_job_and_stops_its_pod(
 
 
 def test_canceling_a_job_stops_its_pod(service: Deployment, clip: Clip) -> None:
-    accepted = service.submit(a_long_spec(service, clip, "/canceled.mp4"))
+    accepted = service.submit(a_long_spec(service, clip, "/canceled.mp4", **SLOW))
     name = f"tj-{accepted['uuid']}"
     service.wait_for("it runs", lambda: service.job(accepted["id"])["status"] == "running")
     assert service.request("POST", f"/jobs/{accepted['id']}/cancel").ok
-    service.wait_for("canceled", lambda: service.job(accepted["id"])["status"] == "canceled")
+    service.wait_for("it ends", lambda: service.job(accepted["id"])["status"] in ENDED)
+    assert service.job(accepted["id"])["status"] == "canceled"
     service.wait_for(
         "its resource says so",
         lambda: condition(service.resource(name), "Succeeded") == ("False", "Canceled"),
@@ -219,7 +223,8 @@ def test_a_killed_operator_picks_everything_up_again(service: Deployment, clip: 
 def use_every_right(service: Deployment, clip: Clip) -> None:
     """One job that is canceled and then goes with its time, one whose resource somebody deletes."""
     canceled, deleted = (
-        service.submit(a_long_spec(service, clip, f"/right-{number}.mp4")) for number in (1, 2)
+        service.submit(a_long_spec(service, clip, f"/right-{number}.mp4", **SLOW))
+        for number in (1, 2)
     )
     for job in (canceled, deleted):
         service.wait_for("it runs", lambda job=job: service.job(job["id"])["status"] == "running")  # type: ignore[misc]  # mypy infers no type for a lambda's default

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.honesty import pytest_make_collect_report, pytest_runtest_makereport
+from tests.honesty import pytest_make_collect_report, pytest_runtest_makereport, tell_reruns
 from tests.servers import clips
 from tests.servers.broker import Broker, ask
 from tests.servers.cache import cache_root
@@ -94,6 +94,7 @@ def pytest_report_header() -> str:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    tell_reruns(terminalreporter)
     started = config.stash[BROKER].started.values()
     if started:
         names = ", ".join(server.version for server in started)

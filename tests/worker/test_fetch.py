@@ -12,7 +12,15 @@ import pytest
 from encoder_core.errors import JobError
 from encoder_core.reports import WorkerLimits
 from encoder_core.storage.base import Reading, SourceStat
-from encoder_worker.fetch import CONNECTIONS, LEAST_BYTES, PIECE_BYTES, Fetch, size_piece
+from encoder_worker.fetch import (
+    CONNECTIONS,
+    LEAST_BYTES,
+    PIECE_BYTES,
+    PIECE_S,
+    Fetch,
+    is_late,
+    size_piece,
+)
 
 DATA = os.urandom(10_240)
 PIECE = 1000
@@ -213,7 +221,7 @@ class TestPieces:
         assert fetching.fetched_bytes == len(data)
         sizes = [end - at for at, end in connector.asked if end is not None]
         assert sizes.count(2**20) <= CONNECTIONS  # nobody knew how slow it is
-        assert all(size <= LEAST_BYTES for size in sizes if size != 2**20)
+        assert all(size <= PIECE_S * chunk for size in sizes if size != 2**20)
         assert any(0 < at < 2**20 for at in connector.offsets)  # what was given back
 
     @pytest.mark.parametrize(
@@ -227,6 +235,20 @@ class TestPieces:
     )
     def test_the_size_of_the_next_after(self, brought: int, took_s: float, want: int) -> None:
         assert size_piece(brought, took_s=took_s, most=PIECE_BYTES) == want
+
+    @pytest.mark.parametrize(
+        ("brought", "took_s", "late"),
+        [
+            pytest.param(2**10, 0.9, False, id="it may only have begun slowly"),
+            pytest.param(2**18, 1.0, False, id="four seconds in all"),
+            pytest.param(2**17, 1.0, True, id="eight seconds in all"),
+            pytest.param(2**20 - 1, 4.1, True, id="no more patience"),
+        ],
+    )
+    def test_one_that_comes_too_slowly_is_seen_within_a_second(
+        self, brought: int, took_s: float, late: bool
+    ) -> None:
+        assert is_late(brought, of=2**20, took_s=took_s) == late
 
     def test_a_server_that_sends_less_than_asked_is_asked_for_the_rest(
         self, tmp_path: Path

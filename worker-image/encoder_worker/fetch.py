@@ -28,11 +28,12 @@ from encoder_worker.spans import Spans
 
 # A piece is what one connection brings in PIECE_S: long enough that a request's round trip is a
 # small part of it, short enough that on a slow line, which all of them share, the next byte of the
-# file does not wait for what is needed much later. One that takes longer gives its rest back.
+# file does not wait for what is needed much later. One that will take longer gives its rest back.
 PIECE_S: Final = 2.0
 PATIENCE_S: Final = 2 * PIECE_S
+JUDGED_S: Final = 1.0  # before, a connection that will be fast may look slow
 PIECE_BYTES: Final = 8 * 1024**2  # at most, and at first, while nobody knows how fast the line is
-LEAST_BYTES: Final = 256 * 1024
+LEAST_BYTES: Final = 64 * 1024
 CONNECTIONS: Final = 3  # at first; one more may come for what a reader waits for
 MOST_CONNECTIONS: Final = 8
 TRIES: Final = 5  # in a row without a byte of progress between them
@@ -273,14 +274,13 @@ class Fetch:
     def _bring(self, piece: _Piece, reading: Reading | None) -> None:
         """All bytes of a piece, over as many answers as it takes, or what comes of it in time."""
         began = self._clock.monotonic()
-        until = began + PATIENCE_S
         tries = TRIES if self.stat.resumable else TRIES_FROM_THE_START
         retries = Retries(self._clock, tries=tries)
         with self._target.open("r+b", buffering=0) as file:
             while True:
                 before = piece.done
                 try:
-                    self._copy(reading or self._ask_again(piece), piece, file.fileno(), until)
+                    self._copy(reading or self._ask_again(piece), piece, file.fileno())
                     reading = None
                     if piece.complete or piece.end is None:
                         break
@@ -320,22 +320,26 @@ class Fetch:
             raise JobError("source_changed", "The source changed while it was read.")
         return reading
 
-    def _copy(self, reading: Reading, piece: _Piece, file: int, until: float) -> None:
+    def _copy(self, reading: Reading, piece: _Piece, file: int) -> None:
+        since: tuple[int, float] | None = None  # when it began to come, not when it was asked for
         with closing(reading):
             for chunk in reading.chunks:
                 data = chunk if piece.end is None else chunk[: piece.end - piece.done]
                 with _disk():
                     _write_at(file, data, piece.done)
                 self._arrived(piece, len(data), taken=len(chunk))
-                if self._in_pieces and self._clock.monotonic() >= until:
-                    self._give_back(piece)
+                if self._in_pieces:
+                    now = self._clock.monotonic()
+                    first, began = since = since or (piece.done, now)
+                    self._give_back_if_late(piece, first=first, took_s=now - began)
                 if piece.complete:
                     return
 
-    def _give_back(self, piece: _Piece) -> None:
+    def _give_back_if_late(self, piece: _Piece, *, first: int, took_s: float) -> None:
         """The rest of a piece, unless that is little: who asks next takes what comes first."""
         assert piece.end is not None
-        if piece.end - piece.done > LEAST_BYTES:
+        late = is_late(piece.done - first, of=piece.end - first, took_s=took_s)
+        if late and piece.end - piece.done > LEAST_BYTES:
             with self._changed:
                 self._unasked.add(piece.done, piece.end)
                 piece.end = piece.done
@@ -382,6 +386,11 @@ def size_piece(brought: int, *, took_s: float, most: int) -> int:
     """How large the next piece is to be, by how long a connection took for one."""
     wanted = most if took_s <= 0 else int(brought / took_s * PIECE_S)
     return min(most, max(LEAST_BYTES, wanted))
+
+
+def is_late(brought: int, *, of: int, took_s: float) -> bool:
+    """Whether a connection that goes on like this needs more than PATIENCE_S for a piece."""
+    return took_s >= JUDGED_S and brought * PATIENCE_S < of * took_s
 
 
 def _write_at(file: int, data: bytes, at: int) -> None:

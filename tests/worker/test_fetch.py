@@ -229,7 +229,7 @@ class TestPieces:
         [
             pytest.param(2**20, 0.0, PIECE_BYTES, id="no time at all"),
             pytest.param(2**23, 0.5, PIECE_BYTES, id="a fast line"),
-            pytest.param(2**20, 1.0, 2**21, id="what comes in two seconds"),
+            pytest.param(2**20, 1.0, 2**20, id="what comes in a second"),
             pytest.param(2**16, 4.0, LEAST_BYTES, id="a slow line"),
         ],
     )

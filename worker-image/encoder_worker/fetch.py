@@ -29,8 +29,8 @@ from encoder_worker.spans import Spans
 # A piece is what one connection brings in PIECE_S: long enough that a request's round trip is a
 # small part of it, short enough that on a slow line, which all of them share, the next byte of the
 # file does not wait for what is needed much later. One that will take longer gives its rest back.
-PIECE_S: Final = 2.0
-PATIENCE_S: Final = 2 * PIECE_S
+PIECE_S: Final = 1.0
+PATIENCE_S: Final = 4 * PIECE_S
 JUDGED_S: Final = 1.0  # before, a connection that will be fast may look slow
 PIECE_BYTES: Final = 8 * 1024**2  # at most, and at first, while nobody knows how fast the line is
 LEAST_BYTES: Final = 64 * 1024

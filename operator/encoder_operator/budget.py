@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+LONGEST_ASKED_S: Final = 60.0  # an API server that asks for an hour is asked again all the same
 ROUNDING: Final = 1e-9  # of a token: a wait for less would not even move the clock
 
 
@@ -46,9 +47,10 @@ class WriteBudget:
         return self._rate < self._full_rate or self._now() < self._not_before
 
     def throttled(self, retry_after_s: float | None) -> None:
-        """The API server answered 429."""
+        """The API server answered 429. It is obeyed for LONGEST_ASKED_S at most."""
         self._rate = max(self._full_rate / 16, self._rate / 2)
-        self._not_before = max(self._not_before, self._now() + (retry_after_s or 1.0))
+        pause_s = min(retry_after_s or 1.0, LONGEST_ASKED_S)
+        self._not_before = max(self._not_before, self._now() + pause_s)
 
     def _wait_s(self) -> float:
         now = self._now()

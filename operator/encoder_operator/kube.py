@@ -14,6 +14,7 @@ from kubernetes.aio import client, config
 
 from encoder_core.errors import EncoderError
 from encoder_core.names import GROUP, VERSION
+from encoder_core.retry_after import read_retry_after
 from encoder_operator.budget import WriteBudget
 from encoder_operator.health import Echoes
 from encoder_operator.metrics import Metrics
@@ -212,7 +213,7 @@ class Kube:
             self._metrics.request_s.labels(*of).observe(time.monotonic() - began)
         if code >= 400:
             if code == 429:
-                self.budget.throttled(_retry_after_s(headers))
+                self.budget.throttled(read_retry_after(headers.get("Retry-After")))
             raise KubeError(code, answer.get("reason", ""), answer.get("message", "")[:1024])
         return answer
 
@@ -247,11 +248,6 @@ class Kube:
         )
         if token:
             headers["Authorization"] = token
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
 
 
 async def connect() -> client.ApiClient:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from encoder_api.webhooks.outcomes import Outcome, outcome_of_status
-from encoder_api.webhooks.schedule import PLANNED_S, next_delay_s, read_retry_after
+from encoder_api.webhooks.schedule import PLANNED_S, next_delay_s
 
 RETRIED = [outcome for outcome in Outcome if outcome not in (Outcome.DELIVERED, Outcome.GONE)]
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def test_the_schedule_is_that_of_standard_webhooks() -> None:
@@ -49,24 +46,6 @@ def test_the_pause_before_the_third_attempt(
 ) -> None:
     delay = next_delay_s(2, Outcome.CLIENT_ERROR, retry_after_s=retry_after_s, jitter=jitter)
     assert delay == pytest.approx(want)
-
-
-@pytest.mark.parametrize(
-    ("text", "want"),
-    [
-        pytest.param(None, None, id="no header"),
-        pytest.param("120", 120, id="seconds"),
-        pytest.param(" 7 ", 7, id="seconds with spaces"),
-        pytest.param("Sun, 01 Mar 2026 12:10:00 GMT", 600, id="a date"),
-        pytest.param("Sun, 01 Mar 2026 11:00:00 GMT", 0, id="a date that has passed"),
-        pytest.param("soon", None, id="a word"),
-        pytest.param("-5", None, id="a negative number"),
-        pytest.param("٣", None, id="a digit that is not ASCII"),
-        pytest.param("9" * 5000, 999_999_999_999, id="an absurd number"),
-    ],
-)
-def test_read_retry_after(text: str | None, want: float | None) -> None:
-    assert read_retry_after(text, now=NOW) == want
 
 
 @pytest.mark.parametrize(

@@ -192,13 +192,21 @@ class TestSources:
         assert fetch(web_store, "b00/clip.mp4", tmp_path / "source") == DATA
         assert clock_of(web_store.access).pauses == [7.0]
 
+    @pytest.mark.parametrize(
+        ("asked", "wait_s"), [("3600", 3600), pytest.param("9" * 400, 1e9, id="for ever")]
+    )
     def test_leave_a_long_wait_to_the_job(
-        self, web_store: Store, http_server: HttpServer, tmp_path: Path
+        self,
+        web_store: Store,
+        http_server: HttpServer,
+        tmp_path: Path,
+        asked: str,
+        wait_s: float,
     ) -> None:
-        http_server.misbehave("/b00/clip.mp4", Fault(status=503, retry_after="3600"))
+        http_server.misbehave("/b00/clip.mp4", Fault(status=503, retry_after=asked))
         with pytest.raises(JobError) as caught:
             fetch(web_store, "b00/clip.mp4", tmp_path / "source")
-        assert (caught.value.code, caught.value.retry_after_s) == ("source_unreachable", 3600)
+        assert (caught.value.code, caught.value.retry_after_s) == ("source_unreachable", wait_s)
         assert len(http_server.requests) == 1
 
     def test_that_drip_are_cut_off(

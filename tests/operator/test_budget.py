@@ -55,7 +55,11 @@ def test_writers_that_wait_at_once_are_held_for_the_time_that_passes_and_no_long
 
 @pytest.mark.parametrize(
     ("retry_after_s", "wait_s"),
-    [pytest.param(7.0, 7.0, id="as asked"), pytest.param(None, 1.0, id="a second, unasked")],
+    [
+        pytest.param(7.0, 7.0, id="as asked"),
+        pytest.param(None, 1.0, id="a second, unasked"),
+        pytest.param(1e9, 60.0, id="a minute at most"),
+    ],
 )
 def test_a_429_holds_every_write(retry_after_s: float | None, wait_s: float) -> None:
     async def story() -> None:

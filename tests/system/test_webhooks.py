@@ -219,6 +219,27 @@ def test_retry_after_stretches_the_pause(store: Store, webhook_receiver: Webhook
     assert 7.9 <= pause - first.duration_ms / 1000 <= 8.1
 
 
+@pytest.mark.parametrize(
+    ("asked", "longest_s"),
+    [
+        pytest.param("99999999999999999999", 10.2, id="more seconds than a date has room for"),
+        pytest.param("Sun, 01 Mar 99999999999999999999 12:00:00 GMT", 6.2, id="a year beyond all"),
+        pytest.param("\u00b2", 6.2, id="a digit that is no number"),
+    ],
+)
+def test_a_retry_after_that_makes_no_sense_does_not_keep_the_attempt_from_being_recorded(
+    store: Store, webhook_receiver: WebhookReceiver, asked: str, longest_s: float
+) -> None:
+    answer = Answer(status=429, headers={"Retry-After": asked})
+    job = submit(store, webhook_receiver.answer("/hook", answer))
+    with sending(store):
+        [first] = logged(store, job, 1)
+    assert (first.outcome, first.status) == ("client_error", 429)
+    assert first.next_attempt_at is not None
+    pause = (first.next_attempt_at - first.started_at).total_seconds()
+    assert 4 <= pause - first.duration_ms / 1000 <= longest_s
+
+
 def test_later_events_of_a_job_wait_for_an_earlier_one(
     store: Store, webhook_receiver: WebhookReceiver
 ) -> None:

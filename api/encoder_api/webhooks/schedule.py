@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from encoder_api.webhooks.outcomes import Outcome
@@ -38,16 +36,3 @@ def next_delay_s(
     planned = PLANNED_S[attempts]
     delay = planned * (1 + JITTER * jitter)
     return delay if retry_after_s is None else min(max(retry_after_s, delay), 2 * planned)
-
-
-def read_retry_after(text: str | None, *, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for, in either of its forms. None: not understood."""
-    if text is None:
-        return None
-    if text.strip().isascii() and text.strip().isdecimal():
-        return float(text.strip()[:12])
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())

@@ -14,18 +14,18 @@ import socket
 import ssl
 import threading
 import time
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Final, TypedDict
 
 from encoder_api.webhooks.client import Client
 from encoder_api.webhooks.lanes import Lanes
 from encoder_api.webhooks.outcomes import UNWELL, Exchange, Outcome
-from encoder_api.webhooks.schedule import next_delay_s, read_retry_after
+from encoder_api.webhooks.schedule import next_delay_s
 from encoder_api.webhooks.settings import WebhookSettings
 from encoder_api.webhooks.signing import read_secrets, signed_headers
 from encoder_core.clock import Clock, SystemClock
 from encoder_core.egress import Dialler
+from encoder_core.retry_after import read_retry_after
 from encoder_db.deliveries import (
     Delivery,
     claim_deliveries,
@@ -212,7 +212,7 @@ class Sender:
         delay_s = next_delay_s(
             delivery.attempts + 1,
             exchange.outcome,
-            retry_after_s=read_retry_after(exchange.retry_after, now=datetime.now(UTC)),
+            retry_after_s=read_retry_after(exchange.retry_after),
             jitter=random.uniform(-1, 1),
         )
         if delay_s is None:

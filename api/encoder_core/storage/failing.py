@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final, TypeVar
 
 from encoder_core.clock import Clock
 from encoder_core.errors import JobError
+from encoder_core.retry_after import read_retry_after
 
 T = TypeVar("T")
 
@@ -56,25 +55,9 @@ def failure_of_status(
     if status == 507 and side is Side.DESTINATION:
         return side.fail("full", f"{said}: there is no room.")
     if status in (408, 425, 429) or status >= 500:
-        return side.fail(
-            "unreachable", f"{said} for the {side.value}.", retry_after_s=parse_wait(retry_after)
-        )
+        wait_s = read_retry_after(retry_after)
+        return side.fail("unreachable", f"{said} for the {side.value}.", retry_after_s=wait_s)
     return side.fail("rejected", f"{said} for the {side.value}.")
-
-
-def parse_wait(header: str | None) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date."""
-    if not header:
-        return None
-    if header.strip().isdigit():
-        return float(header)
-    try:
-        until = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 def is_transient(error: JobError) -> bool:

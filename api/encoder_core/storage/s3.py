@@ -27,13 +27,13 @@ from urllib3.exceptions import HTTPError, SSLError
 from encoder_core.egress_http import CONTENT_RANGE, CheckedHttp, host_of
 from encoder_core.errors import JobError
 from encoder_core.parallel import each
+from encoder_core.retry_after import read_retry_after
 from encoder_core.specs import S3Destination, S3Location, S3Source
 from encoder_core.storage.base import Access, Delivered, Reading, SourceStat, Upload
 from encoder_core.storage.failing import (
     RangeIgnored,
     Side,
     failure_of_status,
-    parse_wait,
     with_retries,
 )
 from encoder_core.storage.files import beside
@@ -196,7 +196,7 @@ class _Bucket:
         reason = "" if code.isdigit() else code
         if code in _TRANSIENT:
             message = f"{self.host} answered {status} ({code}) for the {self.side.value}."
-            wait_s = parse_wait(retry_after)
+            wait_s = read_retry_after(retry_after)
             return self.side.fail("unreachable", message, retry_after_s=wait_s)
         failure = failure_of_status(
             self.side, self.host, status, reason=reason, retry_after=retry_after

@@ -89,8 +89,9 @@ class Step(StrEnum):
     QUEUED = "queued"  #: It waits for its turn; again after each failure that is retried.
     ADMITTED = "admitted"  #: It holds a place in its pool.
     SCHEDULED = "scheduled"  #: Its Pod was given a node.
-    STARTED = "started"  #: Its worker has reported: a Pod's image is there and runs.
-    FETCHED = "fetched"  #: The whole source was read.
+    PULLED = "pulled"  #: The image is on that node, and the Pod's container began.
+    STARTED = "started"  #: Its worker has reported for the first time.
+    FETCHED = "fetched"  #: The whole source was read; missing where an encode needed less of it.
     ENCODED = "encoded"  #: ffmpeg has made the last output.
     VERIFIED = "verified"  #: The last output is what was planned.
     UPLOADED = "uploaded"  #: The last destination confirmed.

@@ -251,12 +251,25 @@ def earlier_attempts(tx: Connection, job_id: int, before: int) -> list[EarlierAt
     return [EarlierAttempt(row.resources, row.failure_code, row.node) for row in tx.execute(query)]
 
 
-def record_node(tx: Connection, job_id: int, attempt: int, *, node: str) -> None:
-    """The Pod was given a node. Repeatable: the first time counts."""
+def record_place(
+    tx: Connection,
+    job_id: int,
+    attempt: int,
+    *,
+    node: str,
+    scheduled_at: datetime | None,
+    pulled_at: datetime | None,
+) -> None:
+    """Where the Pod runs, and since when, as far as the cluster says. Repeatable."""
+    known = job_attempts.c
     tx.execute(
         update(job_attempts)
-        .where(job_attempts.c.job_id == job_id, job_attempts.c.number == attempt)
-        .values(node=node, scheduled_at=func.coalesce(job_attempts.c.scheduled_at, db_now()))
+        .where(known.job_id == job_id, known.number == attempt)
+        .values(
+            node=node,
+            scheduled_at=func.coalesce(known.scheduled_at, scheduled_at),
+            pulled_at=func.coalesce(known.pulled_at, pulled_at),
+        )
     )
 
 

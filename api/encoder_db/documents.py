@@ -60,7 +60,7 @@ _ATTEMPTS: Final = (
     .order_by(job_attempts.c.number)
 )
 _ATTEMPTS_WITH_STEPS: Final = _ATTEMPTS.add_columns(
-    job_attempts.c.scheduled_at, job_attempts.c.final_report
+    job_attempts.c.scheduled_at, job_attempts.c.pulled_at, job_attempts.c.final_report
 )
 
 

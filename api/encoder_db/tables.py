@@ -153,7 +153,8 @@ job_attempts: Final = _table(
     Column("resources", Json()),  # what its Pod was given: the next one may need more
     _needed("created_at", Timestamp()),
     Column("begun_at", Timestamp()),  # when `worker` last set out to make its Pod
-    Column("scheduled_at", Timestamp()),  # when its Pod was given a node
+    Column("scheduled_at", Timestamp()),  # when its Pod was given a node, by the cluster's clock
+    Column("pulled_at", Timestamp()),  # when its container began, by the clock of that node
     Column("started_at", Timestamp()),
     Column("finished_at", Timestamp()),
     Index("ix_job_attempts_slots", "pool", "status", "owner"),

@@ -60,7 +60,8 @@ def build_timeline(
     The steps in the order of their times. `attempts` are rows of job_attempts. Pure.
 
     What a worker says of itself is in seconds after its first report, whose time is ours: its own
-    clock may be wrong.
+    clock may be wrong. So may the cluster's, which tells whole seconds only: what it says is kept
+    between the two times of ours around it.
     """
     entries = [TimelineEntry(step=Step.ACCEPTED, at=accepted_at), *_of_job(moments)]
     for row in attempts:
@@ -79,7 +80,8 @@ def _of_job(moments: Iterable[Moment]) -> Iterator[TimelineEntry]:
 def _of_attempt(row: Mapping[Any, Any]) -> Iterator[TimelineEntry]:
     times = {
         Step.ADMITTED: row["created_at"],
-        Step.SCHEDULED: row["scheduled_at"],
+        Step.SCHEDULED: _between(row, row["scheduled_at"]),
+        Step.PULLED: _between(row, row["pulled_at"]),
         Step.STARTED: row["started_at"],
         Step.ENDED: row["finished_at"],
     }
@@ -90,3 +92,12 @@ def _of_attempt(row: Mapping[Any, Any]) -> Iterator[TimelineEntry]:
     for step, at in times.items():
         if at is not None:
             yield TimelineEntry(step=step, at=at, attempt=row["number"])
+
+
+def _between(row: Mapping[Any, Any], at: datetime | None) -> datetime | None:
+    """`at`, but neither before the attempt had its place nor after its worker was heard."""
+    if at is None:
+        return None
+    begin: datetime = row["created_at"]
+    end: datetime | None = row["started_at"] or row["finished_at"]
+    return max(begin, at if end is None else min(at, end))

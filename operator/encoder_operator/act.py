@@ -312,7 +312,7 @@ class Actor:
             step.ended,
             lost=step.lost,
             last_word=_last_word(pod) if pod is not None else None,
-            node=pod.node if pod is not None else None,
+            pod=pod,
         )
 
     async def _still_exists(self, seen: Observed, attempt: int) -> bool:
@@ -336,15 +336,15 @@ class Actor:
         *,
         lost: bool = False,
         last_word: FinalReport | None = None,
-        node: str | None = None,
+        pod: PodSeen | None = None,
     ) -> None:
         assert seen.row is not None
         job_id, policy = seen.row.id, seen.policy
 
         def work() -> JobStatus | None:
             grows = True
-            if node is not None:
-                self.store.run(lambda tx: cluster.record_node(tx, job_id, attempt, node=node))
+            if pod is not None:
+                note_place(self.store, job_id, pod)
             if ended.code in GROWING:
                 with self.store.read() as tx:
                     latest = cluster.earlier_attempts(tx, job_id, attempt + 1)
@@ -433,6 +433,24 @@ def _code_of(error: KubeError) -> str | None:
     if error.invalid:
         return "pod_invalid"
     return None
+
+
+def note_place(store: Store, job_id: int, pod: PodSeen) -> None:
+    """Where a Pod runs and since when, if it was given a node. Blocking: for a thread."""
+    node = pod.node
+    if node is None:
+        return
+    store.run(
+        lambda tx: cluster.record_place(
+            tx,
+            job_id,
+            pod.attempt,
+            node=node,
+            scheduled_at=pod.scheduled_at,
+            # What an init container's start says is that others' image is there.
+            pulled_at=None if pod.init_failed else pod.started_at,
+        )
+    )
 
 
 def _last_word(pod: PodSeen) -> FinalReport | None:

@@ -14,7 +14,7 @@ from encoder_core.names import GROUP, VERSION
 from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db import cluster
 from encoder_db.store import Store
-from encoder_operator.act import Actor, Refused, in_thread
+from encoder_operator.act import Actor, Refused, in_thread, note_place
 from encoder_operator.cache import Cache
 from encoder_operator.decide import (
     Adopt,
@@ -117,6 +117,7 @@ class Reconciler:
         if stuck is None and pod is not None and is_late(pod, seen.now):
             stuck = why_not_started(pod, seen.policy, job)
         await self._note_waiting(document, stuck)
+        await self._note_place(document, pod)
         conditions = build_conditions(document, pod, stuck)
         status = build_status(job, document, conditions, pod=pod, now=seen.now)
         return await self._apply(job, status, document, now=seen.now)
@@ -143,6 +144,15 @@ class Reconciler:
                 lambda tx: cluster.note_waiting(tx, document.id, reason=reason, message=message)
             )
         )
+
+    async def _note_place(self, document: JobDocument, pod: PodSeen | None) -> None:
+        """Once its container runs; how it ended says the same again."""
+        if pod is None or not pod.running:
+            return
+        known = any(each.node for each in document.attempts if each.number == pod.attempt)
+        if known:
+            return
+        await in_thread(lambda: note_place(self.store, document.id, pod))
 
     async def _apply(
         self, job: JobSeen, status: dict[str, Any], document: JobDocument | None, *, now: datetime

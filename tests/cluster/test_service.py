@@ -118,6 +118,16 @@ def test_a_job_of_the_api_runs_in_a_pod_and_leaves_nothing_behind(
     )
     assert {delivery.refused for delivery in deliveries} == {""}
 
+    def timeline() -> list[str]:
+        return [entry["step"] for entry in service.job(accepted["id"])["timeline"]]
+
+    service.wait_for("its receiver's answer is noted", lambda: timeline()[-1] == "notified")
+    assert timeline() == [
+        *("accepted", "queued", "admitted", "scheduled", "pulled", "started"),
+        *("fetched", "encoded", "verified", "uploaded", "ended", "notified"),
+    ]
+    assert job["attempts"][0]["node"] == pod["spec"]["nodeName"]
+
     secrets = service.kubectl("get", "transcodejob", name, "-o", "json")
     assert bucket.server.root.secret_key not in secrets
     service.wait_for(

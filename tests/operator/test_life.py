@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from encoder_core.documents import JobPage, Step
 from encoder_core.names import resource_name
 from encoder_core.reports import Started
 from encoder_core.states import JobStatus
-from encoder_db.jobs import cancel_job
+from encoder_db.jobs import cancel_job, read_page
 from encoder_db.store import Store
 from encoder_operator.decide import WAITING_S
 from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, KubeError
@@ -71,6 +72,46 @@ def test_nothing_is_written_when_nothing_has_changed(desk: Desk) -> None:
     before = list(desk.api.writes)
     desk.keep_pool()
     assert desk.api.writes == before
+
+
+def test_where_and_since_when_its_pod_runs_is_noted_once_and_while_it_runs(desk: Desk) -> None:
+    job, name = desk.admitted()
+
+    def page() -> JobPage:
+        with desk.store.read() as tx:
+            found = read_page(tx, job.uuid, owner=None)
+        assert found is not None
+        return found
+
+    admitted_at = page().attempts[0].created_at.replace(microsecond=0)  # clusters tell no fractions
+    scheduled_at, pulled_at = admitted_at + timedelta(hours=1), admitted_at + timedelta(hours=2)
+    since = {"type": "PodScheduled", "status": "True", "lastTransitionTime": said(scheduled_at)}
+    running = {"name": "worker", "state": {"running": {"startedAt": said(pulled_at)}}}
+    desk.pod(name)["spec"]["nodeName"] = "node-1"
+    desk.move_pod(name, {**RUNNING, "conditions": [since], "containerStatuses": [running]})
+    desk.settle(name)
+    with make.statements(desk.store) as asked:
+        desk.settle(name)
+    assert not any(text.startswith("UPDATE job_attempts") for text in asked)
+    assert page().attempts[0].node == "node-1"
+    steps = [(entry.step, entry.at) for entry in page().timeline[-2:]]
+    assert steps == [(Step.SCHEDULED, scheduled_at), (Step.PULLED, pulled_at)]
+
+    desk.say(job, Started())  # before the cluster's clock says that it was scheduled
+    desk.say(job, make.succeeded(make.uploaded()))
+    desk.move_pod(name, SUCCEEDED)
+    desk.settle(name)
+    steps = [(entry.step, entry.at) for entry in page().timeline]
+    assert [step for step, _ in steps] == [
+        *(Step.ACCEPTED, Step.QUEUED, Step.ADMITTED),
+        *(Step.SCHEDULED, Step.PULLED, Step.STARTED, Step.ENDED),
+    ]
+    times = dict(steps)
+    assert times[Step.SCHEDULED] == times[Step.PULLED] == times[Step.STARTED]
+
+
+def said(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def test_a_look_asks_the_record_once_and_again_only_for_what_it_shows(desk: Desk) -> None:

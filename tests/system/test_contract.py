@@ -402,6 +402,11 @@ def test_a_signed_webhook_on_every_status_change_in_order(
     assert [delivery.body["sequence"] for delivery in deliveries] == [1, 2, 3, 4, 5]
     assert deliveries[-1].body["data"]["id"] == job["id"]
     assert deliveries[-1].body["data"]["outputs"][0]["status"] == "uploaded"
+    told = service.wait_for(job["id"], lambda job: job["timeline"][-1]["step"] == "notified")
+    assert [entry["step"] for entry in told["timeline"]] == [
+        *("accepted", "queued", "admitted", "started"),  # a child process: nothing to pull
+        *("fetched", "encoded", "verified", "uploaded", "ended", "notified"),
+    ]
 
 
 # --- Retention, and the split commands -----------------------------------------------------------

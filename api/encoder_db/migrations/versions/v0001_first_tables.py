@@ -132,6 +132,7 @@ def upgrade() -> None:
         sa.Column("created_at", t.Timestamp(), nullable=False),
         sa.Column("begun_at", t.Timestamp()),
         sa.Column("scheduled_at", t.Timestamp()),
+        sa.Column("pulled_at", t.Timestamp()),
         sa.Column("started_at", t.Timestamp()),
         sa.Column("finished_at", t.Timestamp()),
         sa.CheckConstraint(

@@ -21,15 +21,14 @@ from encoder_api.problems import Problem
 MAX_DEPTH: Final = 24  # a job needs eight levels
 MAX_MEMBERS: Final = 1_000  # of one object; headers and metadata have their own, smaller limits
 MAX_NODES: Final = 50_000  # values in the whole body; 32 outputs with all fields have about 2,000
-ARRIVAL_S: Final = 120.0  # 23 MB at 1.5 Mbit/s; who drips bytes must not hold a connection for ever
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 PARSE_ELSEWHERE_BYTES: Final = 64 * 1024  # larger bodies would hold up everybody else's requests
 
 
-async def read_json(request: Request, *, limit_bytes: int) -> Any:
-    """The body as Python values. Raises Problem: 400, 413 or 415."""
+async def read_json(request: Request, *, limit_bytes: int, timeout_s: float) -> Any:
+    """The body as Python values. Raises Problem: 400, 408, 413 or 415."""
     check_media_type(request.headers.get("content-type"))
-    body = await read_body(request, limit_bytes=limit_bytes)
+    body = await read_body(request, limit_bytes=limit_bytes, timeout_s=timeout_s)
     if len(body) > PARSE_ELSEWHERE_BYTES:
         return await run_in_threadpool(parse_json, body)
     return parse_json(body)
@@ -51,14 +50,18 @@ def check_media_type(content_type: str | None) -> None:
             raise Problem("unsupported_media_type", "Send JSON in UTF-8; other charsets are not.")
 
 
-async def read_body(request: Request, *, limit_bytes: int) -> bytes:
-    """The whole body, given up as soon as it is announced or found to be over the limit."""
+async def read_body(request: Request, *, limit_bytes: int, timeout_s: float) -> bytes:
+    """
+    The whole body, given up as soon as it is announced or found to be over the limit.
+
+    `timeout_s` is for all of it: who drips bytes must not hold a connection for ever.
+    """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
     chunks, size = [], 0
     try:
-        async with asyncio.timeout(ARRIVAL_S):
+        async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit_bytes:
@@ -67,7 +70,7 @@ async def read_body(request: Request, *, limit_bytes: int) -> bytes:
     except TimeoutError:
         raise Problem(
             "request_timeout",
-            f"The body did not arrive within {ARRIVAL_S:.0f} s.",
+            f"The body did not arrive within {timeout_s:g} s.",
             headers={"Connection": "close"},
         ) from None
     return b"".join(chunks)

@@ -86,7 +86,8 @@ async def _read_model(operation: Operation, services: Services, request: Request
     limit = DEFAULT_BODY_BYTES if operation.body_limit is None else operation.body_limit(services)
     if not operation.body_required and not _announces_body(request):
         return None
-    document = await read_json(request, limit_bytes=limit)
+    timeout_s = services.settings.body_timeout_s
+    document = await read_json(request, limit_bytes=limit, timeout_s=timeout_s)
     try:
         return operation.body.model_validate(document)
     except ValidationError as error:

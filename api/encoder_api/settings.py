@@ -53,6 +53,10 @@ class ApiSettings(BaseSettings):
     )
     """The largest `POST /jobs`: an inline source of 16 MiB in base64, and 1 MiB for the rest."""
 
+    body_timeout_s: float = Field(120.0, gt=0, validation_alias="ENCODER_BODY_TIMEOUT_S")
+    """How long the body of a request may take to arrive; then it is a 408, and the connection is
+    closed. 120 is enough for the largest at 1.6 Mbit/s."""
+
     max_queued_per_owner: int | None = Field(
         None, ge=1, le=10_000_000, validation_alias="ENCODER_MAX_QUEUED_PER_OWNER"
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from starlette.applications import Starlette
@@ -15,9 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from encoder_api.app import create_app, services_of
+from encoder_api.endpoints.health import PING_S
 from encoder_api.server import ApiServer, listen
 from encoder_api.settings import ApiSettings
 from encoder_core.errors import ConfigurationError
+from encoder_db.dialect import POOL_OVERFLOW, POOL_SIZE
 from encoder_db.store import Store
 
 WAIT_S = 30.0
@@ -90,6 +94,52 @@ def test_a_body_too_large_does_not_disturb_the_next_request(store: Store) -> Non
             response.read()
         with connected(server) as connection:
             assert get(connection, "/health") == 200
+
+
+def test_a_body_that_drips_is_given_up_and_disturbs_nobody(store: Store) -> None:
+    app = create_app(ApiSettings(body_timeout_s=0.5), store)
+    with running(app) as server, socket.create_connection(("127.0.0.1", server.port)) as dripping:
+        dripping.settimeout(WAIT_S)
+        head = "POST /jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        dripping.sendall(f'{head}Content-Length: 1000\r\n\r\n{{"sou'.encode())
+        with connected(server) as connection:
+            assert get(connection, "/jobs") == 200
+        response = http.client.HTTPResponse(dripping)
+        response.begin()
+        assert (response.status, response.headers["connection"]) == (408, "close")
+        problem = json.loads(response.read())
+        assert problem["type"] == "urn:encoder:problem:request_timeout"
+        assert problem["detail"] == "The body did not arrive within 0.5 s."
+        assert dripping.recv(1) == b""
+        with connected(server) as connection:
+            connection.request("GET", "/jobs")
+            assert json.load(connection.getresponse())["jobs"] == []
+
+
+def test_probes_are_answered_while_all_connections_and_threads_wait_for_the_database(
+    store: Store,
+) -> None:
+    """A restart would mend nothing: it lives. Nothing should be sent here: it is not ready."""
+    with running(create_app(ApiSettings(), store)) as server:
+        with ExitStack() as taken, ExitStack() as others:
+            for _ in range(POOL_SIZE + POOL_OVERFLOW):
+                taken.enter_context(store.reads.connect())
+            stuck = [others.enter_context(connected(server)) for _ in range(50)]
+            for connection in stuck:  # more than there are threads for handlers
+                connection.request("GET", "/jobs")
+            for path, want in (("/livez", 200), ("/readyz", 503), ("/health", 503)):
+                with connected(server) as connection:
+                    begun_s = time.monotonic()
+                    connection.request("GET", path)
+                    response = connection.getresponse()
+                    components = json.loads(response.read())["components"]
+                    assert (path, response.status) == (path, want)
+                    assert time.monotonic() - begun_s < PING_S + 5
+                    assert components.get("database", "slow") == "slow"
+            taken.close()
+            assert [connection.getresponse().status for connection in stuck] == [200] * 50
+        with connected(server) as connection:
+            assert get(connection, "/readyz") == 200
 
 
 def test_it_says_that_it_stops_before_it_stops(store: Store) -> None:

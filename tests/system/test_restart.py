@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 import requests
 
 from tests.servers.webhooks import WebhookReceiver
-from tests.system.service import FINAL, Service, encoder_up
+from tests.system.service import FINAL, Service, encoder_up, settings_for
 from tests.system.test_contract import a_long_request, eventually
 
 Clip = Callable[[str], Path]
@@ -69,6 +72,15 @@ def is_reachable(service: Service) -> bool:
         return False
 
 
+def refuses(address: tuple[str, int]) -> bool:
+    """Whether nobody listens there any more; one that is stopping still does at first."""
+    try:
+        socket.create_connection(address, timeout=30).close()
+    except ConnectionError:
+        return True
+    return False
+
+
 def worker_processes(service: Service) -> list[int]:
     assert service.process is not None
     workers = children_of(service.process.pid)
@@ -103,6 +115,43 @@ def test_told_to_stop_it_ends_its_workers_and_gives_the_job_back(
         assert [
             attempt["failure"]["code"] for attempt in job["attempts"] if attempt["failure"]
         ] == ["worker_interrupted"]
+
+
+def test_a_post_that_is_under_way_when_the_api_is_told_to_stop_is_answered_and_kept(
+    mysql_url: str, tmp_path: Path, clip: Clip
+) -> None:
+    settings = settings_for(mysql_url, tmp_path)
+    with Service(tmp_path, settings, mysql_url, command=("api",)) as service:
+        service.start()
+        assert service.process is not None
+        body = json.dumps(a_long_request(service, clip)).encode()
+        head = (
+            f"POST /jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+        )
+        address = ("127.0.0.1", service.port)
+        with socket.create_connection(address) as posting, requests.Session() as idle:
+            posting.settimeout(30)
+            posting.sendall(head.encode())
+            assert posting.recv(1000).startswith(b"HTTP/1.1 100")  # it is being worked on
+            assert idle.get(f"{service.url}/jobs", timeout=30).json()["jobs"] == []
+
+            service.process.terminate()
+            eventually(lambda: refuses(address), service.log_tail)
+            for latecomer in (idle, requests):  # on a connection from before, and on its own
+                with pytest.raises(requests.ConnectionError):
+                    latecomer.post(f"{service.url}/jobs", json=json.loads(body), timeout=30)
+            assert service.process.poll() is None
+
+            posting.sendall(body)
+            response = http.client.HTTPResponse(posting)
+            response.begin()
+            accepted = json.loads(response.read())
+            assert (response.status, response.headers["connection"]) == (202, "close")
+            assert service.process.wait(timeout=60) == 0
+        service.start()
+        assert [job["uuid"] for job in service.get("/jobs").json()["jobs"]] == [accepted["uuid"]]
+        assert service.stop() == 0
 
 
 def test_a_killed_worker_is_tried_again(sqlite_url: str, tmp_path: Path, clip: Clip) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +17,13 @@ import pytest
 import trustme
 
 from encoder_api.webhooks.client import READ_BYTES, SNIPPET_BYTES, Client, read_target
-from encoder_api.webhooks.outcomes import Outcome
+from encoder_api.webhooks.outcomes import Exchange, Outcome
 from encoder_core.egress import Dialler
+from tests.servers.tls import UNACCEPTABLE, bad_server
 
 LOOPBACK = ["127.0.0.0/8"]
 TIMEOUT_S = 0.4
+BOMB_BYTES = 64 * 1024 * 1024
 BODY = '{"type":"job.queued","name":"Übung 🎬"}'.encode()
 
 Behaviour = Callable[[socket.socket], None]
@@ -210,6 +214,23 @@ def test_the_answer_is_read_up_to_a_limit_and_kept_up_to_another() -> None:
     assert sent < READ_BYTES + 8 * 1024 * 1024, "the rest is what the sockets' buffers took"
 
 
+def test_a_bomb_is_not_unpacked() -> None:
+    bomb = gzip.compress(bytes(BOMB_BYTES))
+    assert len(bomb) > READ_BYTES
+    here_is = answers("400 Bad\r\ncontent-type: application/json\r\ncontent-encoding: gzip", bomb)
+    with receiver(here_is) as here:
+        tracemalloc.start()
+        try:
+            exchange = client().post(here.url, headers={}, body=BODY)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert b"accept-encoding" not in here.requests[0].lower()
+    assert exchange.outcome is Outcome.CLIENT_ERROR
+    assert len(exchange.snippet or b"") <= SNIPPET_BYTES
+    assert most < 2 * 1024 * 1024
+
+
 def test_the_snippet_has_no_secret_of_the_url() -> None:
     echo = b"you asked for /hook?token=hunter2hunter2 with Basic dXNlcjpzM2NyM3Q="
     with receiver(answers("400 Bad", echo)) as here:
@@ -313,23 +334,27 @@ def to_loopback(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
     return [(socket.AF_INET, "127.0.0.1")]
 
 
-@pytest.mark.parametrize(
-    ("name", "trusted", "want"),
-    [
-        pytest.param("hooks.example", True, Outcome.DELIVERED, id="a good certificate"),
-        pytest.param("hooks.example", False, Outcome.TLS_FAILED, id="an unknown authority"),
-        pytest.param("other.example", True, Outcome.TLS_FAILED, id="a certificate of another"),
-    ],
-)
-def test_certificates_are_verified(name: str, trusted: bool, want: Outcome) -> None:
-    server, trusting = contexts(trustme.CA(), name=name)
+def post_with_tls(server: ssl.SSLContext, trusting: ssl.SSLContext | None) -> Exchange:
     with receiver(answers("200 OK"), tls=server) as here:
-        exchange = Client(
-            Dialler(LOOPBACK, resolve=to_loopback),
-            timeout_s=5,
-            tls=trusting if trusted else None,
-        ).post(f"https://hooks.example:{here.port}/", headers={}, body=BODY)
-    assert exchange.outcome is want
+        knocking = Client(Dialler(LOOPBACK, resolve=to_loopback), timeout_s=5, tls=trusting)
+        return knocking.post(f"https://hooks.example:{here.port}/", headers={}, body=BODY)
+
+
+def test_a_good_certificate_is_accepted_from_a_known_authority_only() -> None:
+    server, trusting = contexts(trustme.CA(), name="hooks.example")
+    assert post_with_tls(server, trusting).outcome is Outcome.DELIVERED
+    assert post_with_tls(server, None).outcome is Outcome.TLS_FAILED
+
+
+@pytest.mark.parametrize(("why", "words"), UNACCEPTABLE.items())
+def test_a_certificate_that_does_not_verify_is_refused_with_the_reason(
+    why: str, words: str
+) -> None:
+    authority = trustme.CA()
+    _, trusting = contexts(authority, name="hooks.example")
+    exchange = post_with_tls(bad_server(why, authority, "hooks.example"), trusting)
+    assert (exchange.outcome, exchange.status) == (Outcome.TLS_FAILED, None)
+    assert words in (exchange.snippet or b"").decode()
 
 
 @pytest.mark.parametrize(

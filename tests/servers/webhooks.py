@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -26,6 +27,7 @@ class Answer:
 
     status: int = 204
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
     hang: bool = False
     """Take the delivery, never answer."""
     drip_s: float | None = None
@@ -68,8 +70,14 @@ class Delivery:
 class WebhookReceiver(LoopbackHttp):
     """Answers 204 unless told otherwise. Any path is a receiver of its own."""
 
-    def __init__(self, secret: str = SECRET, *, host: str = "127.0.0.1") -> None:
-        super().__init__(host=host)
+    def __init__(
+        self,
+        secret: str = SECRET,
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(tls, host=host)
         self.secret = secret
         self._deliveries: list[Delivery] = []
         self._answers: dict[str, deque[Answer]] = {}
@@ -161,8 +169,10 @@ class _Handler(QuietHandler):
             return
         if answer.drip_s is None:
             if answer.status != 204:
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
+            with contextlib.suppress(OSError):  # the sender has read enough
+                self.wfile.write(answer.body)
             return
         self.close_connection = True
         self.end_headers()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +12,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import trustme
 from pydantic import SecretStr
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
+from encoder_api.webhooks.client import SNIPPET_BYTES
 from encoder_api.webhooks.sender import BATCH, Sender
 from encoder_api.webhooks.settings import WebhookSettings
 from encoder_core.egress import Dialler
@@ -43,6 +47,7 @@ from encoder_db.reports import apply_report
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from encoder_db.tables import webhook_deliveries
+from tests.servers.tls import UNACCEPTABLE, bad_server
 from tests.servers.webhooks import MISBEHAVIOUR, SECRET, Answer, WebhookReceiver
 
 KEYS = KeyRing([bytes(range(32))])
@@ -60,9 +65,14 @@ def store(database_url: str) -> Iterator[Store]:
 
 @contextmanager
 def sending(
-    store: Store, *, settings: WebhookSettings = QUICK, dialler: Dialler = LOOPBACK
+    store: Store,
+    *,
+    settings: WebhookSettings = QUICK,
+    dialler: Dialler = LOOPBACK,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Sender]:
-    sender, stop = Sender(store, dialler=dialler, settings=settings), threading.Event()
+    sender = Sender(store, dialler=dialler, settings=settings, tls=tls)
+    stop = threading.Event()
     thread = threading.Thread(target=sender.run, args=(stop,))
     thread.start()
     try:
@@ -413,6 +423,46 @@ def test_a_receiver_that_misbehaves_holds_up_nobody_elses_first_attempt(
             wait_until(lambda: any(attempts_of(store, job) for job in jobs))
         came = {one.outcome for job in jobs for one in attempts_of(store, job)}
         assert came == outcomes
+    assert [one.headers["webhook-attempt"] for one in arrived] == ["1"] * 3
+
+
+def test_a_receiver_that_sends_a_bomb_holds_up_nobody_elses_first_attempt(
+    store: Store, webhook_receiver: WebhookReceiver
+) -> None:
+    """It is neither unpacked nor read to its end: the log keeps 1 KiB of it as it came."""
+    bomb = gzip.compress(bytes(64 * 1024 * 1024))
+    kind = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    with sending(store, settings=LONGEST), WebhookReceiver() as bad:
+        url = bad.answer("/hook", *[Answer(status=500, headers=kind, body=bomb)] * BATCH * 4)
+        jobs = [submit(store, url) for _ in range(BATCH + 4)]
+        bad.wait_for(1)
+        for number in range(1, 4):
+            submit(store, f"{webhook_receiver.url}/hook")
+            arrived = webhook_receiver.wait_for(number, timeout_s=50)
+        [first] = logged(store, jobs[0], 1)
+    assert (first.outcome, first.status) == ("server_error", 500)
+    assert first.snippet is not None
+    assert len(first.snippet) <= SNIPPET_BYTES
+    assert [one.headers["webhook-attempt"] for one in arrived] == ["1"] * 3
+
+
+@pytest.mark.parametrize(("why", "words"), UNACCEPTABLE.items())
+def test_a_receiver_whose_certificate_does_not_verify_holds_up_nobody_and_is_told_why(
+    why: str, words: str, store: Store, webhook_receiver: WebhookReceiver
+) -> None:
+    authority, trusting = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trusting)
+    server = bad_server(why, authority, "127.0.0.1")
+    with WebhookReceiver(tls=server) as bad, sending(store, settings=LONGEST, tls=trusting):
+        jobs = [submit(store, f"{bad.url}/hook") for _ in range(BATCH + 4)]
+        for number in range(1, 4):
+            submit(store, f"{webhook_receiver.url}/hook")
+            arrived = webhook_receiver.wait_for(number, timeout_s=50)
+        [first] = logged(store, jobs[0], 1)
+        assert bad.deliveries == []
+    assert (first.outcome, first.status) == ("tls_failed", None)
+    assert words in (first.snippet or b"").decode()
+    assert first.next_attempt_at is not None
     assert [one.headers["webhook-attempt"] for one in arrived] == ["1"] * 3
 
 

@@ -39,7 +39,7 @@ class DeliveryDocument(Document):
     remote_ip: str | None = None
     """The address that was dialled."""
     answer: str | None = None
-    """The beginning of the receiver's answer."""
+    """The beginning of the receiver's answer; with `tls_failed`, what is wrong with its TLS."""
     next_attempt_at: Instant | None = None
     """When it is tried again; null when it is not."""
 

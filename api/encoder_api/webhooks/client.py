@@ -138,8 +138,10 @@ class Client:
             outcome = Outcome.TIMEOUT
         except (http.client.RemoteDisconnected, ssl.SSLEOFError):
             outcome = Outcome.CONNECTION_FAILED
-        except ssl.SSLError:
-            outcome = Outcome.TLS_FAILED
+        except ssl.SSLError as error:
+            return Exchange(
+                Outcome.TLS_FAILED, 0, remote_ip=remote_ip, snippet=_why(error).encode()
+            )
         except http.client.HTTPException:
             outcome = Outcome.INVALID_ANSWER
         except OSError:
@@ -206,6 +208,13 @@ def _read_some(answer: http.client.HTTPResponse) -> bytes:
     except (OSError, http.client.HTTPException, ValueError):
         pass
     return bytes(body)
+
+
+def _why(error: ssl.SSLError) -> str:
+    """OpenSSL's own words, such as "certificate has expired"; they name a host at most."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    return (error.reason or "TLS failed").replace("_", " ").lower()
 
 
 def _snippet(body: bytes, url: str) -> bytes:

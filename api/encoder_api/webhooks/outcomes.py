@@ -39,7 +39,7 @@ class Exchange:
     remote_ip: str | None = None
     """The address that was dialled."""
     snippet: bytes | None = None
-    """The beginning of the answer, without the URL's secrets."""
+    """The beginning of the answer, without the URL's secrets; or why its TLS is not acceptable."""
     retry_after: str | None = None
     """The header as it was sent."""
 

@@ -11,12 +11,13 @@ minutes, and run with CLUSTER_RUN=full.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
 from tests.cluster.deployment import FULL, Deployment, deployed
 from tests.harness.cluster import Cluster
+from tests.harness.commands import CommandFailed
 from tests.harness.rig import Rig, apply_crds, rig
 
 _numbers = itertools.count(1)
@@ -75,8 +76,19 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     arguments = getattr(item, "funcargs", {})
-    service = arguments.get("service")
-    used = service.cluster if isinstance(service, Deployment) else arguments.get("cluster")
-    if report.failed and isinstance(used, Cluster):
-        report.sections.append(("Pods and events of the cluster", used.describe()))
+    if report.failed:
+        for used in arguments.values():
+            if isinstance(used, Deployment):
+                tell(report, "Jobs, and what the parts said", used.describe)
+                tell(report, "Pods and events of the cluster", used.cluster.describe)
+            elif isinstance(used, Cluster) and used.nodes:
+                tell(report, "Pods and events of the cluster", used.describe)
     return report
+
+
+def tell(report: pytest.TestReport, what: str, ask: Callable[[], str]) -> None:
+    try:
+        said = ask()
+    except (OSError, CommandFailed) as error:  # a test may fail with the API server away
+        said = repr(error)
+    report.sections.append((what, said))

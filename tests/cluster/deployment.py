@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -33,10 +34,11 @@ from tests.servers.webhooks import SECRET, WebhookReceiver
 
 NAMESPACE = "encoder"
 API_KEY = "enc_firstkey_only-for-the-tests-of-this-project"
-RETENTION_S = 8  # long enough to be looked at, short enough to be waited for
+RETENTION_S = 15  # long enough for a kubectl on a busy machine, short enough to be waited for
 POLL_S = 0.1
 PATIENCE_S = 240.0
 """For what comes within 20 s as a rule: a machine at a fraction of that speed is no failure."""
+DESCRIBED_JOBS = 6
 FULL = os.environ.get("CLUSTER_RUN") == "full"
 PARTS = ("encoder-api", "encoder-operator", "encoder-webhooks")
 FOREIGN_IMAGE = "localhost/encoder-worker:other-machine"
@@ -54,7 +56,16 @@ AUDIT = {
         {"level": "None"},
     ],
 }
-RECONNECT = Retry(total=None, connect=6, read=0, redirect=0, status=0, other=0, backoff_factor=0.2)
+RECONNECT = Retry(  # for about two minutes
+    total=None,
+    connect=40,
+    read=0,
+    redirect=0,
+    status=0,
+    other=0,
+    backoff_factor=0.2,
+    backoff_max=3,
+)
 JOBS = f"/apis/encoder.dev/v1alpha1/namespaces/{NAMESPACE}/transcodejobs"
 
 
@@ -100,7 +111,7 @@ class Deployment:
                 rollout = ("rollout", "status", f"deployment/{name}")
                 self.kubectl(*rollout, f"--timeout={PATIENCE_S:.0f}s")
             except CommandFailed as error:
-                said = f"{error}\n{self.cluster.describe()}\n{self.logs()}"
+                said = f"{error}\n{self.cluster.describe()}\n{self.describe()}"
                 raise AssertionError(said) from error
 
     def send_operator_away(self) -> None:
@@ -133,7 +144,14 @@ class Deployment:
         return accepted
 
     def job(self, ref: int | str) -> dict[str, Any]:
-        response = self.request("GET", f"/jobs/{ref}")
+        return self.read(f"/jobs/{ref}")
+
+    def pools(self) -> dict[str, dict[str, Any]]:
+        """By their names."""
+        return {pool["name"]: pool for pool in self.read("/pools")["pools"]}
+
+    def read(self, path: str) -> dict[str, Any]:
+        response = self.request("GET", path)
         if response.status_code >= requests.codes.server_error:
             response.raise_for_status()  # an OSError: "not yet" to those who wait
         assert response.status_code == 200, response.text
@@ -192,17 +210,45 @@ class Deployment:
             except (OSError, CommandFailed) as error:
                 trouble = error
             late = f"not in {timeout_s} s: {what} ({trouble})"
-            assert time.monotonic() < deadline, f"{late}\n{self.logs()}"
+            assert time.monotonic() < deadline, late
             time.sleep(POLL_S)
 
-    def logs(self) -> str:
-        def of(name: str) -> str:
-            try:
-                return self.kubectl("logs", f"deployment/{name}", "--tail=40", "--all-containers")
-            except CommandFailed as error:
-                return str(error)
+    def pods_of(self, part: str) -> list[dict[str, Any]]:
+        """Those that stay: one that was replaced is there until its grace is over."""
+        selector = f"?labelSelector=app.kubernetes.io/name={part}"
+        pods = self.cluster.get(f"/api/v1/namespaces/{NAMESPACE}/pods{selector}")["items"]
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
-        return "\n".join(map(of, ("encoder-operator", "encoder-api")))
+    def describe(self) -> str:
+        """The last jobs as API and cluster tell them, and what the parts said."""
+
+        def of(ask: Callable[[], str]) -> str:
+            try:
+                return ask()
+            except (OSError, CommandFailed, AssertionError) as error:
+                return repr(error)
+
+        def last_jobs() -> str:
+            listed = self.read(f"/jobs?limit={DESCRIBED_JOBS}")["jobs"]
+            return "\n".join(json.dumps(self.job(job["id"])) for job in listed)
+
+        def conditions() -> str:
+            items = self.cluster.get(JOBS)["items"]
+            return "\n".join(
+                json.dumps({item["metadata"]["name"]: (item.get("status") or {}).get("conditions")})
+                for item in items[-DESCRIBED_JOBS:]
+            )
+
+        def logs(part: str) -> str:
+            return self.kubectl("logs", f"deployment/{part}", "--tail=40", "--all-containers")
+
+        told: dict[str, Callable[[], str]] = {
+            "jobs": last_jobs,
+            "TranscodeJobs": conditions,
+            "TranscodePools": lambda: self.kubectl("get", "tp"),
+            **{part: partial(logs, part) for part in ("encoder-operator", "encoder-api")},
+        }
+        return "\n".join(f"== {what}\n{of(ask)}" for what, ask in told.items())
 
 
 def condition(resource: Mapping[str, Any] | None, type_: str) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from tests.canaries import canary, leaks
 from tests.cluster.deployment import Deployment
-from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output
+from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output, drip, hurry
 from tests.servers.s3 import S3Bucket
 
 Clip = Callable[[str], Path]
@@ -25,10 +25,9 @@ def test_no_credential_can_be_read_from_resources_pods_logs_and_processes(
     bucket = service.s3.make_bucket()
     bucket.put("in.mp4", clip(CLIP).read_bytes())
     service.http.serve("/good.mp4", clip(CLIP).read_bytes())
-    service.http.serve("/killed.mp4", clip(LONG_CLIP).read_bytes())
+    drip(service, "/killed.mp4", clip(LONG_CLIP).read_bytes())
     words = Words()
-    slow = {"width": 640, "height": 360, "preset": "slower"}
-    killed = service.submit(a_job(service, words, "killed", **slow))
+    killed = service.submit(a_job(service, words, "killed"))
     good = service.submit(a_job(service, words, "good"))
     bad = service.submit(that_is_denied(bucket, words))
     seen: set[str] = set()
@@ -49,6 +48,7 @@ def test_no_credential_can_be_read_from_resources_pods_logs_and_processes(
         looked_until(killed["id"], lambda job: (job["progress"] or {}).get("percent", 0) > 1),
     )
     service.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+    hurry(service, "/killed.mp4")
     for job in (good, bad, killed):
         service.wait_for("it ends", looked_until(job["id"], lambda job: job["status"] in ENDED))
     assert [service.job(job["id"])["status"] for job in (good, bad, killed)] == [

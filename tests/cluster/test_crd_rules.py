@@ -287,7 +287,7 @@ def test_a_status_shows_in_the_columns_and_can_be_waited_for(api: Cluster) -> No
         content_type="application/merge-patch+json",
     )
     assert code == 200, said
-    api.kubectl("wait", "tj/waited-for", "--for=condition=Succeeded", "--timeout=10s")
+    api.kubectl("wait", "tj/waited-for", "--for=condition=Succeeded", "--timeout=60s")
     header, row = api.kubectl("get", "tj", "waited-for", "-o", "wide").splitlines()
     assert header.split() == [
         *("NAME", "SUCCEEDED", "REASON", "POOL", "PROGRESS", "ATTEMPT", "AGE"),

@@ -203,7 +203,7 @@ def test_a_script_waits_for_a_job_that(api: Cluster, status: str, waits_for: str
     with pytest.raises(CommandFailed, match="timed out waiting"):
         api.kubectl("wait", f"tj/{name}", f"--for={waits_for}", "--timeout=1s")
     set_status(api, "transcodejobs", name, {"conditions": [succeeded(status)]})
-    api.kubectl("wait", f"tj/{name}", f"--for={waits_for}", "--timeout=10s")
+    api.kubectl("wait", f"tj/{name}", f"--for={waits_for}", "--timeout=60s")
 
 
 def succeeded(status: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from encoder_operator.pods import GRACE_S, WORKER_UID
 from encoder_operator.status import reason_of
 from encoder_worker.sandbox import landlock_version
 from tests.cluster.deployment import FOREIGN_IMAGE, NAMESPACE, Deployment, condition
-from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, SLOW, an_output
+from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, SLOW, an_output, drip, hurry
 from tests.cluster.times import FAILS, MOVED, WAITS, Stated
 
 Clip = Callable[[str], Path]
@@ -43,11 +43,7 @@ def make_pool(service: Deployment, name: str, **spec: Any) -> None:
     }
     service.kubectl("apply", "-f", "-", text=json.dumps(body))
 
-    def known() -> bool:
-        pools = service.request("GET", "/pools").json()["pools"]
-        return name in {pool["name"] for pool in pools}
-
-    service.wait_for(f"the API knows the pool {name}", known)
+    service.wait_for(f"the API knows the pool {name}", lambda: name in service.pools())
 
 
 def submit(service: Deployment, pool: str, source: str, **output: Any) -> dict[str, Any]:
@@ -62,9 +58,7 @@ def submit(service: Deployment, pool: str, source: str, **output: Any) -> dict[s
 
 
 def wait_for_end(service: Deployment, number: int) -> dict[str, Any]:
-    service.wait_for(
-        f"job {number} ends", lambda: service.job(number)["status"] in ENDED, timeout_s=240
-    )
+    service.wait_for(f"job {number} ends", lambda: service.job(number)["status"] in ENDED)
     return service.job(number)
 
 
@@ -199,7 +193,8 @@ def check_time(stated: Stated, begin: str, end: str, *, borne_s: float = 0) -> N
 def check_told(service: Deployment, name: str, reason: str) -> None:
     """The Event names the attempt that was taken away; the condition is of the last one."""
     events = ("--field-selector", f"involvedObject.name={name},reason=DisruptionObserved")
-    said = service.kubectl("get", "events", *events, "-o", "jsonpath={.items[*].message}")
+    messages = ("get", "events", *events, "-o", "jsonpath={.items[*].message}")
+    said = service.wait_for(f"an Event of {name}", lambda: service.kubectl(*messages))
     assert said.startswith(f"{reason}: Attempt 1: ")
 
 
@@ -253,17 +248,22 @@ def test_a_job_over_the_quota_waits_for_it_and_is_charged_nothing(
     for body in (priority, quota):
         service.kubectl("apply", "-f", "-", text=json.dumps(body))
     path = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas/scarce"
-    service.wait_for("the quota counts", lambda: (service.maybe(path) or {})["status"].get("hard"))
+    service.wait_for(
+        "the quota counts",
+        lambda: ((service.maybe(path) or {}).get("status") or {}).get("hard"),
+    )
     make_pool(
         service, "scarce", retries=ONCE, podTemplate={"priorityClassName": "encoder-tests-scarce"}
     )
     accepted = submit(service, "scarce", sources["short"])
-    service.wait_for(
-        "its first attempt met the quota",
-        lambda: failures_of(service.job(accepted["id"]))[:1] == ["quota_exceeded"],
-    )
-    waiting = service.job(accepted["id"])
-    assert waiting["status"] == "queued"
+
+    def met_the_quota() -> dict[str, Any] | None:
+        job = service.job(accepted["id"])
+        # Now and then it is tried again for a moment.
+        waits = job["status"] == "queued" and failures_of(job)[:1] == ["quota_exceeded"]
+        return job if waits else None
+
+    waiting = service.wait_for("it waits, as its first attempt met the quota", met_the_quota)
     told = waiting["attempts"][0]["finishedAt"]
     check_time(WAITS["quota_exceeded"], waiting["createdAt"], told)
     service.kubectl("delete", "resourcequota", "scarce")
@@ -287,7 +287,7 @@ def test_after_running_out_of_memory_the_next_pod_gets_more_of_it(
     big = {"width": 1920, "height": 1080, "upscale": True, "preset": "veryslow"}
     accepted = submit(service, "tight", sources["short"], **big)
     second = f"tj-{accepted['uuid']}-a2"
-    pod = service.wait_for("a second Pod", lambda: service.pod(second), timeout_s=240)
+    pod = service.wait_for("a second Pod", lambda: service.pod(second))
     assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "640Mi"
     ended = ending_of(service.pod(f"tj-{accepted['uuid']}-a1"))
     assert ended["exitCode"] == Exit.MEMORY
@@ -311,9 +311,12 @@ def ending_of(pod: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def begin_long(service: Deployment, pool: str, source: str, **output: Any) -> tuple[int, str]:
-    """A job that encodes, and the name of its Pod."""
-    wanted = {"width": 640, "height": 360, "preset": "slower", **output}
-    accepted = submit(service, pool, source, **wanted)
+    """
+    A job that encodes, and the name of its Pod.
+
+    What makes it last is the caller's to say: a source that drips, or SLOW.
+    """
+    accepted = submit(service, pool, source, **output)
     service.wait_for(
         "it encodes", lambda: (service.job(accepted["id"])["progress"] or {}).get("percent", 0) > 1
     )
@@ -322,10 +325,11 @@ def begin_long(service: Deployment, pool: str, source: str, **output: Any) -> tu
 
 @pytest.mark.parametrize(("how", "code"), [("deleted", "pod_deleted"), ("drained", "node_drained")])
 def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_own(
-    service: Deployment, sources: dict[str, str], how: str, code: str
+    service: Deployment, clip: Clip, how: str, code: str
 ) -> None:
     make_pool(service, how, retries={"app": 1})
-    number, pod = begin_long(service, how, sources["long"])
+    source = drip(service, f"/failures/{how}.mp4", clip(LONG_CLIP).read_bytes())
+    number, pod = begin_long(service, how, source)
     began = datetime.now(UTC).isoformat()
     if how == "deleted":
         service.kubectl("delete", "pod", pod, "--wait=false")
@@ -339,16 +343,19 @@ def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_ow
         status, answer = service.cluster.send("POST", path, eviction)
         assert status == 201, answer
     asked = service.pod(pod)
+    service.wait_for("it is told", lambda: failures_of(service.job(number))[0] == code)
+    hurry(service, f"/failures/{how}.mp4")
     job = wait_for_end(service, number)
     assert (job["status"], failures_of(job)) == ("completed", [code, None])
     first = job["attempts"][0]
     assert (first["budget"], first["exitCode"]) == (Budget.INFRA, Exit.INTERRUPTED)
     check_time(MOVED[code], began, job["attempts"][1]["startedAt"])
     check_told(service, pod.removesuffix("-a1"), DISRUPTED[code])
-    # The deletion is stamped with the end of the grace, after which the kubelet kills.
-    assert asked is not None
-    left_s = seconds_of(first["finishedAt"], asked["metadata"]["deletionTimestamp"])
-    print(f"{how}: exit {first['exitCode']} and recorded {GRACE_S - left_s:.1f} s after SIGTERM")
+    if asked is not None:  # it may be gone by the time somebody asks
+        # The deletion is stamped with the end of the grace, after which the kubelet kills.
+        left_s = seconds_of(first["finishedAt"], asked["metadata"]["deletionTimestamp"])
+        took_s = GRACE_S - left_s
+        print(f"{how}: exit {first['exitCode']} and recorded {took_s:.1f} s after SIGTERM")
 
 
 # --- The worker from its image -------------------------------------------------------------------

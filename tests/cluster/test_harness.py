@@ -9,6 +9,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,7 @@ def start(
 
 
 def wait(cluster: Cluster, namespace: str, name: str, condition: str) -> None:
-    cluster.kubectl("wait", "-n", namespace, f"pod/{name}", f"--for={condition}", "--timeout=60s")
+    cluster.kubectl("wait", "-n", namespace, f"pod/{name}", f"--for={condition}", "--timeout=240s")
 
 
 def output_of(cluster: Cluster, namespace: str, name: str, *command: str, **more: Any) -> str:
@@ -186,7 +187,7 @@ def test_a_node_that_is_cut_off_is_noticed_and_comes_back() -> None:
     with Cluster(nodes=1, flags=QUICK_NODE_LOSS) as cluster:
         node = cluster.add_node()
         node.cut_off()
-        wait_for_node = ("wait", f"node/{node.name}", "--timeout=60s")
+        wait_for_node = ("wait", f"node/{node.name}", "--timeout=240s")
         cluster.kubectl(*wait_for_node, "--for=condition=Ready=Unknown")
         node.reconnect()
         cluster.kubectl(*wait_for_node, "--for=condition=Ready")
@@ -218,7 +219,7 @@ def test_a_cluster_leaves_nothing() -> None:
         shims = [pid for pid, command in processes() if "containerd-shim" in command]
         assert shims != []
     assert cluster.traces() == []
-    assert everything_of_the_machine() == before
+    check_nothing_is_left(before)
 
 
 OWNER = """
@@ -248,10 +249,17 @@ def test_a_cluster_goes_with_its_owner(ending: signal.Signals) -> None:
         os.kill(owner.pid, ending)
         owner.wait(60)
     wait_until_unlocked(number)
-    assert everything_of_the_machine() == before
+    check_nothing_is_left(before)
 
 
-def everything_of_the_machine() -> dict[str, object]:
+def check_nothing_is_left(before: dict[str, Any]) -> None:
+    """Containers of the shared cluster may have ended meanwhile, but none may have come."""
+    after = everything_of_the_machine()
+    assert Counter(after.pop("programs")) <= Counter(before["programs"])
+    assert after == {name: what for name, what in before.items() if name != "programs"}
+
+
+def everything_of_the_machine() -> dict[str, Any]:
     """What a cluster could change of the machine it runs on, besides its own folder."""
     return {
         "mounts": Path("/proc/self/mounts").read_text(),

@@ -15,7 +15,7 @@ from tests.harness.node import METADATA
 
 Clip = Callable[[str], Path]
 
-WAIT_S = 2.0
+WAIT_S = 4.0
 CLOSED = 9999
 """A port at which nobody listens."""
 PYTHON = "/opt/encoder/bin/python"
@@ -72,7 +72,7 @@ def strangers(service: Deployment) -> Iterator[dict[str, str]]:
         }
         cluster.kubectl("create", "-f", "-", text=json.dumps(body))
     for name in ("stranger", "bystander"):
-        ready = ("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=90s")
+        ready = ("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=240s")
         cluster.kubectl("-n", "strangers", *ready)
         ips[name] = cluster.get(f"/api/v1/namespaces/strangers/pods/{name}")["status"]["podIP"]
     yield ips
@@ -82,8 +82,8 @@ def strangers(service: Deployment) -> Iterator[dict[str, str]]:
 
 
 def address_of(service: Deployment, part: str) -> str:
-    selector = f"app.kubernetes.io/name={part}"
-    return service.kubectl("get", "pods", "-l", selector, "-o", "jsonpath={.items[0].status.podIP}")
+    address: str = service.pods_of(part)[0]["status"]["podIP"]
+    return address
 
 
 @pytest.fixture
@@ -135,10 +135,13 @@ def test_a_worker_reaches_the_api_and_the_network_that_is_opened_to_it_and_nobod
         "it encodes", lambda: (service.job(accepted["id"])["progress"] or {}).get("percent", 0) > 1
     )
     pod = f"tj-{accepted['uuid']}-a1"
+    worker = service.kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+    service.wait_for(
+        "its policies count", lambda: any(node.filters(worker) for node in service.cluster.nodes)
+    )
     found = {name: reach(service, pod, address) for name, address in addresses.items()}
     reached = {"the API", *MACHINE}
     assert found == {name: "reached" if name in reached else "no answer" for name in addresses}
-    worker = service.kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
     told = reach(service, "stranger", f"{worker}:{CLOSED}", namespace="strangers")
     assert told == "no answer"
     assert service.request("POST", f"/jobs/{accepted['id']}/cancel").ok

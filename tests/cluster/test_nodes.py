@@ -20,7 +20,7 @@ import pytest
 from encoder_core.failures import Budget
 from encoder_core.names import pod_name
 from encoder_operator.exits import DISRUPTED
-from tests.cluster.deployment import PARTS, Deployment, condition, deployed
+from tests.cluster.deployment import PARTS, PATIENCE_S, Deployment, condition, deployed
 from tests.cluster.test_failures import (
     check_time,
     check_told,
@@ -31,7 +31,7 @@ from tests.cluster.test_failures import (
     seconds_of,
     submit,
 )
-from tests.cluster.test_service import ENDED, LONG_CLIP
+from tests.cluster.test_service import ENDED, LONG_CLIP, drip, hurry
 from tests.cluster.times import MOVED
 from tests.harness.control_plane import QUICK_NODE_LOSS
 from tests.harness.node import Node
@@ -57,34 +57,41 @@ def bring_the_parts_home(service: Deployment) -> None:
     service.kubectl("rollout", "restart", *(f"deployment/{part}" for part in PARTS))
     service.wait_rolled_out()
     service.kubectl("uncordon", second)
+    wait_until_well(service, service.cluster.nodes[1])
 
 
-def begin(service: Deployment, clip: Clip, pool: str, **output: Any) -> tuple[int, str]:
-    """A job that encodes on the second node, and the name of its resource."""
-    second = service.cluster.nodes[1].name
-    there = {"key": "kubernetes.io/hostname", "operator": "In", "values": [second]}
-    wish = {"weight": 10, "preference": {"matchExpressions": [there]}}
+def begin(service: Deployment, clip: Clip, pool: str, *, lasts_s: float = 200) -> tuple[int, str]:
+    """
+    A job that encodes on the second node, and the name of its resource.
+
+    Its source comes slowly until the job has moved, or `lasts_s`.
+    """
     make_pool(
         service,
         pool,
         retries={"app": 1},
         retention={"completedSeconds": 3600, "failedSeconds": 3600},
-        podTemplate={
-            "affinity": {
-                "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}
-            }
-        },
     )
-    source = service.http.serve(f"/nodes/{pool}.mp4", clip(LONG_CLIP).read_bytes())
-    slow = {"width": 640, "height": 360, "preset": "slower", **output}
-    accepted = submit(service, pool, source, **slow)
-    service.wait_for(
-        f"{pool} encodes",
-        lambda: (service.job(accepted["id"])["progress"] or {}).get("percent", 0) > 1,
-    )
+    source = drip(service, source_of(pool), clip(LONG_CLIP).read_bytes(), lasts_s=lasts_s)
+    first, second = service.cluster.nodes
+    # So the scheduler has no choice now, and any afterwards.
+    service.kubectl("cordon", first.name)
+    try:
+        accepted = submit(service, pool, source)
+        service.wait_for(
+            f"{pool} encodes",
+            lambda: (service.job(accepted["id"])["progress"] or {}).get("percent", 0) > 1,
+        )
+    finally:
+        service.kubectl("uncordon", first.name)
+    wait_until_well(service, first)
     name = f"tj-{accepted['uuid']}"
-    assert (service.pod(pod_name(name, 1)) or {})["spec"]["nodeName"] == second
+    assert (service.pod(pod_name(name, 1)) or {})["spec"]["nodeName"] == second.name
     return accepted["id"], name
+
+
+def source_of(pool: str) -> str:
+    return f"/nodes/{pool}.mp4"
 
 
 def check_moved(
@@ -96,9 +103,13 @@ def check_moved(
     service.wait_for(
         f"{pool} says what became of its node",
         lambda: condition(service.resource(name), "Disrupted") == ("True", reason),
-        timeout_s=MOVED[code].within_s + 60,
+        timeout_s=MOVED[code].within_s + PATIENCE_S,
     )
-    service.kubectl("wait", "--for=condition=Succeeded", f"tj/{name}", "--timeout=240s")
+    hurry(service, source_of(pool))
+    service.wait_for(
+        f"{pool} succeeds",
+        lambda: condition(service.resource(name), "Succeeded") == ("True", "Completed"),
+    )
     service.wait_rolled_out()
     job = service.job(number)
     assert (job["status"], failures_of(job)) == ("completed", [code, None])
@@ -135,12 +146,13 @@ def test_a_drain_moves_a_job_to_another_node_and_waits_for_nothing_else(
     began = now()
     try:
         service.kubectl(
-            *("drain", second, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
+            *("drain", second, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
         )
         print(f"{second} is empty after {seconds_of(began, now()):.0f} s")
         check_moved(service, number, name, "drained-node", code="node_drained", since=lambda: began)
     finally:
         service.kubectl("uncordon", second)
+        wait_until_well(service, service.cluster.nodes[1])
     forget(service, name, "drained-node")
 
 
@@ -176,7 +188,7 @@ def test_a_job_of_a_dead_node_moves_and_one_whose_worker_only_lost_its_kubelet_i
     lossy: Deployment, clip: Clip
 ) -> None:
     dead, name = begin(lossy, clip, "dead")
-    orphan, name_of_orphan = begin(lossy, clip, "orphan")
+    orphan, name_of_orphan = begin(lossy, clip, "orphan", lasts_s=30)
     pod, node = lossy.pod(pod_name(name, 1)), lossy.cluster.nodes[1]
     began = now()
     node.kubelet.kill()

@@ -88,7 +88,7 @@ def test_when_one_of_two_is_killed_the_other_goes_on(shared: Rig) -> None:
     shared.submit(JOBS)
     shared.wait_for("one more", one_more_than(shared, before))
     first.stop(kill=True)
-    shared.wait_for("all", lambda: completed(shared) == before + JOBS, timeout_s=180)
+    shared.wait_for("all", lambda: completed(shared) == before + JOBS)
     shared.wait_for("tidied up", lambda: shared.count("transcodejobs") == 0)
     assert fsck(shared.store).findings == []
     assert second.stop() == 0
@@ -132,7 +132,7 @@ def test_one_that_is_killed_again_and_again_loses_nothing(shared: Rig) -> None:
         shared.wait_for("one more", one_more_than(shared, known))
         operator.stop(kill=True)
     operator = shared.start_operator()
-    shared.wait_for("all", lambda: completed(shared) == before + JOBS, timeout_s=180)
+    shared.wait_for("all", lambda: completed(shared) == before + JOBS)
     shared.wait_for("tidied up", lambda: shared.count("transcodejobs") == 0)
     assert operator.stop() == 0
 
@@ -140,7 +140,7 @@ def test_one_that_is_killed_again_and_again_loses_nothing(shared: Rig) -> None:
 def test_one_that_comes_before_its_resources_says_so_and_works_once_they_are_there(
     shared: Rig,
 ) -> None:
-    shared.cluster.kubectl("delete", "-f", CRDS, "--timeout=120s")
+    shared.cluster.kubectl("delete", "-f", CRDS, "--timeout=240s")
     operator = shared.start_operator()
     shared.wait_for("it says so", lambda: "apply crds/" in operator.log.read_text())
     shared.wait_for("it is not ready", lambda: operator.get("/readyz")[0] == 503)
@@ -194,7 +194,7 @@ def test_writes_that_are_refused_are_tried_again(shared: Rig, between: Tamper, a
     operator = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder))
     operator.wait_ready()
     between.refusal, between.refuse_writes = answer, 7
-    run_some(shared, 6, timeout_s=120)  # what cannot be admitted is put off for half a minute
+    run_some(shared, 6)  # what cannot be admitted is put off for half a minute
     told = operator.metrics()
     asked_again = sum(
         count
@@ -213,7 +213,7 @@ def test_what_was_written_and_not_heard_of_is_not_written_twice(
     operator = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder))
     operator.wait_ready()
     between.lose_answers = 9  # of 6 resources, and of the first Secrets and Pods
-    run_some(shared, 6, timeout_s=120)
+    run_some(shared, 6)
     assert between.lost == 9
     assert between.writes.count("POST pods 201") == 6
     assert fsck(shared.store).findings == []
@@ -270,8 +270,8 @@ def live(on: Rig, between: Tamper, *, kill_after: int | None = None) -> list[str
         on.wait_for("killed, or over", lambda: killed.is_set() or completed(on) > known)
         first.stop(kill=True)
         on.start_operator(kubeconfig=kubeconfig)
-    on.wait_for("completed", lambda: completed(on) == known + 1, timeout_s=180)
-    on.wait_for("tidied up", lambda: on.count("transcodejobs") == 0, timeout_s=120)
+    on.wait_for("completed", lambda: completed(on) == known + 1)
+    on.wait_for("tidied up", lambda: on.count("transcodejobs") == 0)
     while on.operators:
         on.operators.pop().stop(kill=True)
     return writes

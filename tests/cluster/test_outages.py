@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import requests
 
 from encoder_core.names import secret_name
 from tests.cluster.deployment import FULL, NAMESPACE, RETENTION_S, Deployment, condition
-from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output
+from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output, drip
 from tests.servers.http import Fault
 
 Clip = Callable[[str], Path]
@@ -22,13 +23,23 @@ API_SERVER_AWAY_S = 5  # half a minute more, and its nodes count as lost
 DATABASE_AWAY_S = 60 if FULL else 2 * RETENTION_S
 
 
-def submit(service: Deployment, clip: Clip, path: str, *, lasts_s: float) -> dict[str, Any]:
-    """A job whose source takes that long to come."""
-    name = LONG_CLIP if lasts_s else CLIP
+def submit(
+    service: Deployment,
+    clip: Clip,
+    path: str,
+    *,
+    lasts_s: float = 0,
+    until: threading.Event | None = None,
+) -> dict[str, Any]:
+    """A job whose source takes that long to come, or half of it until something has happened."""
+    name = LONG_CLIP if lasts_s or until else CLIP
     data = clip(name).read_bytes()
     source = service.http.serve(f"/outages{path}", data)
     if lasts_s:
-        service.http.misbehave(f"/outages{path}", Fault(bytes_per_s=int(len(data) / lasts_s)))
+        drip(service, f"/outages{path}", data, lasts_s=lasts_s)
+    if until is not None:
+        held = Fault(hold_beyond=len(data) // 2, until=until)
+        service.http.misbehave(f"/outages{path}", held)
     upload = {"kind": "http", "url": service.http.url + path}
     return service.submit(
         {"source": {"kind": "http", "url": source}, "outputs": [an_output(upload)]}
@@ -58,7 +69,7 @@ def test_jobs_run_on_while_the_api_server_is_away_and_new_ones_start_when_it_is_
     service.wait_for("it runs", lambda: service.job(running["id"])["status"] == "running")
     server = service.cluster.api_server
     server.kill()
-    waiting = submit(service, clip, "/meanwhile.mp4", lasts_s=0)
+    waiting = submit(service, clip, "/meanwhile.mp4")
     time.sleep(API_SERVER_AWAY_S)  # the absence itself
     assert service.job(waiting["id"])["status"] == "queued"
     server.start()
@@ -94,15 +105,17 @@ def answers(service: Deployment) -> bool:
         return False  # none of its Pods is ready, so nobody takes the connection
 
 
-def of_operator(service: Deployment, what: str) -> str:
+def of_operator(service: Deployment, what: str) -> list[Any]:
     """A field of its container's status."""
-    pods = ("get", "pod", "-l", "app.kubernetes.io/name=encoder-operator")
-    path = f"jsonpath={{.items[*].status.containerStatuses[*].{what}}}"
-    return service.kubectl(*pods, "-o", path)
+    return [
+        container[what]
+        for pod in service.pods_of("encoder-operator")
+        for container in pod["status"].get("containerStatuses", [])
+    ]
 
 
 def operator_is_ready(service: Deployment) -> bool:
-    return of_operator(service, "ready") == "true"
+    return of_operator(service, "ready") == [True]
 
 
 @pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.full)])
@@ -110,12 +123,14 @@ def test_a_job_ends_while_the_database_is_away_and_is_recorded_when_it_is_back(
     service: Deployment, clip: Clip, how: str
 ) -> None:
     path = f"/database-{how}.mp4"
-    running = submit(service, clip, path, lasts_s=4)
+    gone_too = threading.Event()
+    running = submit(service, clip, path, until=gone_too)
     name = f"tj-{running['uuid']}"
     service.wait_for("it runs", lambda: service.job(running["id"])["status"] == "running")
     restarts = of_operator(service, "restartCount")
     with without_database(service, how):
         gone = time.monotonic()
+        gone_too.set()
         service.wait_for("its output is there", lambda: service.http.has(path))
         published_s = time.monotonic() - gone
         if how == "killed":  # one that does not answer is waited for, for up to a minute

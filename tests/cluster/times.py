@@ -29,13 +29,13 @@ FAILS: Final[Mapping[str, Stated]] = {
     "bad-image-name": Stated("the image has no valid name", "image_unavailable", CAME, 60),
     "no-worker-in-it": Stated("the image has no worker in it", "pod_invalid", CAME, 60),
     "other-machine": Stated("the image is for another machine", "pod_invalid", CAME, 60),
-    "foreign-image": Stated("a policy denies the Pod", "admission_denied", CAME, 30),
+    "foreign-image": Stated("a policy denies the Pod", "admission_denied", CAME, 60),
     "too-slow": Stated(
         *("it takes too long", "deadline_exceeded"),
         *("the job is accepted, and `activeDeadlineSeconds`", 120),
     ),
     "small-disk": Stated("its scratch space is full", "capacity_disk", CAME, 120),
-    "frozen": Stated("ffmpeg stands still", "encode_stalled", CAME, 180),
+    "frozen": Stated("ffmpeg stands still", "encode_stalled", CAME, 240),
 }
 """Told as final, by the name of the pool in test_failures.py."""
 
@@ -43,7 +43,7 @@ MOVED: Final[Mapping[str, Stated]] = {
     code: Stated(what, code, since, within_s)
     for code, what, since, within_s in (
         ("capacity_memory", "the worker runs out of memory", "the attempt begins", 120),
-        ("pod_deleted", "somebody deletes the Pod", "its deletion", 60),
+        ("pod_deleted", "somebody deletes the Pod", "its deletion", 90),
         ("node_drained", "the node is drained", "the drain begins", 90),
         ("pod_evicted", "the node runs out of memory", "the kubelet is to see it", 120),
         ("pod_rejected", "the node has less room than it had", "the kubelet is told", 120),

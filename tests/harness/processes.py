@@ -13,7 +13,7 @@ from tests.harness.undertaker import LEAVE
 from tests.servers.process import LOG_TAIL_LINES, ServerFailed
 
 REPOSITORY = Path(__file__).parents[2]
-READY_S = 90.0  # a node on two cores that somebody else uses too; 8 s when idle
+READY_S = 240.0  # a node on two cores that somebody else uses too; 8 s when idle
 POLL_S = 0.1  # asking costs a TLS handshake, of the CPU that the servers need to start
 # It joins its control group before it becomes the server: no child of it can be outside.
 JOIN_GROUP = ("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"')

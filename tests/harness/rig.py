@@ -31,14 +31,14 @@ SECRET_KEY = "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s="
 CORE = f"/api/v1/namespaces/{NAMESPACE}"
 GROUP = f"/apis/encoder.dev/v1alpha1/namespaces/{NAMESPACE}"
 MERGE = "application/merge-patch+json"
-WAIT_S = 90.0  # most of it is over in 2 s; what fails may take its time
+WAIT_S = 240.0  # most of it is over in 2 s; what fails may take its time
 CRDS = REPOSITORY / "crds"
 
 
 def apply_crds(cluster: Cluster) -> None:
     """And wait until they are served: a kind that is established is not at once."""
     cluster.kubectl("apply", "-f", CRDS)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=90s", "-f", CRDS)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=240s", "-f", CRDS)
     for plural in ("transcodejobs", "transcodepools"):
         listed = f"{GROUP.partition('/namespaces')[0]}/{plural}"
         cluster.api_server.wait_until(lambda path=listed: "items" in cluster.get(path))  # type: ignore[misc]  # mypy infers no type for a lambda's default

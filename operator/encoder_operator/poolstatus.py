@@ -59,16 +59,18 @@ def conditions_of(
             "Lowered" if over else "WithinLimit",
             f"{row.active} of {pool.max_concurrency} run; they may run to their end"
             if over
-            else "",
+            else "No more run than maxConcurrency allows",
         ),
-        _blocked("CapacityBlocked", "RoomLeft", blocked),
-        _blocked("ImageUnavailable", "ImagePulled", blocked),
-        Condition("StoreReachable", "True", "Answers"),
+        _blocked("CapacityBlocked", "RoomLeft", "No Pod waits for a node or for quota", blocked),
+        _blocked("ImageUnavailable", "ImagePulled", "Pods get the worker image", blocked),
+        Condition("StoreReachable", "True", "Answers", "The database answers"),
         Condition(
             "Throttled",
             "True" if throttled else "False",
             "TooManyRequests" if throttled else "NotThrottled",
-            "The API server asked for fewer writes" if throttled else "",
+            "The API server asked for fewer writes"
+            if throttled
+            else "The API server takes what is written",
         ),
     ]
 
@@ -90,9 +92,9 @@ def _ready(pool: PoolSeen, held: Condition, blocked: Blocked | None) -> Conditio
     return Condition("Ready", "True", "Open", f"Pool {pool.name} takes jobs")
 
 
-def _blocked(type_: str, otherwise: str, blocked: Blocked | None) -> Condition:
+def _blocked(type_: str, otherwise: str, said: str, blocked: Blocked | None) -> Condition:
     if blocked is None or blocked.condition != type_:
-        return Condition(type_, "False", otherwise)
+        return Condition(type_, "False", otherwise, said)
     return Condition(type_, "True", blocked.reason, blocked.message)
 
 

@@ -29,7 +29,9 @@ class Condition:
     status: str
     """True, False or Unknown."""
     reason: str
-    message: str = ""
+    message: str
+    """A sentence for people, also of what is as it should be: `kubectl describe` shows it. It
+    changes only with what it tells of: a time in it would cost a write each time."""
 
 
 def reason_of(code: str) -> str:
@@ -112,14 +114,18 @@ def _has_place(document: JobDocument) -> bool:
 
 
 def _admitted(document: JobDocument) -> Condition:
+    if document.finished_at is not None and document.attempt == 0:
+        return Condition("Admitted", "False", "NotAdmitted", "It ended before it had a place")
     if document.status is not JobStatus.QUEUED or _has_place(document):
-        return Condition("Admitted", "True", "SlotGranted")
+        granted = f"A place in pool {document.pool} was granted"
+        return Condition("Admitted", "True", "SlotGranted", granted)
     return Condition("Admitted", "False", *_waits(document))
 
 
 def _pod_ready(document: JobDocument, pod: PodSeen | None, stuck: Stuck | None) -> Condition:
     if pod is None:
-        return Condition("PodReady", "False", "NoPod")
+        whose = f"Attempt {document.attempt}" if document.attempt else "It"
+        return Condition("PodReady", "False", "NoPod", f"{whose} has no Pod")
     if pod.ended:
         return Condition("PodReady", "False", "PodEnded", f"{pod.name} {pod.phase.value}")
     if pod.running:
@@ -135,7 +141,8 @@ def _disrupted(document: JobDocument) -> Condition:
     last = ended[-1] if ended else None
     reason = DISRUPTED.get(last.failure.code) if last and last.failure else None
     if reason is None or last is None or last.failure is None:
-        return Condition("Disrupted", "False", "NotDisrupted")
+        kept = "The cluster did not cut its last attempt short" if last else "No attempt has ended"
+        return Condition("Disrupted", "False", "NotDisrupted", kept)
     said = f"Attempt {last.number}: {last.failure.message}"
     return Condition("Disrupted", "True", reason, said)
 
@@ -143,8 +150,8 @@ def _disrupted(document: JobDocument) -> Condition:
 def _result_recorded(document: JobDocument) -> Condition:
     # The document was read from the record: if it is final there, the record has it.
     if document.finished_at is not None:
-        return Condition("ResultRecorded", "True", "Recorded")
-    return Condition("ResultRecorded", "False", "NotFinal")
+        return Condition("ResultRecorded", "True", "Recorded", "The database has its end")
+    return Condition("ResultRecorded", "False", "NotFinal", "It has not ended")
 
 
 def build_status(

@@ -58,6 +58,15 @@ OPEN = {
 def test_the_numbers_and_conditions_of_a_pool_that_is_open() -> None:
     status = build_pool_status(a_pool(), a_row(), now=NOW)
     assert conditions(status) == OPEN
+    assert {c["type"]: c["message"] for c in status["conditions"]} == {
+        "Ready": "Pool hd takes jobs",
+        "Held": "Up to 4 jobs run at once",
+        "OverLimit": "No more run than maxConcurrency allows",
+        "CapacityBlocked": "No Pod waits for a node or for quota",
+        "ImageUnavailable": "Pods get the worker image",
+        "StoreReachable": "The database answers",
+        "Throttled": "The API server takes what is written",
+    }
     del status["conditions"]
     assert status == {
         "observedGeneration": 3,

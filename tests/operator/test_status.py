@@ -88,7 +88,15 @@ COMPLETED = a_document(JobStatus.COMPLETED, finished_at=NOW)
 NOT_THERE = a_document(JobStatus.FAILED, finished_at=NOW, failure=NOT_FOUND)
 
 
-UNDISTURBED = Condition("Disrupted", "False", "NotDisrupted")
+NONE_ENDED = Condition("Disrupted", "False", "NotDisrupted", "No attempt has ended")
+UNDISTURBED = Condition(
+    "Disrupted", "False", "NotDisrupted", "The cluster did not cut its last attempt short"
+)
+
+
+GRANTED = ("True", "SlotGranted", "A place in pool default was granted")
+NO_POD = ("False", "NoPod", "Attempt 1 has no Pod")
+NEVER_A_POD = ("False", "NoPod", "It has no Pod")
 
 
 def conditions_of(document: JobDocument, pod: PodSeen | None) -> list[Condition]:
@@ -100,52 +108,53 @@ def unfinished(
     succeeded: tuple[str, str],
     admitted: tuple[str, ...],
     ready: tuple[str, ...],
-    disrupted: Condition = UNDISTURBED,
+    disrupted: Condition = NONE_ENDED,
 ) -> list[Condition]:
     return [
         Condition("Succeeded", "Unknown", *succeeded),
         Condition("Admitted", *admitted),
         Condition("PodReady", *ready),
         disrupted,
-        Condition("ResultRecorded", "False", "NotFinal"),
+        Condition("ResultRecorded", "False", "NotFinal", "It has not ended"),
     ]
 
 
 def finished(
     succeeded: tuple[str, str, str],
-    ready: tuple[str, ...] = ("False", "NoPod"),
-    disrupted: Condition = UNDISTURBED,
+    ready: tuple[str, ...] = ("False", "NoPod", "Attempt 1 has no Pod"),
+    admitted: tuple[str, ...] = GRANTED,
 ) -> list[Condition]:
     return [
         Condition("Succeeded", *succeeded),
-        Condition("Admitted", "True", "SlotGranted"),
+        Condition("Admitted", *admitted),
         Condition("PodReady", *ready),
-        disrupted,
-        Condition("ResultRecorded", "True", "Recorded"),
+        NONE_ENDED,
+        Condition("ResultRecorded", "True", "Recorded", "The database has its end"),
     ]
-
-
-GRANTED = ("True", "SlotGranted")
-NO_POD = ("False", "NoPod")
 
 
 @pytest.mark.parametrize(
     ("document", "pod", "want"),
     [
         pytest.param(
-            WAITING, None, unfinished(("Pending", FULL), ("False", "PoolFull", FULL), NO_POD),
+            WAITING, None, unfinished(("Pending", FULL), ("False", "PoolFull", FULL), NEVER_A_POD),
             id="waits for a place",
         ),
         pytest.param(
-            RETRYING, None, unfinished(("Retrying", RETRY), ("False", "Retrying", RETRY), NO_POD),
+            RETRYING, None,
+            unfinished(
+                ("Retrying", RETRY), ("False", "Retrying", RETRY), NO_POD, UNDISTURBED
+            ),
             id="waits for its next attempt",
         ),
         pytest.param(
-            PUT_OFF, None, unfinished(("Pending", SOON), ("False", "Queued", SOON), NO_POD),
+            PUT_OFF, None,
+            unfinished(("Pending", SOON), ("False", "Queued", SOON), NO_POD, UNDISTURBED),
             id="waits, after a try that was nobody's fault",
         ),
         pytest.param(
-            ADMITTED, None, unfinished(("Starting", "Creating the Pod"), GRANTED, NO_POD),
+            ADMITTED, None,
+            unfinished(("Starting", "Creating the Pod"), GRANTED, NO_POD, UNDISTURBED),
             id="has a place since a moment",
         ),
         pytest.param(
@@ -224,6 +233,15 @@ NO_POD = ("False", "NoPod")
             a_document(JobStatus.CANCELED, finished_at=NOW), None,
             finished(("False", "Canceled", "Canceled by request")),
             id="is canceled",
+        ),
+        pytest.param(
+            a_document(JobStatus.CANCELED, finished_at=NOW, attempt=0), None,
+            finished(
+                ("False", "Canceled", "Canceled by request"),
+                NEVER_A_POD,
+                ("False", "NotAdmitted", "It ended before it had a place"),
+            ),
+            id="is canceled before it had a place",
         ),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select, update
 
@@ -27,6 +28,15 @@ from encoder_db.tables import job_attempts, job_outputs
 from encoder_db.transitions import move_job
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    job: JobStatus
+    """What its job is now."""
+    code: str | None
+    """The failure it was charged with: the executor's, the worker's own, or `canceled`. None when
+    it succeeded."""
+
+
 def finish_attempt(
     store: Store,
     job_id: int,
@@ -39,9 +49,9 @@ def finish_attempt(
     may_retry: bool = True,
     limits: RetryLimits,
     jitter: float,
-) -> JobStatus | None:
+) -> AttemptEnd | None:
     """
-    End an attempt, and say what its job is now.
+    End an attempt, and say what it was and what its job is now.
 
     `exit_code` is None when nobody knows it, negative when a signal ended the process; `lost`
     says that the executor is gone without a word; `failure` is what the executor saw itself;
@@ -51,7 +61,7 @@ def finish_attempt(
     normal.
     """
 
-    def work(tx: Connection) -> JobStatus | None:
+    def work(tx: Connection) -> AttemptEnd | None:
         job = lock_job(tx, job_id)
         row = read_attempt(tx, job_id, attempt)
         if job is None or row is None or not row.is_open or job.attempt != attempt:
@@ -63,7 +73,7 @@ def finish_attempt(
             job = apply_output(tx, job, report)
         if job.status is JobStatus.CANCELING:
             close_attempt(tx, row, AttemptStatus.CANCELED, exit_code=exit_code)
-            return end_canceled(tx, job).status
+            return AttemptEnd(end_canceled(tx, job).status, "canceled")
         missing = missing_outputs(tx, job_id)
         because = judge(
             exit_code=exit_code,
@@ -77,7 +87,7 @@ def finish_attempt(
             close_attempt(tx, row, AttemptStatus.SUCCEEDED, exit_code=exit_code)
             if job.status is JobStatus.QUEUED:
                 job = move_job(tx, job, JobStatus.STARTING)  # it ended before it was announced
-            return complete_job(tx, job).status
+            return AttemptEnd(complete_job(tx, job).status, None)
         close_attempt(
             tx,
             row,
@@ -94,11 +104,11 @@ def finish_attempt(
             retry_after_s=final.retry_after_s if final else None,
         )
         if not may_retry or not isinstance(decided, Retry):
-            return fail_job(tx, job, because).status
+            return AttemptEnd(fail_job(tx, job, because).status, because.code)
         if job.status is JobStatus.QUEUED:
             requeue(tx, job, delay_s=decided.after_s)
-            return job.status
-        return requeue_job(tx, job, delay_s=decided.after_s).status
+            return AttemptEnd(job.status, because.code)
+        return AttemptEnd(requeue_job(tx, job, delay_s=decided.after_s).status, because.code)
 
     return store.run(work)
 

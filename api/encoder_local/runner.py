@@ -269,7 +269,7 @@ class LocalRunner:
     def _finish(
         self, claimed: Claimed, *, exit_code: int | None, because: Failure | None = None
     ) -> None:
-        status = self._persist(
+        end = self._persist(
             lambda: finish_attempt(
                 self._store,
                 claimed.job.id,
@@ -284,10 +284,10 @@ class LocalRunner:
             "attempt_finished",
             extra={
                 **_fields_of(claimed),
-                "status": status.value if status else "not current",
+                "status": end.job.value if end else "not current",
             },
         )
-        if status in (JobStatus.COMPLETED, JobStatus.CANCELED):
+        if end is not None and end.job in (JobStatus.COMPLETED, JobStatus.CANCELED):
             self._scratch.remove(claimed.job.uuid)
         else:
             self._scratch.keep_encoded(claimed.job.uuid, claimed.attempt)

@@ -26,7 +26,7 @@ from encoder_core.specs import JobSpec, Priority
 from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db import attempts, cluster, jobs
 from encoder_db.bump import bump_job
-from encoder_db.outcomes import finish_attempt
+from encoder_db.outcomes import AttemptEnd, finish_attempt
 from encoder_db.store import Store
 from encoder_operator.cache import Cache
 from encoder_operator.decide import (
@@ -341,7 +341,7 @@ class Actor:
         assert seen.row is not None
         job_id, policy = seen.row.id, seen.policy
 
-        def work() -> JobStatus | None:
+        def work() -> AttemptEnd | None:
             grows = True
             if pod is not None:
                 note_place(self.store, job_id, pod)
@@ -363,25 +363,25 @@ class Actor:
                 jitter=random.random(),
             )
 
-        status = await in_thread(work)
-        if status is not None:
-            self._measure(seen, attempt, ended, status)
+        end = await in_thread(work)
+        if end is not None:
+            self._measure(seen, attempt, end)
         log.info(
             "attempt_finished",
             extra={
                 "job": job_id,
                 "attempt": attempt,
-                "failure": ended.code,
-                "status": status.value if status else "not current",
+                "failure": end.code if end else ended.code,
+                "status": end.job.value if end else "not current",
             },
         )
 
-    def _measure(self, seen: Observed, attempt: int, ended: Ended, status: JobStatus) -> None:
-        pool, kind = seen.policy.name, None if ended.code is None else kind_of(ended.code)
-        category = "worker" if kind is None else kind.budget.value
-        self.metrics.attempts.labels(pool, category, ended.code or "worker").inc()
-        if status in FINAL_JOB:
-            self.metrics.finished.labels(pool, status.value, category).inc()
+    def _measure(self, seen: Observed, attempt: int, end: AttemptEnd) -> None:
+        pool = seen.policy.name
+        category = "succeeded" if end.code is None else kind_of(end.code).budget.value
+        self.metrics.count_attempt(pool, category, end.code)
+        if end.job in FINAL_JOB:
+            self.metrics.finished.labels(pool, end.job.value, category).inc()
         pod = seen.pods.get(attempt)
         if pod is None or pod.finished_at is None:
             return

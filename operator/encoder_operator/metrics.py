@@ -7,6 +7,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from encoder_core.failures import FAILURES
 from encoder_db.dialect import RETRY_REASONS
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -112,6 +113,11 @@ class Metrics:
             "transcode_watch_last_event_age_seconds", "Since a watch last brought something.",
             ["kind"], registry=registry,
         )  # fmt: skip
+
+    def count_attempt(self, pool: str, category: str, code: str | None) -> None:
+        """A code that this version does not know is a newer worker's: one series for all."""
+        known = code is None or code in FAILURES
+        self.attempts.labels(pool, category, (code or "succeeded") if known else "unknown").inc()
 
     def count_retry(self, reason: str) -> None:
         self.transactions_retried.labels(reason).inc()

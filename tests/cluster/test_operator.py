@@ -60,7 +60,7 @@ def test_it_needs_no_more_than_its_rights_and_ten_writes_a_job(shared: Rig) -> N
     of_jobs = {name: count for name, count in writes.items() if "transcodepools" not in name}
     assert sum(of_jobs.values()) / JOBS <= 12, of_jobs
     assert not [n for n in calls if n.startswith("transcode_api_requests") and 'code="403"' in n]
-    labels = 'category="worker",outcome="completed",pool="default"'
+    labels = 'category="succeeded",outcome="completed",pool="default"'
     assert calls[f"transcode_jobs_finished_total{{{labels}}}"] == JOBS
     assert operator.stop() == 0
 

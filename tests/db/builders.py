@@ -144,7 +144,7 @@ def finish(
     failure: Failure | None = None,
     limits: RetryLimits = LIMITS,
 ) -> JobStatus | None:
-    return finish_attempt(
+    end = finish_attempt(
         store,
         worker.job.id,
         worker.attempt,
@@ -154,6 +154,7 @@ def finish(
         limits=limits,
         jitter=0.0,
     )
+    return None if end is None else end.job
 
 
 def progress(percent: float = 50.0, phase: Phase = Phase.ENCODING) -> ProgressReport:

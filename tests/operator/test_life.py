@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from encoder_core.documents import JobPage, Step
-from encoder_core.names import resource_name
+from encoder_core.exits import Exit
+from encoder_core.names import pod_name, resource_name
 from encoder_core.reports import Started
+from encoder_core.retries import RetryLimits
 from encoder_core.states import JobStatus
 from encoder_db.jobs import cancel_job, read_page
 from encoder_db.store import Store
@@ -26,6 +28,12 @@ from tests.operator.fake_api import refusal
 J = JobStatus
 STATUS = "PATCH transcodejobs/status"
 EVENT = "POST events"
+INTERRUPTED: dict[str, Any] = {
+    "phase": "Failed",
+    "containerStatuses": [
+        {"name": "worker", "state": {"terminated": {"exitCode": int(Exit.INTERRUPTED)}}}
+    ],
+}
 WRITES = [
     *("POST transcodejobs", "POST secrets", "POST pods", EVENT, STATUS),  # admitted, its Pod made
     *(EVENT, STATUS),  # runs
@@ -54,6 +62,32 @@ def test_the_writes_of_a_job_that_goes_well(desk: Desk) -> None:
     assert desk.api.all(JOBS) == desk.api.all(PODS) == []
     assert desk.api.writes == WRITES
     assert len(WRITES) <= 12
+
+
+def test_a_job_whose_pod_somebody_deletes_again_and_again_ends_and_says_what_to_do(
+    desk: Desk,
+) -> None:
+    job, name = desk.admitted()
+    attempts = RetryLimits().infra
+    for attempt in range(1, attempts + 1):
+        assert make.status(desk.store, job) is not J.FAILED
+        desk.move_pod(name, RUNNING, attempt=attempt)
+        assert desk.say(job, Started(), attempt=attempt)
+        desk.settle(name)
+        desk.pod(name, attempt)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        desk.move_pod(name, INTERRUPTED, attempt=attempt)
+        desk.settle(name)
+        desk.api.objects.pop(PODS.path("work", pod_name(name, attempt)), None)
+        make.let_pass(desk.store, 600)
+        desk.dispatch()
+        desk.settle(name)
+    assert make.status(desk.store, job) is J.FAILED
+    status, reason, said = desk.condition(name, "Succeeded")
+    assert (status, reason) == ("False", "PodDeleted")
+    assert said.endswith("Cancel the job instead of deleting its Pod.")
+    assert desk.api.writes.count("POST pods") == attempts
+    labels = {"pool": desk.pool, "category": "infra", "reason": "pod_deleted"}
+    assert desk.metrics.registry.get_sample_value("transcode_attempts_total", labels) == attempts
 
 
 def test_nothing_is_written_when_nothing_has_changed(desk: Desk) -> None:

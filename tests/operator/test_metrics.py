@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from prometheus_client import Metric
 
-from encoder_core.reports import Started
+from encoder_core.exits import Exit
+from encoder_core.failures import failure
+from encoder_core.reports import Report, Started
 from encoder_db.store import Store
 from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, PODS, POOLS
@@ -159,6 +161,48 @@ def test_a_canceled_job_is_counted_once_wherever_it_was(store: Store, stage: str
         if sample.name == "transcode_jobs_finished_total" and sample.labels["outcome"] == "canceled"
     ]
     assert counted == [1]
+
+
+@pytest.mark.parametrize(
+    ("said", "exit_code", "category", "reason"),
+    [
+        pytest.param(make.succeeded(make.uploaded()), 0, "succeeded", "succeeded", id="success"),
+        pytest.param(make.failed(failure("source_not_found")), Exit.SOURCE, "none",
+                     "source_not_found", id="the worker's own failure"),
+        pytest.param(None, Exit.MEMORY, "app", "capacity_memory", id="its exit code alone"),
+        pytest.param(None, 139, "app", "worker_failed", id="a signal"),
+    ],
+)  # fmt: skip
+def test_an_attempt_is_counted_by_its_budget_and_the_code_of_its_failure(
+    store: Store, said: Report | None, exit_code: int, category: str, reason: str
+) -> None:
+    desk = Desk(store)
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    desk.say(job, Started())
+    desk.settle(name)
+    if said is not None:
+        desk.say(job, said)
+    phase = {"phase": "Failed" if exit_code else "Succeeded"}
+    desk.move_pod(name, {**ran("terminated", exitCode=int(exit_code)), **phase})
+    desk.settle(name)
+    assert attempts_of(desk.metrics) == {(category, reason): 1}
+
+
+def attempts_of(metrics: Metrics) -> dict[tuple[str, str], float]:
+    return {
+        (sample.labels["category"], sample.labels["reason"]): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "transcode_attempts_total"
+    }
+
+
+def test_codes_of_newer_workers_are_one_series() -> None:
+    metrics = Metrics()
+    for code in ("code_of_tomorrow", "code_of_next_week", "encode_failed"):
+        metrics.count_attempt("p", "app", code)
+    assert attempts_of(metrics) == {("app", "unknown"): 2, ("app", "encode_failed"): 1}
 
 
 def test_the_start_of_a_pod_is_measured_by_its_stages(store: Store) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import promql_parser
+import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -53,6 +55,16 @@ def expressions() -> Iterator[str]:
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
     for panel in dashboard["panels"]:
         yield from (target["expr"] for target in panel["targets"])
+
+
+@pytest.mark.parametrize("expression", [*expressions()])
+def test_an_expression_is_promql(expression: str) -> None:
+    promql_parser.parse(expression)
+
+
+def test_what_is_no_promql_is_refused() -> None:
+    with pytest.raises(ValueError, match="unclosed left parenthesis"):
+        promql_parser.parse("sum by (pool) (rate(transcode_active[5m])")
 
 
 def test_every_metric_that_is_looked_at_exists() -> None:

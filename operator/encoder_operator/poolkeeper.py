@@ -91,9 +91,11 @@ class PoolKeeper:
             now=self._now(),
         )
         notes = notes_of_pool(pool, status)
-        if before is not None and before.max_concurrency != pool.max_concurrency:
+        # One that is new to the cluster was not scaled, whatever the record has under its name.
+        was = before.max_concurrency if before is not None and pool.status else pool.max_concurrency
+        if was != pool.max_concurrency:
             by = f" by {pool.changed_by}" if pool.changed_by else ""
-            said = f"maxConcurrency {before.max_concurrency} -> {pool.max_concurrency}{by}"
+            said = f"maxConcurrency {was} -> {pool.max_concurrency}{by}"
             notes.append(Note("Normal", "Scaled", said, f"{pool.generation}"))
         await self._publish(pool, status, notes)
         return self._again_s

@@ -86,7 +86,9 @@ def _succeeded(document: JobDocument, pod: PodSeen | None, stuck: Stuck | None) 
 def _failure(failure: Failure | None) -> tuple[str, str]:
     if failure is None:
         return "Failed", "The job failed"
-    return reason_of(failure.code), f"{failure.message} {failure.hint}"
+    # Of kubelets and policies, which end in anything.
+    stop = "" if failure.message.endswith((".", "!", "?")) else "."
+    return reason_of(failure.code), f"{failure.message}{stop} {failure.hint}"
 
 
 def _starting(pod: PodSeen | None, stuck: Stuck | None) -> tuple[str, str]:
@@ -150,8 +152,8 @@ def _disrupted(document: JobDocument) -> Condition:
 def _result_recorded(document: JobDocument) -> Condition:
     # The document was read from the record: if it is final there, the record has it.
     if document.finished_at is not None:
-        return Condition("ResultRecorded", "True", "Recorded", "The database has its end")
-    return Condition("ResultRecorded", "False", "NotFinal", "It has not ended")
+        return Condition("ResultRecorded", "True", "Recorded", "The result is in the database")
+    return Condition("ResultRecorded", "False", "NotFinal", "There is no result yet")
 
 
 def build_status(

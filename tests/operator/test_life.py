@@ -459,6 +459,7 @@ def test_a_cancel_by_the_api_stops_the_pod(desk: Desk) -> None:
 def test_lowering_a_pool_ends_nothing_and_is_told(store: Store) -> None:
     desk = Desk(store, places=2)
     (first, _), (second, _) = desk.admitted(), desk.admitted()
+    desk.keep_pool()
     desk.api.put_spec(desk.pool, {"maxConcurrency": 1})
     desk.keep_pool()
     assert len(desk.api.all(PODS)) == 2
@@ -484,6 +485,12 @@ def test_who_scales_a_pool_is_told_from_what_to_what_and_by_which_program(desk: 
         desk.keep_pool()
     told = [event["message"] for event in desk.api.all(EVENTS) if event["reason"] == "Scaled"]
     assert told == ["maxConcurrency 1 -> 8 by kubectl"]
+
+
+def test_a_pool_that_is_new_to_the_cluster_was_not_scaled(desk: Desk) -> None:
+    desk.api.put_spec(desk.pool, {"maxConcurrency": 8})  # the record had another number
+    desk.keep_pool()
+    assert desk.events() == []
 
 
 def test_drain_sends_back_what_does_not_run_and_leaves_what_does(store: Store) -> None:

@@ -115,7 +115,7 @@ def unfinished(
         Condition("Admitted", *admitted),
         Condition("PodReady", *ready),
         disrupted,
-        Condition("ResultRecorded", "False", "NotFinal", "It has not ended"),
+        Condition("ResultRecorded", "False", "NotFinal", "There is no result yet"),
     ]
 
 
@@ -129,7 +129,7 @@ def finished(
         Condition("Admitted", *admitted),
         Condition("PodReady", *ready),
         NONE_ENDED,
-        Condition("ResultRecorded", "True", "Recorded", "The database has its end"),
+        Condition("ResultRecorded", "True", "Recorded", "The result is in the database"),
     ]
 
 
@@ -223,6 +223,17 @@ def finished(
                 ("False", "SourceNotFound", f"There is no such object. {NOT_FOUND.hint}")
             ),
             id="failed, and the reason is the failure's code",
+        ),
+        pytest.param(
+            a_document(
+                JobStatus.FAILED, finished_at=NOW,
+                failure=failure("pod_invalid", "exec /worker: exec format error"),
+            ), None,
+            finished(
+                ("False", "PodInvalid",
+                 "exec /worker: exec format error. Check the pool's Pod template.")
+            ),
+            id="failed with words of a kubelet, which are no sentence",
         ),
         pytest.param(
             a_document(JobStatus.FAILED, finished_at=NOW), None,

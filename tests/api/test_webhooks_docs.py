@@ -69,8 +69,24 @@ def test_it_accepts_what_we_send(verify: Verify) -> None:
     assert verify(SECRET, signed(f"{OTHER},{SECRET}", timestamp=now), BODY)
 
 
+def test_it_accepts_either_secret_while_both_sign_and_the_new_one_alone_afterwards(
+    verify: Verify,
+) -> None:
+    now = time.time()
+    both, new = signed(f"{OTHER},{SECRET}", timestamp=now), signed(OTHER, timestamp=now)
+    assert verify(SECRET, both, BODY)
+    assert verify(OTHER, both, BODY)
+    assert verify(OTHER, new, BODY)
+    assert not verify(SECRET, new, BODY)
+
+
 def test_it_refuses_the_rest(verify: Verify) -> None:
     now = time.time()
+    swapped = {**signed(SECRET, timestamp=now), "webhook-id": "d-e-f"}
+    assert not verify(SECRET, swapped, BODY)
+    later = {**signed(SECRET, timestamp=now), "webhook-timestamp": str(int(now) + 1)}
+    assert not verify(SECRET, later, BODY)
+    assert not verify(SECRET, signed(SECRET, timestamp=now + 3600), BODY)
     assert not verify(SECRET, signed(OTHER, timestamp=now), BODY)
     assert not verify(SECRET, signed(SECRET, timestamp=now), BODY + b" ")
     assert not verify(SECRET, signed(SECRET, timestamp=now - 3600), BODY)

@@ -17,8 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
-from encoder_api.webhooks.outcomes import Outcome
 from encoder_core.clock import Clock
+from encoder_core.deliveries import Outcome
 from encoder_db.census import Census, SentTally, take_census
 from encoder_db.dialect import RETRY_REASONS
 from encoder_db.store import Store

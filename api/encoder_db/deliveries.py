@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, delete, exists, func, insert, select, update
 
+from encoder_core.deliveries import Outcome
 from encoder_core.events import FINAL_EVENTS
 from encoder_core.sealing import CannotOpen
 from encoder_db.dialect import claimable, db_now, in_seconds
@@ -148,7 +149,7 @@ def _open(store: Store, row: RowMapping, body: str | None) -> Delivery | None:
         first_attempt_at=row["first_attempt_at"],
     )
     if body is None:
-        give_up_delivery(store, delivery, outcome="target_lost")
+        give_up_delivery(store, delivery, outcome=Outcome.TARGET_LOST.value)
         return None
     return delivery
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, bindparam, delete, exists, insert, literal, select
 from sqlalchemy.sql import Select
 
+from encoder_core.deliveries import Outcome
 from encoder_core.documents import EventDocument, JobDocument
 from encoder_core.events import FINAL_EVENTS, job_event, webhook_payload
 from encoder_core.ids import new_uuid
@@ -166,7 +167,7 @@ def log_superseded(tx: Connection, dropped: object) -> None:
                 columns.trigger_kind,
                 db_now(),
                 literal(0),
-                literal("superseded"),
+                literal(Outcome.SUPERSEDED.value),
             ),
         )
     )

@@ -17,7 +17,8 @@ import pytest
 import trustme
 
 from encoder_api.webhooks.client import READ_BYTES, SNIPPET_BYTES, Client, read_target
-from encoder_api.webhooks.outcomes import Exchange, Outcome
+from encoder_api.webhooks.outcomes import Exchange
+from encoder_core.deliveries import Outcome
 from encoder_core.egress import Dialler
 from tests.servers.tls import UNACCEPTABLE, bad_server
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from encoder_api.webhooks.outcomes import Outcome, outcome_of_status
-from encoder_api.webhooks.schedule import PLANNED_S, next_delay_s
+from encoder_api.webhooks.outcomes import outcome_of_status
+from encoder_api.webhooks.schedule import LAST, PLANNED_S, next_delay_s
+from encoder_core.deliveries import Outcome
 
-RETRIED = [outcome for outcome in Outcome if outcome not in (Outcome.DELIVERED, Outcome.GONE)]
+RETRIED = [outcome for outcome in Outcome if outcome not in LAST]
 
 
 def test_the_schedule_is_that_of_standard_webhooks() -> None:
@@ -25,8 +26,11 @@ def test_whatever_is_not_accepted_is_tried_ten_times(outcome: Outcome) -> None:
     assert delays == [*PLANNED_S[1:], None]
 
 
-@pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.GONE])
-def test_an_accepted_one_and_a_gone_receiver_end_it(outcome: Outcome) -> None:
+@pytest.mark.parametrize(
+    "outcome",
+    [Outcome.DELIVERED, Outcome.GONE, Outcome.SUPERSEDED, Outcome.TARGET_LOST],
+)
+def test_an_accepted_one_a_gone_receiver_and_what_was_never_sent_end_it(outcome: Outcome) -> None:
     assert next_delay_s(1, outcome, retry_after_s=None, jitter=0) is None
 
 

@@ -25,6 +25,8 @@ from pydantic_settings import BaseSettings
 from encoder_api.endpoints import OPERATIONS
 from encoder_api.endpoints.jobs import JobQuery
 from encoder_api.problems import PROBLEMS
+from encoder_api.webhooks.schedule import PLANNED_S
+from encoder_core.deliveries import Outcome
 from encoder_core.failures import FAILURES, Budget, Fault, kind_of
 from encoder_core.media.warnings import WARNINGS
 from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, AttemptStatus, JobStatus, OutputStatus
@@ -237,6 +239,46 @@ def render_problems() -> str:
     return "\n".join(["| code | status | what it says |", "|---|---|---|", *rows])
 
 
+# --- Webhooks ------------------------------------------------------------------------------------
+
+
+def render_webhook_outcomes() -> str:
+    said = comments_of(Outcome)
+    rows = [
+        f"| `{one.value}` | {said[one.name]} | {FOLLOWS.get(one, 'tried again')} |"
+        for one in Outcome
+    ]
+    return "\n".join(["| outcome | what happened | what follows |", "|---|---|---|", *rows])
+
+
+FOLLOWS: Mapping[Outcome, str] = {
+    Outcome.DELIVERED: "the job's next event",
+    Outcome.GONE: "no more webhooks of this job",
+    Outcome.SUPERSEDED: "the job's end",
+    Outcome.TARGET_LOST: "the job's next event",
+}
+
+
+def render_webhook_schedule() -> str:
+    rows, so_far_s = [], 0.0
+    for number, pause_s in enumerate(PLANNED_S, start=1):
+        so_far_s += pause_s
+        rows.append(f"| {number} | {span(pause_s)} | {span(so_far_s)} |")
+    head = "| attempt | pause before it | since the event, in all |"
+    return "\n".join([head, "|---|---|---|", *rows])
+
+
+def span(seconds: float) -> str:
+    """As people say it: `5 s`, `2 h 35 min`; seconds only where they count."""
+    if not seconds:
+        return "none"
+    minutes, rest_s = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest_s} s"
+    hours, minutes = divmod(minutes, 60)
+    return " ".join([*([f"{hours} h"] if hours else []), *([f"{minutes} min"] if minutes else [])])
+
+
 def comments_of(cls: type[Enum]) -> dict[str, str]:
     """What stands behind `#:` beside each value."""
     found = re.findall(r"^\s+(\w+) = .*?#:\s*(.+)$", inspect.getsource(cls), re.MULTILINE)
@@ -261,6 +303,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "operations": render_operations,
     "job filters": render_job_filters,
     "problems": render_problems,
+    "webhook outcomes": render_webhook_outcomes,
+    "webhook schedule": render_webhook_schedule,
 }
 BLOCK = re.compile(r"(<!-- begin: ([a-z ]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -184,6 +186,19 @@ def test_every_change_arrives_signed_and_in_order(
     assert last.body["data"]["metadata"] == {"name": "Übung 🎬"}
     assert last.body["data"]["status"] == "completed"
     assert [one.outcome for one in attempts_of(store, job)] == ["delivered"] * 5
+
+
+def test_the_headers_are_those_that_the_page_shows(
+    store: Store, webhook_receiver: WebhookReceiver
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    shown = re.search(r"```\nPOST [^\n]*\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    submit(store, f"{webhook_receiver.url}/hook")
+    with sending(store):
+        [arrived] = webhook_receiver.wait_for(1)
+    names = {line.partition(":")[0] for line in shown[1].splitlines()}
+    assert names == set(arrived.headers) - {"host", "connection", "content-length"}
 
 
 @pytest.mark.parametrize(

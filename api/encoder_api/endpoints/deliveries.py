@@ -13,6 +13,7 @@ from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.endpoints.jobs import PAGE, known_row
 from encoder_api.problems import Problem
+from encoder_core.deliveries import Outcome
 from encoder_core.documents import Document
 from encoder_core.model import Instant, Model
 from encoder_db import outbox
@@ -32,8 +33,8 @@ class DeliveryDocument(Document):
     """`manual`: somebody asked for it."""
     started_at: Instant
     duration_ms: int
-    outcome: str
-    """`delivered`, `superseded`, or what went wrong; docs/webhooks.md has all of them."""
+    outcome: Outcome
+    """docs/webhooks.md says what each means."""
     status: int | None = None
     """Of the receiver's answer."""
     remote_ip: str | None = None
@@ -121,7 +122,7 @@ def _document(attempt: WebhookAttempt) -> DeliveryDocument:
         trigger="manual" if attempt.trigger_kind == "manual" else "auto",
         started_at=attempt.started_at,
         duration_ms=attempt.duration_ms,
-        outcome=attempt.outcome,
+        outcome=Outcome(attempt.outcome),
         status=attempt.status,
         remote_ip=attempt.remote_ip,
         answer=None if attempt.snippet is None else attempt.snippet.decode(errors="replace"),

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from encoder_api.webhooks.outcomes import Exchange, Outcome, outcome_of_status
+from encoder_api.webhooks.outcomes import Exchange, outcome_of_status
 from encoder_api.webhooks.wire import DeadlineSocket
+from encoder_core.deliveries import Outcome
 from encoder_core.egress import Dialler
 from encoder_core.errors import JobError
 from encoder_core.redaction import Redactor

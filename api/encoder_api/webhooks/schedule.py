@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from encoder_api.webhooks.outcomes import Outcome
+from encoder_core.deliveries import Outcome
 
 _MINUTE, _HOUR = 60.0, 3600.0
 
@@ -17,6 +17,9 @@ The pause before each attempt: the example of Standard Webhooks, about 75 hours 
 
 Long enough for a receiver that breaks on Friday evening and is mended on Monday.
 """
+
+LAST: Final = frozenset({Outcome.DELIVERED, Outcome.GONE, Outcome.SUPERSEDED, Outcome.TARGET_LOST})
+"""After these there is no other attempt."""
 
 JITTER: Final = 0.2  # what failed together must not come back together
 
@@ -31,7 +34,7 @@ def next_delay_s(
     to twice its length and never shortens it: neither a typing mistake of theirs nor a wish to be
     called at once decides how long events stay undelivered.
     """
-    if outcome in (Outcome.DELIVERED, Outcome.GONE) or attempts >= len(PLANNED_S):
+    if outcome in LAST or attempts >= len(PLANNED_S):
         return None
     planned = PLANNED_S[attempts]
     delay = planned * (1 + JITTER * jitter)

@@ -19,11 +19,12 @@ from typing import Final, TypedDict
 
 from encoder_api.webhooks.client import Client
 from encoder_api.webhooks.lanes import Lanes
-from encoder_api.webhooks.outcomes import UNWELL, Exchange, Outcome
+from encoder_api.webhooks.outcomes import UNWELL, Exchange
 from encoder_api.webhooks.schedule import next_delay_s
 from encoder_api.webhooks.settings import WebhookSettings
 from encoder_api.webhooks.signing import read_secrets, signed_headers
 from encoder_core.clock import Clock, SystemClock
+from encoder_core.deliveries import Outcome
 from encoder_core.egress import Dialler
 from encoder_core.retry_after import read_retry_after
 from encoder_db.deliveries import (

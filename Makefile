@@ -68,8 +68,8 @@ lock: setup-run ## Write requirements/ from pyproject.toml; UPGRADE=1 takes newe
 bench: setup ## Measure, and compare with what the documentation says; ARGS goes to the benchmarks
 	@$(PYTHON) -m benchmarks $(ARGS)
 
-bench-api: setup ## Measure the API and the queue: POST, claim, latency
-	@$(PYTHON) -m benchmarks submit queue $(ARGS)
+bench-api: setup ## Measure the API, the queue and the sender: POST, claim, webhooks, latency
+	@$(PYTHON) -m benchmarks submit queue webhooks $(ARGS)
 
 bench-webhooks: setup ## Measure the sender: first attempts beside bad receivers, deliveries a second
 	@$(PYTHON) -m benchmarks webhooks $(ARGS)

@@ -62,6 +62,8 @@ class Reply:
     example: Any = None
     also: Sequence[str] = ()
     """Other media types that it can have, as text."""
+    names_job: bool = False
+    """Its `uuid` is that of a job, which other operations can be asked about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,10 +36,11 @@ def build_document(operations: Iterable[Operation], *, version: str) -> dict[str
     """Everything that the service answers to, from the models that validate it."""
     offered = list(operations)
     schemas, definitions = _schemas(offered)
+    links = {o.name: {"$ref": f"#/components/links/{o.name}"} for o in offered if _is_of_job(o)}
     paths: dict[str, dict[str, Any]] = {}
     for operation in offered:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
-            operation, schemas
+            operation, schemas, links
         )
     return {
         "openapi": "3.1.0",
@@ -53,6 +54,15 @@ def build_document(operations: Iterable[Operation], *, version: str) -> dict[str
         "paths": paths,
         "components": {
             "schemas": definitions,
+            "links": {
+                operation.name: {
+                    "operationId": operation.name,
+                    "parameters": {"id": "$response.body#/uuid"},
+                    "description": operation.summary,
+                }
+                for operation in offered
+                if _is_of_job(operation)
+            },
             "securitySchemes": {
                 "apiKey": {
                     "type": "http",
@@ -113,14 +123,19 @@ def _models_in(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     yield from seen
 
 
-def _operation(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+def _is_of_job(operation: Operation) -> bool:
+    """Whether it can be asked about a job of which no more than the uuid is known."""
+    return operation.path.startswith("/jobs/{id}") and operation.path.count("{") == 1
+
+
+def _operation(operation: Operation, schemas: Schemas, links: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": [*_path(operation), *_query(operation, schemas), *_headers(operation)],
         "responses": {
-            **{str(s): _reply(reply, schemas) for s, reply in operation.replies.items()},
+            **{str(s): _reply(reply, schemas, links) for s, reply in operation.replies.items()},
             **_refusals(operation, schemas),
         },
     }
@@ -173,8 +188,10 @@ def _headers(operation: Operation) -> Iterator[dict[str, Any]]:
         }
 
 
-def _reply(reply: Reply, schemas: Schemas) -> dict[str, Any]:
+def _reply(reply: Reply, schemas: Schemas, links: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": reply.says}
+    if reply.names_job:
+        described["links"] = links
     if reply.headers:
         described["headers"] = {
             name: {"description": says, "schema": {"type": "string"}}

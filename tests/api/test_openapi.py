@@ -34,6 +34,22 @@ def test_every_operation_says_what_it_does() -> None:
         assert all(reply.says for reply in operation.replies.values())
 
 
+def test_an_answer_that_names_a_job_links_to_what_can_be_asked_of_it(client: CheckedClient) -> None:
+    named = {
+        operation.name
+        for operation in OPERATIONS
+        for reply in operation.replies.values()
+        if reply.model is not None and "uuid" in reply.model.model_fields
+    }
+    linked = {
+        operation["operationId"]
+        for path in client.document["paths"].values()
+        for operation in path.values()
+        if any("links" in reply for reply in operation["responses"].values())
+    }
+    assert linked == named - {"delete_job"}  # which names one that is gone
+
+
 def test_every_problem_type_is_documented(client: CheckedClient) -> None:
     assert [p["type"] for p in client.document["x-problems"]] == [
         kind.uri for kind in PROBLEMS.values()

@@ -27,7 +27,7 @@ class NewCredentials(Model):
     scope=Scope.JOBS_WRITE,
     body=NewCredentials,
     refuses=("job_final", "credentials_required"),
-    replies={200: Reply(says="The job as it is.", model=JobDocument)},
+    replies={200: Reply(says="The job as it is.", model=JobDocument, names_job=True)},
     examples={"A new key": {"credentials": {"/source/access_key_secret": "wJalrXUtnFEMI"}}},
 )
 def renew_credentials(call: Call[NewCredentials, None]) -> Response:

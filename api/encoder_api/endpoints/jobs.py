@@ -144,6 +144,7 @@ ACCEPTING: Final[Mapping[str, Any]] = {
         202: Reply(
             says="The job waits for its turn.",
             model=Accepted,
+            names_job=True,
             headers={
                 "Location": "Where to look at the job.",
                 "Idempotency-Replayed": "`true` when this is the answer to an earlier request.",
@@ -257,7 +258,9 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
     scope=Scope.JOBS_READ,
     headers={"If-None-Match": "The ETag of an earlier answer."},
     replies={
-        200: Reply(says="The job.", model=JobPage, headers={"ETag": "Of this answer."}),
+        200: Reply(
+            says="The job.", model=JobPage, names_job=True, headers={"ETag": "Of this answer."}
+        ),
         304: Reply(says="Nothing has changed."),
     },
 )
@@ -295,7 +298,7 @@ def delete_job(call: Call[None, None]) -> Response:
     "/jobs/{id}/cancel",
     tag=TAG,
     scope=Scope.JOBS_WRITE,
-    replies={200: Reply(says="The job as it is now.", model=JobDocument)},
+    replies={200: Reply(says="The job as it is now.", model=JobDocument, names_job=True)},
 )
 def cancel_job(call: Call[None, None]) -> Response:
     """
@@ -320,7 +323,9 @@ def cancel_job(call: Call[None, None]) -> Response:
         *("job_not_final", "job_completed", "applied_resource"),
         *("credentials_required", "pool_draining"),
     ),
-    replies={202: Reply(says="The job waits for its turn again.", model=JobDocument)},
+    replies={
+        202: Reply(says="The job waits for its turn again.", model=JobDocument, names_job=True)
+    },
 )
 def retry_job(call: Call[RetryRequest | None, None]) -> Response:
     """

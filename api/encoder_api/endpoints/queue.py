@@ -101,7 +101,7 @@ class RedriveResult(Document):
     body=BumpRequest,
     body_required=False,
     refuses=("job_not_queued",),
-    replies={200: Reply(says="The job as it is now.", model=JobDocument)},
+    replies={200: Reply(says="The job as it is now.", model=JobDocument, names_job=True)},
     examples={"To the front of those in a hurry": {"priority": "high"}},
 )
 def bump_job(call: Call[BumpRequest | None, None]) -> Response:

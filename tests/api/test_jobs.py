@@ -345,6 +345,8 @@ def test_the_attempts_of_a_job_page_by_page(client: CheckedClient, store: Store)
     rest = client.get(f"/jobs/{accepted['id']}/attempts?after={page['nextAfter']}").json()
     assert [one["number"] for one in rest["attempts"]] == [3]
     assert rest["nextAfter"] is None
+    ways = f"/jobs/{accepted['id']}/attempts?limit=2", f"/jobs/{accepted['id']}/attempts?limit=3"
+    assert [linked(client, way) for way in ways] == [["?limit=2&after=2"], []]
     whole = client.get(f"/jobs/{accepted['id']}").json()["attempts"]
     assert page["attempts"] + rest["attempts"] == whole
     assert {one["failure"]["code"] for one in whole} == {"source_invalid"}
@@ -363,6 +365,30 @@ def test_the_latest_come_first_page_by_page(client: CheckedClient) -> None:
         query = f"limit=2&cursor={page['nextCursor']}"
     assert seen == numbers[::-1]
     assert page["nextCursor"] is None
+
+
+def linked(client: CheckedClient, path: str) -> list[str]:
+    """Where each page links to, until the last one, which links nowhere."""
+    found, origin = [], path.partition("?")[0]
+    while "next" in (links := client.get(path).links):
+        found.append(links["next"]["url"])
+        path = origin + found[-1]
+    return found
+
+
+def test_pages_link_to_the_next_one_by_the_same_filters(client: CheckedClient) -> None:
+    for _ in range(3):
+        submit(client, job(metadata={"title": "a b"}))
+    way = "/jobs?text=https%3A%2F%2F&limit=1"
+    pages = linked(client, way)
+    assert [page.partition("&cursor=")[0] for page in pages] == [
+        "?text=https%3A%2F%2F&limit=1",
+        "?text=https%3A%2F%2F&limit=1",
+    ]
+    events = f"/jobs/{submit(client)['id']}/events?limit=1"
+    assert linked(client, events) == []
+    client.post(events.replace("events?limit=1", "cancel"))
+    assert linked(client, events) == ["?limit=1&after=1"]
 
 
 def test_a_job_that_comes_or_goes_between_pages_is_not_seen_twice(client: CheckedClient) -> None:

@@ -73,7 +73,9 @@ def test_dead_letters_come_page_by_page_to_their_owner(
     mine, other = add_key("one"), add_key("two")
     for _ in range(3):
         bury(store, client.post("/jobs", json=job(), headers=mine).json()["id"])
-    page = client.get("/dead-letters?limit=2", headers=mine).json()
+    answer = client.get("/dead-letters?limit=2", headers=mine)
+    page = answer.json()
+    assert answer.links["next"]["url"] == f"?limit=2&cursor={page['nextCursor']}"
     assert [letter["jobId"] for letter in page["deadLetters"]] == [3, 2]
     assert page["deadLetters"][0]["reason"] == "abandoned"
     cursor = page["nextCursor"]

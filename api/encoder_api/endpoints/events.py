@@ -11,6 +11,7 @@ from starlette.responses import Response
 from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, operation
 from encoder_api.endpoints.jobs import MAX_ID, PAGE, TAG, known_row
+from encoder_api.pages import NEXT, link_next
 from encoder_api.streams import (
     LAST_EVENT_ID,
     MEDIA_TYPE,
@@ -58,7 +59,7 @@ class EventQuery(Model):
             says="A page of events; a stream of them for `Accept: text/event-stream`.",
             model=EventList,
             also=(MEDIA_TYPE,),
-            headers={"ETag": "Of this answer."},
+            headers={"ETag": "Of this answer.", **NEXT},
         ),
         204: Reply(says="The stream is over: the job has ended, and all of it was seen."),
         304: Reply(says="Nothing has changed."),
@@ -85,7 +86,11 @@ def list_page(call: Call[None, EventQuery]) -> Response:
         found = outbox.list_events(tx, job.id, after=query.after, limit=query.limit + 1)
     page, more = found[: query.limit], len(found) > query.limit
     after = page[-1].sequence if more else None
-    return answer_unless_known(call.request, EventList(events=page, next_after=after))
+    return answer_unless_known(
+        call.request,
+        EventList(events=page, next_after=after),
+        headers=link_next(call.request, "after", after),
+    )
 
 
 async def stream_events(call: Call[None, EventQuery]) -> Response:

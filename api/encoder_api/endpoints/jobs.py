@@ -23,6 +23,7 @@ from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.cursors import make_cursor, read_cursor
 from encoder_api.idempotency import idempotency_of
 from encoder_api.intake import check_job
+from encoder_api.pages import NEXT, link_next
 from encoder_api.problems import Problem
 from encoder_core.documents import Document, JobDocument, JobPage, JobSummary
 from encoder_core.errors import InvalidRequest
@@ -219,7 +220,9 @@ def _accept(job: Accepted, headers: Mapping[str, str] | None = None) -> Response
     refuses=("invalid_cursor",),
     headers={"If-None-Match": "The ETag of an earlier answer."},
     replies={
-        200: Reply(says="A page of jobs.", model=JobList, headers={"ETag": "Of this answer."}),
+        200: Reply(
+            says="A page of jobs.", model=JobList, headers={"ETag": "Of this answer.", **NEXT}
+        ),
         304: Reply(says="Nothing has changed."),
     },
 )
@@ -248,7 +251,11 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
         )
     page, more = found[: query.limit], len(found) > query.limit
     cursor = make_cursor(keys, page[-1].id, binding=binding) if more else None
-    return answer_unless_known(call.request, JobList(jobs=page, next_cursor=cursor))
+    return answer_unless_known(
+        call.request,
+        JobList(jobs=page, next_cursor=cursor),
+        headers=link_next(call.request, "cursor", cursor),
+    )
 
 
 @operation(

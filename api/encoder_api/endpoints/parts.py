@@ -11,6 +11,7 @@ from starlette.responses import Response
 from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, operation
 from encoder_api.endpoints.jobs import PAGE, TAG, known_row
+from encoder_api.pages import NEXT, link_next
 from encoder_core.documents import AttemptDocument, Document, OutputDocument
 from encoder_core.failures import Budget, failure
 from encoder_core.model import Model
@@ -136,7 +137,7 @@ def list_job_outputs(call: Call[None, None]) -> Response:
             says="A page of attempts.",
             model=AttemptList,
             example=ATTEMPTS.to_json(),
-            headers={"ETag": "Of this answer."},
+            headers={"ETag": "Of this answer.", **NEXT},
         ),
         304: Reply(says="Nothing has changed."),
     },
@@ -153,4 +154,8 @@ def list_job_attempts(call: Call[None, AttemptQuery]) -> Response:
         found = list_attempts(tx, job_id, after=query.after, limit=query.limit + 1)
     page, more = found[: query.limit], len(found) > query.limit
     after = page[-1].number if more else None
-    return answer_unless_known(call.request, AttemptList(attempts=page, next_after=after))
+    return answer_unless_known(
+        call.request,
+        AttemptList(attempts=page, next_after=after),
+        headers=link_next(call.request, "after", after),
+    )

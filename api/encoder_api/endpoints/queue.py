@@ -13,6 +13,7 @@ from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.cursors import make_cursor, read_cursor
 from encoder_api.endpoints.jobs import MAX_ID, PAGE, job_ref
+from encoder_api.pages import NEXT, link_next
 from encoder_core.documents import Document, JobDocument
 from encoder_core.model import NOT_BOOLEAN, Instant, Model
 from encoder_core.specs import Label, Priority
@@ -131,7 +132,7 @@ def bump_job(call: Call[BumpRequest | None, None]) -> Response:
         200: Reply(
             says="A page of dead letters.",
             model=DeadLetterList,
-            headers={"ETag": "Of this answer."},
+            headers={"ETag": "Of this answer.", **NEXT},
         ),
         304: Reply(says="Nothing has changed."),
     },
@@ -145,12 +146,12 @@ def list_dead_letters(call: Call[None, DeadLetterQuery]) -> Response:
     with call.services.store.read() as tx:
         found = redrive.list_dead_letters(tx, owner=owner, limit=query.limit + 1, before_id=before)
     page, more = found[: query.limit], len(found) > query.limit
+    cursor = make_cursor(keys, page[-1].id, binding=binding) if more else None
+    letters = [_document(letter) for letter in page]
     return answer_unless_known(
         call.request,
-        DeadLetterList(
-            dead_letters=[_document(letter) for letter in page],
-            next_cursor=make_cursor(keys, page[-1].id, binding=binding) if more else None,
-        ),
+        DeadLetterList(dead_letters=letters, next_cursor=cursor),
+        headers=link_next(call.request, "cursor", cursor),
     )
 
 

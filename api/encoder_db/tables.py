@@ -102,6 +102,7 @@ jobs: Final = _table(
     Index("ix_jobs_by_pool", "pool", "status", "id"),
     Index("ix_jobs_by_failure", "failure_code", "id"),
     Index("ix_jobs_finished", "finished_at", "id"),
+    Index("ix_jobs_resource_name", "resource_name"),
     Index("ix_jobs_deleted", "deleted_at"),
     CheckConstraint(_one_of("status", JobStatus), name="ck_jobs_status"),
     CheckConstraint(_one_of("priority", Priority), name="ck_jobs_priority"),

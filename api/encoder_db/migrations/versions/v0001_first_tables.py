@@ -86,6 +86,7 @@ def upgrade() -> None:
         sa.Index("ix_jobs_finished", "finished_at", "id"),
         sa.Index("ix_jobs_latest_of_owner", "owner", "id"),
         sa.Index("ix_jobs_latest_of_owner_by_status", "owner", "status", "id"),
+        sa.Index("ix_jobs_resource_name", "resource_name"),
     )
     _create(
         "job_outputs",

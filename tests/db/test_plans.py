@@ -1,0 +1,163 @@
+"""Each look-up that happens all the time reads an index, however many rows there are. On MySQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import event, insert, text
+
+from encoder_db import cluster, jobs, sweep
+from encoder_db.deliveries import claim_deliveries
+from encoder_db.migrations import migrate
+from encoder_db.store import Store
+from encoder_db.tables import job_attempts, metadata, webhook_deliveries
+from encoder_db.tables import jobs as job_rows
+from tests.db import builders as make
+from tests.servers.database import DatabaseServer
+
+ROWS = 2_000
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+IN_ORDER = None
+"""Any index that brings the latest first: it is read until the page is full."""
+Asked = tuple[str, Any]
+LookUp = Callable[[Store], object]
+
+
+@pytest.fixture(scope="module")
+def store(mysql_server: DatabaseServer) -> Iterator[Store]:
+    """Many jobs wait, many attempts are over, and many deliveries wait for another time."""
+    with mysql_server.fresh_database() as database, Store.open(database.url) as store:
+        migrate(store)
+        make.create(store)
+        with store.begin() as tx:
+            known = dict(tx.execute(job_rows.select()).mappings().one())
+            numbers = range(10, 10 + ROWS)
+            tx.execute(
+                insert(job_rows),
+                [
+                    {
+                        **known,
+                        "id": number,
+                        "uuid": uuid4(),
+                        "external_id": f"mine-{number}",
+                        "resource_name": f"tj-{number}",
+                        "resource_uid": f"uid-{number}",
+                        "created_at": NOON + timedelta(seconds=number),
+                    }
+                    for number in numbers
+                ],
+            )
+            attempt = {"number": 1, "status": "succeeded", "executor": "local", "worker": "w"}
+            attempt |= {"pool": "default", "owner": "default", "token_hash": bytes(32)}
+            attempt |= {"created_at": NOON, "finished_at": NOON}
+            tx.execute(
+                insert(job_attempts),
+                [{**attempt, "job_id": number} for number in numbers],
+            )
+            waiting = {"event_type": "job.completed", "seq": 1, "trigger_kind": "auto"}
+            waiting |= {"target": b"", "host_hash": bytes(16), "attempts": 1, "lease_seq": 0}
+            tx.execute(
+                insert(webhook_deliveries),
+                [
+                    {
+                        **waiting,
+                        "event_id": number,
+                        "event_uuid": uuid4(),
+                        "job_id": number,
+                        "job_uuid": uuid4(),
+                        "next_attempt_at": datetime(2900, 1, 1, tzinfo=UTC),
+                    }
+                    for number in numbers
+                ],
+            )
+        with store.read() as tx:
+            for table in metadata.sorted_tables:
+                tx.execute(text(f"ANALYZE TABLE {table.name}"))
+        yield store
+
+
+def reading(**filters: Any) -> LookUp:
+    def look_up(store: Store) -> object:
+        with store.read() as tx:
+            return jobs.list_jobs(tx, **{"owner": None, "limit": 50, **filters})
+
+    return look_up
+
+
+def by_resource(**names: Any) -> LookUp:
+    def look_up(store: Store) -> object:
+        with store.read() as tx:
+            return cluster.read_resource(tx, **{"uuid": None, "resource_uid": None, **names})
+
+    return look_up
+
+
+def due(store: Store) -> object:
+    return claim_deliveries(store, worker="sender", limit=10, lease_s=60)
+
+
+@pytest.mark.parametrize(
+    ("look_up", "table", "index"),
+    [
+        pytest.param(
+            reading(owner="default", external_id="mine-70"), "jobs", "uq_jobs_external_id",
+            id="a job of an owner by its own name",
+        ),
+        pytest.param(reading(owner="default", created_after=NOON), "jobs", IN_ORDER,
+                     id="an owner's jobs since a moment"),
+        pytest.param(reading(external_id="mine-70"), "jobs", IN_ORDER,
+                     id="a job of anybody by its own name"),
+        pytest.param(reading(created_before=NOON), "jobs", IN_ORDER,
+                     id="everybody's jobs until a moment"),
+        pytest.param(
+            by_resource(resource_uid="uid-70"), "jobs", "uq_jobs_resource_uid",
+            id="the job of a resource by its uid",
+        ),
+        pytest.param(
+            by_resource(resource_name="tj-70"), "jobs", "ix_jobs_resource_name",
+            id="the job of a resource by its name alone",
+        ),
+        pytest.param(
+            by_resource(uuid=uuid4(), resource_uid="uid-70", resource_name="tj-70"), "jobs",
+            "ix_jobs_resource_name", id="the job of a resource by any of its names",
+        ),
+        pytest.param(sweep._give_back_places, "job_attempts", "ix_job_attempts_slots",
+                     id="places that nobody gave back"),
+        pytest.param(due, "webhook_deliveries", "ix_webhook_deliveries_claim",
+                     id="deliveries that are due"),
+    ],
+)  # fmt: skip
+def test_a_look_up_reads_an_index(
+    store: Store, look_up: LookUp, table: str, index: str | None
+) -> None:
+    plans = {
+        row["table"]: row for row in explained(store, look_up) if row["table"] in metadata.tables
+    }
+    if index is IN_ORDER:
+        assert "filesort" not in str(plans[table]["Extra"])
+    else:
+        assert index in str(plans[table]["key"]), plans
+    assert [name for name, row in plans.items() if row["type"] == "ALL"] == []
+
+
+def explained(store: Store, look_up: LookUp) -> list[dict[str, Any]]:
+    """How the server would carry out the first query that is asked."""
+    asked: list[Asked] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if statement.startswith("SELECT"):
+            asked.append((statement, parameters))
+
+    for engine in (store.engine, store.reads):
+        event.listen(engine, "before_cursor_execute", note)
+    look_up(store)
+    for engine in (store.engine, store.reads):
+        event.remove(engine, "before_cursor_execute", note)
+    statement, parameters = asked[0]
+    with store.read() as tx:
+        plan = tx.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {statement}", parameters)
+        return [dict(row) for row in plan.mappings()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import struct
@@ -249,6 +250,14 @@ class Deployment:
             **{part: partial(logs, part) for part in ("encoder-operator", "encoder-api")},
         }
         return "\n".join(f"== {what}\n{of(ask)}" for what, ask in told.items())
+
+
+_runs = itertools.count(1)
+
+
+def fresh(name: str) -> str:
+    """The name with a number: a test that is run once more meets nothing that it left behind."""
+    return f"{name}-{next(_runs)}"
 
 
 def condition(resource: Mapping[str, Any] | None, type_: str) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ import pytest
 from encoder_core.documents import JobDocument
 from encoder_db.jobs import cancel_job, read_job
 from encoder_operator.kube import JOBS
+from tests.cluster.deployment import fresh
 from tests.harness.rig import CORE, GROUP, MERGE, Rig
 from tests.harness.standin import DOES
 
@@ -194,65 +195,69 @@ def test_a_job_is_canceled_by(shared: Rig, how: str, stage: str) -> None:
 
 
 def test_lowering_a_pool_ends_nothing_that_runs(shared: Rig) -> None:
-    shared.make_pool("lowered", places=2, **pods_that("stays"))
-    first, second = apply(shared, "lowered"), apply(shared, "lowered")
+    pool = fresh("lowered")
+    shared.make_pool(pool, places=2, **pods_that("stays"))
+    first, second = apply(shared, pool), apply(shared, pool)
     for name in (first, second):
         until(shared, name, "Running")
-    shared.cluster.kubectl("-n", "work", "scale", "tp/lowered", "--replicas=1")
-    shared.wait_for("over", lambda: shared.condition("lowered", "OverLimit") == "True")
-    third = apply(shared, "lowered")
-    waits_saying(shared, third, "Pool lowered is full: 2 of 1 places taken.")
+    shared.cluster.kubectl("-n", "work", "scale", f"tp/{pool}", "--replicas=1")
+    shared.wait_for("over", lambda: shared.condition(pool, "OverLimit") == "True")
+    third = apply(shared, pool)
+    waits_saying(shared, third, f"Pool {pool} is full: 2 of 1 places taken.")
     assert [reason(shared, name) for name in (first, second)] == ["Running", "Running"]
     cancel(shared, first, "a patch")
-    shared.wait_for("within", lambda: shared.condition("lowered", "OverLimit") == "False")
+    shared.wait_for("within", lambda: shared.condition(pool, "OverLimit") == "False")
     cancel(shared, second, "a patch")
     until(shared, third, "Running")
-    told = told_of(shared, "lowered", "Scaled", "OverLimit")
+    told = told_of(shared, pool, "Scaled", "OverLimit")
     assert told["Scaled"] == "maxConcurrency 2 -> 1 by kubectl"
 
 
 def test_hold_lets_run_what_runs_and_keeps_the_rest(shared: Rig) -> None:
-    shared.make_pool("held", places=2, **pods_that("stays"))
-    runs = apply(shared, "held")
+    pool = fresh("held")
+    shared.make_pool(pool, places=2, **pods_that("stays"))
+    runs = apply(shared, pool)
     until(shared, runs, "Running")
-    change_pool(shared, "held", {"stopPolicy": "Hold"})
-    shared.wait_for("held", lambda: shared.condition("held", "Held") == "True")
-    waits = apply(shared, "held")
-    waits_saying(shared, waits, "Pool held is held: nothing starts in it.")
+    change_pool(shared, pool, {"stopPolicy": "Hold"})
+    shared.wait_for("held", lambda: shared.condition(pool, "Held") == "True")
+    waits = apply(shared, pool)
+    waits_saying(shared, waits, f"Pool {pool} is held: nothing starts in it.")
     assert reason(shared, runs) == "Running"
-    change_pool(shared, "held", {"stopPolicy": "None"})
+    change_pool(shared, pool, {"stopPolicy": "None"})
     until(shared, waits, "Running")
     assert document(shared, number_of(shared, runs)).attempt == 1
-    told_of(shared, "held", "Held", "Resumed")
+    told_of(shared, pool, "Held", "Resumed")
 
 
 def test_drain_sends_back_what_has_not_begun_and_charges_nobody(shared: Rig) -> None:
-    shared.make_pool("drained", places=2, **pods_that("stays"))
-    runs = apply(shared, "drained")
+    pool = fresh("drained")
+    shared.make_pool(pool, places=2, **pods_that("stays"))
+    runs = apply(shared, pool)
     until(shared, runs, "Running")
-    change_pool(shared, "drained", pods_that("waits"))
-    starts = apply(shared, "drained")
+    change_pool(shared, pool, pods_that("waits"))
+    starts = apply(shared, pool)
     until(shared, starts, "Scheduling")
-    change_pool(shared, "drained", {"stopPolicy": "Drain"})
-    waits_saying(shared, starts, "Pool drained is drained: nothing starts in it.")
+    change_pool(shared, pool, {"stopPolicy": "Drain"})
+    waits_saying(shared, starts, f"Pool {pool} is drained: nothing starts in it.")
     assert reason(shared, runs) == "Running"
     assert f"{starts}-a1" not in names(shared, f"{CORE}/pods")
     (back,) = document(shared, number_of(shared, starts)).attempts
     assert back.failure is not None
     assert (back.failure.code, back.budget) == ("pool_drained", "capacity")
-    change_pool(shared, "drained", {"stopPolicy": "None", **pods_that("stays")})
+    change_pool(shared, pool, {"stopPolicy": "None", **pods_that("stays")})
     until(shared, starts, "Running")
     assert document(shared, number_of(shared, runs)).attempt == 1
 
 
 def test_a_pool_that_is_deleted_holds_its_jobs_until_it_is_there_again(shared: Rig) -> None:
-    shared.make_pool("gone", places=1, **pods_that("stays"))
-    runs = apply(shared, "gone")
+    pool = fresh("gone")
+    shared.make_pool(pool, places=1, **pods_that("stays"))
+    runs = apply(shared, pool)
     until(shared, runs, "Running")
-    waits = apply(shared, "gone")
-    waits_saying(shared, waits, "Pool gone is full")
-    assert shared.cluster.send("DELETE", f"{GROUP}/transcodepools/gone")[0] == 200
-    waits_saying(shared, waits, "Pool gone is held: its TranscodePool was deleted.")
+    waits = apply(shared, pool)
+    waits_saying(shared, waits, f"Pool {pool} is full")
+    assert shared.cluster.send("DELETE", f"{GROUP}/transcodepools/{pool}")[0] == 200
+    waits_saying(shared, waits, f"Pool {pool} is held: its TranscodePool was deleted.")
     assert reason(shared, runs) == "Running"
-    shared.make_pool("gone", places=2, **pods_that("stays"))
+    shared.make_pool(pool, places=2, **pods_that("stays"))
     until(shared, waits, "Running")

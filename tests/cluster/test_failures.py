@@ -21,7 +21,7 @@ from encoder_operator.exits import DISRUPTED
 from encoder_operator.pods import GRACE_S, WORKER_UID
 from encoder_operator.status import reason_of
 from encoder_worker.sandbox import landlock_version
-from tests.cluster.deployment import FOREIGN_IMAGE, NAMESPACE, Deployment, condition
+from tests.cluster.deployment import FOREIGN_IMAGE, NAMESPACE, Deployment, condition, fresh
 from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, SLOW, an_output, drip, hurry
 from tests.cluster.times import FAILS, MOVED, WAITS, Stated
 
@@ -211,8 +211,9 @@ def told_at(service: Deployment, name: str) -> str:
 def test_a_job_for_which_no_node_is_right_says_so_and_starts_on_one_that_becomes_so(
     service: Deployment, sources: dict[str, str]
 ) -> None:
-    make_pool(service, "picky", podTemplate={"nodeSelector": {"encoder-tests/right": "yes"}})
-    accepted = submit(service, "picky", sources["short"])
+    pool = fresh("picky")
+    make_pool(service, pool, podTemplate={"nodeSelector": {"encoder-tests/right": "yes"}})
+    accepted = submit(service, pool, sources["short"])
     name = f"tj-{accepted['uuid']}"
     service.wait_for(
         "its resource says that no node is right",
@@ -224,8 +225,10 @@ def test_a_job_for_which_no_node_is_right_says_so_and_starts_on_one_that_becomes
     )
     node = service.cluster.nodes[0].name
     service.kubectl("label", "node", node, "encoder-tests/right=yes")
-    job = wait_for_end(service, accepted["id"])
-    service.kubectl("label", "node", node, "encoder-tests/right-")
+    try:
+        job = wait_for_end(service, accepted["id"])
+    finally:
+        service.kubectl("label", "node", node, "encoder-tests/right-")
     assert (job["status"], failures_of(job)) == ("completed", [None])
 
 
@@ -252,10 +255,11 @@ def test_a_job_over_the_quota_waits_for_it_and_is_charged_nothing(
         "the quota counts",
         lambda: ((service.maybe(path) or {}).get("status") or {}).get("hard"),
     )
+    pool = fresh("scarce")
     make_pool(
-        service, "scarce", retries=ONCE, podTemplate={"priorityClassName": "encoder-tests-scarce"}
+        service, pool, retries=ONCE, podTemplate={"priorityClassName": "encoder-tests-scarce"}
     )
-    accepted = submit(service, "scarce", sources["short"])
+    accepted = submit(service, pool, sources["short"])
 
     def met_the_quota() -> dict[str, Any] | None:
         job = service.job(accepted["id"])
@@ -278,17 +282,18 @@ def test_a_job_over_the_quota_waits_for_it_and_is_charged_nothing(
 def test_after_running_out_of_memory_the_next_pod_gets_more_of_it(
     service: Deployment, sources: dict[str, str]
 ) -> None:
+    pool = fresh("tight")
     make_pool(
         service,
-        "tight",
+        pool,
         memoryGrowth={"percent": 400},
         podTemplate={"resources": {"limits": {"memory": "160Mi"}, "requests": {"memory": "160Mi"}}},
     )
     big = {"width": 1920, "height": 1080, "upscale": True, "preset": "veryslow"}
-    accepted = submit(service, "tight", sources["short"], **big)
+    accepted = submit(service, pool, sources["short"], **big)
     second = f"tj-{accepted['uuid']}-a2"
-    pod = service.wait_for("a second Pod", lambda: service.pod(second))
-    assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "640Mi"
+    grown = service.wait_for("a second Pod", lambda: service.pod(second))
+    assert grown["spec"]["containers"][0]["resources"]["limits"]["memory"] == "640Mi"
     ended = ending_of(service.pod(f"tj-{accepted['uuid']}-a1"))
     assert ended["exitCode"] == Exit.MEMORY
     last_word = FinalReport.model_validate_json(ended["message"])
@@ -327,9 +332,10 @@ def begin_long(service: Deployment, pool: str, source: str, **output: Any) -> tu
 def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_own(
     service: Deployment, clip: Clip, how: str, code: str
 ) -> None:
-    make_pool(service, how, retries={"app": 1})
+    pool = fresh(how)
+    make_pool(service, pool, retries={"app": 1})
     source = drip(service, f"/failures/{how}.mp4", clip(LONG_CLIP).read_bytes())
-    number, pod = begin_long(service, how, source)
+    number, pod = begin_long(service, pool, source)
     began = datetime.now(UTC).isoformat()
     if how == "deleted":
         service.kubectl("delete", "pod", pod, "--wait=false")
@@ -385,8 +391,9 @@ def test_ffmpeg_is_locked_in_and_takes_the_limit_of_its_pod_for_the_cores(
     service: Deployment, sources: dict[str, str]
 ) -> None:
     one_core = {"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "200m"}}}
-    make_pool(service, "one-core", podTemplate=one_core)
-    number, name = begin_long(service, "one-core", sources["long"], **SLOW)
+    pool = fresh("one-core")
+    make_pool(service, pool, podTemplate=one_core)
+    number, name = begin_long(service, pool, sources["long"], **SLOW)
     pod = service.pod(name)
     assert pod is not None
     running = [*processes_of(pod)]

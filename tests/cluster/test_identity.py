@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from tests.cluster.deployment import NAMESPACE, Deployment
+from tests.cluster.deployment import NAMESPACE, Deployment, fresh
 from tests.cluster.test_failures import begin_long, make_pool, processes_of, wait_for_end
 from tests.cluster.test_service import LONG_CLIP, SLOW
 
@@ -26,10 +26,12 @@ def test_an_account_that_a_pool_lends_is_a_token_for_the_cloud_and_nobody_else(
     service: Deployment, clip: Clip
 ) -> None:
     source = service.http.serve("/identity/long.mp4", clip(LONG_CLIP).read_bytes())
-    service.kubectl("create", "serviceaccount", ACCOUNT)
+    account = ("create", "serviceaccount", ACCOUNT, "--dry-run=client", "-o", "yaml")
+    service.kubectl("apply", "-f", "-", text=service.kubectl(*account))
     lends = {"from": "ServiceAccount", "serviceAccountName": ACCOUNT, "roleArn": ROLE}
-    make_pool(service, "cloud", ambientCredentials=lends)
-    number, name = begin_long(service, "cloud", source, **SLOW)
+    pool = fresh("cloud")
+    make_pool(service, pool, ambientCredentials=lends)
+    number, name = begin_long(service, pool, source, **SLOW)
     pod = service.pod(name)
     assert pod is not None
     by_program = {Path(words[0]).name: process for words, process in processes_of(pod)}
@@ -53,8 +55,9 @@ def test_an_account_that_a_pool_lends_is_a_token_for_the_cloud_and_nobody_else(
 def test_a_job_of_somebody_else_in_that_pool_is_nobody(service: Deployment, clip: Clip) -> None:
     source = service.http.serve("/identity/long.mp4", clip(LONG_CLIP).read_bytes())
     lends = {"from": "ServiceAccount", "serviceAccountName": f"{ACCOUNT}-of-film"}
-    make_pool(service, "film", ambientCredentials={**lends, "owners": ["film"]})
-    number, name = begin_long(service, "film", source, **SLOW)
+    pool = fresh("film")
+    make_pool(service, pool, ambientCredentials={**lends, "owners": ["film"]})
+    number, name = begin_long(service, pool, source, **SLOW)
     pod = service.pod(name)
     assert service.request("POST", f"/jobs/{number}/cancel").ok
     assert pod is not None

@@ -20,7 +20,7 @@ import pytest
 from encoder_core.failures import Budget
 from encoder_core.names import pod_name
 from encoder_operator.exits import DISRUPTED
-from tests.cluster.deployment import PARTS, PATIENCE_S, Deployment, condition, deployed
+from tests.cluster.deployment import PARTS, PATIENCE_S, Deployment, condition, deployed, fresh
 from tests.cluster.test_failures import (
     check_time,
     check_told,
@@ -141,7 +141,8 @@ def test_a_drain_moves_a_job_to_another_node_and_waits_for_nothing_else(
     service: Deployment, clip: Clip
 ) -> None:
     bring_the_parts_home(service)
-    number, name = begin(service, clip, "drained-node")
+    pool = fresh("drained-node")
+    number, name = begin(service, clip, pool)
     second = service.cluster.nodes[1].name
     began = now()
     try:
@@ -149,11 +150,11 @@ def test_a_drain_moves_a_job_to_another_node_and_waits_for_nothing_else(
             *("drain", second, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
         )
         print(f"{second} is empty after {seconds_of(began, now()):.0f} s")
-        check_moved(service, number, name, "drained-node", code="node_drained", since=lambda: began)
+        check_moved(service, number, name, pool, code="node_drained", since=lambda: began)
     finally:
         service.kubectl("uncordon", second)
         wait_until_well(service, service.cluster.nodes[1])
-    forget(service, name, "drained-node")
+    forget(service, name, pool)
 
 
 PRESSURE: dict[str, dict[str, Any]] = {
@@ -173,7 +174,7 @@ PRESSURE: dict[str, dict[str, Any]] = {
 def test_a_node_that_has_no_memory_left_for_a_worker_makes_its_job_go_on_elsewhere(
     lossy: Deployment, clip: Clip, code: str
 ) -> None:
-    pool = code.replace("_", "-")
+    pool = fresh(code.replace("_", "-"))
     number, name = begin(lossy, clip, pool)
     node = lossy.cluster.nodes[1]
     began = now()
@@ -187,23 +188,24 @@ def test_a_node_that_has_no_memory_left_for_a_worker_makes_its_job_go_on_elsewhe
 def test_a_job_of_a_dead_node_moves_and_one_whose_worker_only_lost_its_kubelet_is_let_end(
     lossy: Deployment, clip: Clip
 ) -> None:
-    dead, name = begin(lossy, clip, "dead")
-    orphan, name_of_orphan = begin(lossy, clip, "orphan", lasts_s=30)
+    of_dead, of_orphan = fresh("dead"), fresh("orphan")
+    dead, name = begin(lossy, clip, of_dead)
+    orphan, name_of_orphan = begin(lossy, clip, of_orphan, lasts_s=30)
     pod, node = lossy.pod(pod_name(name, 1)), lossy.cluster.nodes[1]
     began = now()
     node.kubelet.kill()
     tell(pod, signal.SIGKILL)
-    check_moved(lossy, dead, name, "dead", code="node_lost", since=lambda: lost_at(lossy))
+    check_moved(lossy, dead, name, of_dead, code="node_lost", since=lambda: lost_at(lossy))
     lossy.wait_for("the orphan ends", lambda: lossy.job(orphan)["status"] in ENDED, timeout_s=300)
     job = lossy.job(orphan)
     assert (job["status"], failures_of(job)) == ("completed", [None])
-    assert len(uploads(lossy, "orphan")) == 1
+    assert len(uploads(lossy, of_orphan)) == 1
     ended_s = seconds_of(began, job["finishedAt"])
     print(f"the worker without a kubelet is done: recorded {ended_s:.0f} s after the loss")
     node.kubelet.start()
     wait_until_well(lossy, node)
-    forget(lossy, name, "dead")
-    forget(lossy, name_of_orphan, "orphan")
+    forget(lossy, name, of_dead)
+    forget(lossy, name_of_orphan, of_orphan)
 
 
 @pytest.mark.full
@@ -211,13 +213,14 @@ def test_a_worker_that_comes_back_with_its_node_when_its_job_is_done_publishes_n
     lossy: Deployment, clip: Clip
 ) -> None:
     """Cut off and standing still, as with a machine that is suspended; and nobody to end it."""
-    number, name = begin(lossy, clip, "cut-off")
+    pool = fresh("cut-off")
+    number, name = begin(lossy, clip, pool)
     node, zombie = lossy.cluster.nodes[1], lossy.pod(pod_name(name, 1))
     node.cut_off()
     tell(zombie, signal.SIGSTOP)
     try:
-        check_moved(lossy, number, name, "cut-off", code="node_lost", since=lambda: lost_at(lossy))
-        published = lossy.http.stored("/cut-off.mp4")
+        check_moved(lossy, number, name, pool, code="node_lost", since=lambda: lost_at(lossy))
+        published = lossy.http.stored(f"/{pool}.mp4")
         node.kubelet.kill()
     finally:
         node.reconnect()
@@ -227,11 +230,11 @@ def test_a_worker_that_comes_back_with_its_node_when_its_job_is_done_publishes_n
     print(f"the worker that came back has ended after {seconds_of(back, now()):.0f} s")
     node.kubelet.start()
     lossy.wait_for("its Pod is gone", lambda: lossy.pod(pod_name(name, 1)) is None)
-    assert len(uploads(lossy, "cut-off")) == 1
-    assert lossy.http.stored("/cut-off.mp4") == published
+    assert len(uploads(lossy, pool)) == 1
+    assert lossy.http.stored(f"/{pool}.mp4") == published
     assert failures_of(lossy.job(number)) == ["node_lost", None]
     wait_until_well(lossy, node)
-    forget(lossy, name, "cut-off")
+    forget(lossy, name, pool)
 
 
 def worker_of(pod: dict[str, Any] | None) -> Iterator[int]:

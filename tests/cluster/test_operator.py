@@ -140,7 +140,7 @@ def test_one_that_is_killed_again_and_again_loses_nothing(shared: Rig) -> None:
 def test_one_that_comes_before_its_resources_says_so_and_works_once_they_are_there(
     shared: Rig,
 ) -> None:
-    shared.cluster.kubectl("delete", "-f", CRDS, "--timeout=240s")
+    shared.cluster.kubectl("delete", "-f", CRDS, "--ignore-not-found", "--timeout=240s")
     operator = shared.start_operator()
     shared.wait_for("it says so", lambda: "apply crds/" in operator.log.read_text())
     shared.wait_for("it is not ready", lambda: operator.get("/readyz")[0] == 503)

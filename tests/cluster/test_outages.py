@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from encoder_core.names import secret_name
-from tests.cluster.deployment import FULL, NAMESPACE, RETENTION_S, Deployment, condition
+from tests.cluster.deployment import FULL, NAMESPACE, RETENTION_S, Deployment, condition, fresh
 from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output, drip
 from tests.servers.http import Fault
 
@@ -65,11 +65,12 @@ def check_completed(service: Deployment, job: dict[str, Any], path: str) -> None
 def test_jobs_run_on_while_the_api_server_is_away_and_new_ones_start_when_it_is_back(
     service: Deployment, clip: Clip
 ) -> None:
-    running = submit(service, clip, "/through.mp4", lasts_s=2 * API_SERVER_AWAY_S)
+    through, meanwhile = f"/{fresh('through')}.mp4", f"/{fresh('meanwhile')}.mp4"
+    running = submit(service, clip, through, lasts_s=2 * API_SERVER_AWAY_S)
     service.wait_for("it runs", lambda: service.job(running["id"])["status"] == "running")
     server = service.cluster.api_server
     server.kill()
-    waiting = submit(service, clip, "/meanwhile.mp4")
+    waiting = submit(service, clip, meanwhile)
     time.sleep(API_SERVER_AWAY_S)  # the absence itself
     assert service.job(waiting["id"])["status"] == "queued"
     server.start()
@@ -78,8 +79,8 @@ def test_jobs_run_on_while_the_api_server_is_away_and_new_ones_start_when_it_is_
     pods = f"/api/v1/namespaces/{NAMESPACE}/pods{label}"
     server.wait_until(lambda: bool(service.cluster.get(pods)["items"]))
     took_s = time.monotonic() - began
-    check_completed(service, running, "/through.mp4")
-    check_completed(service, waiting, "/meanwhile.mp4")
+    check_completed(service, running, through)
+    check_completed(service, waiting, meanwhile)
     print(f"API server away for {API_SERVER_AWAY_S} s; next Pod {took_s:.1f} s after its start")
 
 
@@ -122,7 +123,7 @@ def operator_is_ready(service: Deployment) -> bool:
 def test_a_job_ends_while_the_database_is_away_and_is_recorded_when_it_is_back(
     service: Deployment, clip: Clip, how: str
 ) -> None:
-    path = f"/database-{how}.mp4"
+    path = f"/{fresh(f'database-{how}')}.mp4"
     gone_too = threading.Event()
     running = submit(service, clip, path, until=gone_too)
     name = f"tj-{running['uuid']}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.deployment import PATIENCE_S, RETENTION_S, Deployment, condition
+from tests.cluster.deployment import PATIENCE_S, RETENTION_S, Deployment, condition, fresh
 from tests.harness.processes import REPOSITORY
 from tests.servers.http import Fault
 from tests.servers.s3 import S3Bucket
@@ -166,12 +166,14 @@ def test_a_resource_applied_with_kubectl_is_a_job_like_any_other(
     source = service.http.serve("/in.mp4", clip(CLIP).read_bytes())
     upload = {"kind": "http", "url": f"{service.http.url}/by-hand.mp4"}
     spec = {"source": {"kind": "http", "url": source}, "outputs": [an_output(upload)]}
-    service.apply("by-hand", spec)
-    service.kubectl("wait", "--for=condition=Succeeded", "tj/by-hand", "--timeout=240s")
+    name = fresh("by-hand")
+    service.apply(name, spec)
+    service.kubectl("wait", "--for=condition=Succeeded", f"tj/{name}", "--timeout=240s")
+    resource = service.resource(name)
+    assert resource is not None
     assert size_of(service.http.stored("/by-hand.mp4")) == (160, 90)
-    jobs = service.read("/jobs")["jobs"]
-    [job] = [job for job in jobs if job["owner"] == "kubernetes"]
-    assert job["status"] == "completed"
+    job = service.job(resource["status"]["jobID"])
+    assert (job["status"], job["owner"]) == ("completed", "kubernetes")
 
 
 def test_deleting_a_resource_cancels_its_job_and_stops_its_pod(
@@ -206,21 +208,21 @@ def test_scaling_a_pool_to_zero_holds_new_work_and_scaling_it_up_lets_it_go(
     service: Deployment, clip: Clip
 ) -> None:
     service.kubectl("scale", "tp/default", "--replicas=0")
-    service.wait_for(
-        "the pool is mirrored", lambda: service.pools()["default"]["maxConcurrency"] == 0
-    )
-    source = service.http.serve("/in.mp4", clip(CLIP).read_bytes())
-    upload = {"kind": "http", "url": f"{service.http.url}/held.mp4"}
-    accepted = service.submit(
-        {"source": {"kind": "http", "url": source}, "outputs": [an_output(upload)]}
-    )
-    service.wait_for(
-        "the pool says that a job waits",
-        lambda: service.kubectl("get", "tp", "default", "-o", "jsonpath={.status.queued}") == "1",
-    )
-    assert service.job(accepted["id"])["status"] == "queued"
-    assert service.resource(f"tj-{accepted['uuid']}") is None
-    service.kubectl("scale", "tp/default", "--replicas=2")
+    try:
+        service.wait_for(
+            "the pool is mirrored", lambda: service.pools()["default"]["maxConcurrency"] == 0
+        )
+        source = service.http.serve("/in.mp4", clip(CLIP).read_bytes())
+        upload = {"kind": "http", "url": f"{service.http.url}/held.mp4"}
+        accepted = service.submit(
+            {"source": {"kind": "http", "url": source}, "outputs": [an_output(upload)]}
+        )
+        queued = ("get", "tp", "default", "-o", "jsonpath={.status.queued}")
+        service.wait_for("the pool says that a job waits", lambda: service.kubectl(*queued) == "1")
+        assert service.job(accepted["id"])["status"] == "queued"
+        assert service.resource(f"tj-{accepted['uuid']}") is None
+    finally:
+        service.kubectl("scale", "tp/default", "--replicas=2")
     service.wait_for("it ends", lambda: service.job(accepted["id"])["status"] in ENDED)
     assert service.job(accepted["id"])["status"] == "completed"
 

@@ -406,4 +406,4 @@ def _can_restart(client: CheckedFtp) -> bool:
 
 def _ask_size(client: CheckedFtp, path: str, *, must_exist: bool = False) -> int | None:
     text = _ask(client, f"SIZE {path}", must_exist=must_exist)
-    return int(text) if text and text.isdigit() else None
+    return int(text) if text and text.isdecimal() else None

@@ -206,7 +206,7 @@ def _strong_validator(response: BaseHTTPResponse) -> str | None:
 
 def _length(response: BaseHTTPResponse) -> int | None:
     text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None
 
 
 class HttpDestinationConnector:

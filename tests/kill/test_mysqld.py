@@ -9,12 +9,13 @@ nothing is done or told twice.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
-from encoder_db.fsck import fsck
+from encoder_db.fsck import Finding, fsck
 from encoder_db.queue import Engine
 from encoder_db.store import Store
 from encoder_db.tables import jobs
@@ -42,13 +43,21 @@ def _live(life: Life, steps: Steps, mysqld: Mysqld) -> None:
             if mysqld.is_dead:
                 mysqld.start()
                 steps.phase = "fsck"
-                assert fsck(life.store).findings == [], steps.names[-1]
+                assert _broken_rules(life.store) == [], steps.names[-1]
                 if not done and part in LEASING:
                     make.let_pass(life.store, make.LEASE_S + 1)
             if done:
                 break
         else:
             raise AssertionError(f"{part.__name__} did not come through in {TRIES} tries")
+
+
+def _broken_rules(store: Store) -> Sequence[Finding]:
+    """The first look may be over a connection that was used a moment ago, and ended with mysqld."""
+    try:
+        return fsck(store).findings
+    except DBAPIError:
+        return fsck(store).findings
 
 
 @pytest.mark.parametrize("engine", ["local", "kubernetes"])
@@ -68,7 +77,7 @@ def test_mysqld_is_killed_at_each_step_of_a_life(
         with Steps(kill_at=step, strike=mysqld.kill) as steps:
             _live(life, steps, mysqld)
         assert steps.names[step - 1] == moments[step - 1]
-        assert fsck(store).findings == [], moments[step - 1]
+        assert _broken_rules(store) == [], moments[step - 1]
         lives.append(life)
         if not _ended_once(store, life):
             undone.append(moments[step - 1])

@@ -56,7 +56,7 @@ class Desk:
         if api is None:
             make.kubernetes_pool(store, places=places)
             self.api.put(POOLS, self.pool, spec={"maxConcurrency": places})
-        kube = self.api.kube(metrics=self.metrics)
+        kube = self.kube = self.api.kube(metrics=self.metrics)
         actor = Actor(
             store=store,
             kube=kube,

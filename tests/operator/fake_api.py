@@ -60,6 +60,7 @@ class FakeApi:
     def kube(
         self,
         *,
+        budget: WriteBudget | None = None,
         echoes: Echoes | None = None,
         metrics: Metrics | None = None,
         in_flight: int = 8,
@@ -67,7 +68,7 @@ class FakeApi:
         return Kube(
             cast(client.ApiClient, self),
             namespace="work",
-            budget=WriteBudget(1000.0, burst=1000, now=lambda: 0.0),
+            budget=budget or WriteBudget(1000.0, burst=1000, now=lambda: 0.0),
             echoes=echoes or Echoes((), patience_s=1.0, now=lambda: 0.0),
             metrics=metrics or Metrics(),
             in_flight=in_flight,

@@ -1,14 +1,19 @@
-"""How much the operator asks of an API server at once."""
+"""How much the operator asks of an API server: at once, and by writing."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from encoder_operator.kube import PODS, Kube, KubeError
+from encoder_operator.budget import WriteBudget
+from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, Kube, KubeError
 from tests.operator.fake_api import FakeApi, refusal
+from tests.operator.fake_time import run_in_fake_time
 
 AT_ONCE = 3
 
@@ -64,3 +69,65 @@ def test_a_call_that_is_given_up_makes_room_for_the_next() -> None:
         assert [pod["metadata"]["name"] for pod in api.all(PODS)] == ["pod-2"]
 
     asyncio.run(story())
+
+
+# --- One budget over all writes ------------------------------------------------------------------
+
+THERE, NEW = "there", {"metadata": {"name": "new"}}
+METHODS: dict[str, tuple[Callable[[Kube], Awaitable[Any]], int]] = {
+    "list_all": (lambda kube: kube.list_all(PODS), 0),
+    "check_served": (lambda kube: kube.check_served(JOBS, POOLS), 0),
+    "get": (lambda kube: kube.get(PODS, THERE), 0),
+    "create": (lambda kube: kube.create(PODS, NEW), 1),
+    "create_once": (lambda kube: kube.create_once(EVENTS, NEW), 1),
+    "apply_status": (lambda kube: kube.apply_status(PODS, THERE, {"status": {}}), 1),
+    "delete": (lambda kube: kube.delete(PODS, THERE), 1),
+}
+"""A call of each, and how often it writes."""
+
+
+def test_every_method_that_calls_is_known() -> None:
+    methods = inspect.getmembers(Kube, inspect.iscoroutinefunction)
+    assert {name for name, _ in methods if not name.startswith("_")} == METHODS.keys()
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["answered", "refused"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_write_takes_one_token_and_no_read_does(method: str, refused: bool) -> None:
+    api = FakeApi()
+    moments: list[str] = []
+    api.put(PODS, THERE)
+    if refused:
+        for verb in ("POST", "PATCH", "DELETE"):
+            for kind in (PODS, EVENTS):
+                api.refuse[verb, kind.plural] = refusal(500, "InternalError")
+    api.around_write = moments.append
+    kube = api.kube()
+    call, writes = METHODS[method]
+
+    async def story() -> None:
+        with suppress(KubeError):
+            await call(kube)
+
+    asyncio.run(story())
+    sent = [moment for moment in moments if moment.startswith("before")]
+    assert (kube.budget.writes, len(sent)) == (writes, writes)
+
+
+def test_writes_of_every_kind_wait_for_one_another_and_no_read_waits() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        api, sent_at = FakeApi(), []
+        api.put(PODS, THERE)
+        kube = api.kube(budget=WriteBudget(1.0, burst=1, now=loop.time))
+        api.around_write = lambda moment: sent_at.append(round(loop.time() - began, 3))
+        began = loop.time()
+        calls = [asyncio.ensure_future(call(kube)) for call, writes in METHODS.values() if writes]
+        for call, writes in METHODS.values():
+            if not writes:
+                await call(kube)
+        assert loop.time() == began
+        await asyncio.gather(*calls)
+        assert sent_at[::2] == [0.0, 1.0, 2.0, 3.0]
+
+    run_in_fake_time(story())

@@ -61,7 +61,7 @@ def test_the_writes_of_a_job_that_goes_well(desk: Desk) -> None:
     desk.settle(name)
     assert desk.api.all(JOBS) == desk.api.all(PODS) == []
     assert desk.api.writes == WRITES
-    assert len(WRITES) <= 12
+    assert desk.kube.budget.writes == len(WRITES) <= 12
 
 
 def test_a_job_whose_pod_somebody_deletes_again_and_again_ends_and_says_what_to_do(

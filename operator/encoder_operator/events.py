@@ -31,46 +31,45 @@ def notes_of_job(
     job: JobSeen, status: Mapping[str, Any], document: JobDocument | None
 ) -> list[Note]:
     """What has changed between the status that the resource shows and the one to be written."""
-    before = {type_: condition["reason"] for type_, condition in job.conditions.items()}
-    held = {type_: condition["status"] for type_, condition in job.conditions.items()}
     after = {c["type"]: c for c in status["conditions"]}
-    return list(_of_job(before, held, after, job.status, status, document))
+    return list(_of_job(job, after, status, document))
 
 
 def _of_job(
-    before: Mapping[str, str],
-    held: Mapping[str, str],
+    job: JobSeen,
     after: Mapping[str, Mapping[str, Any]],
-    shown: Mapping[str, Any],
     status: Mapping[str, Any],
     document: JobDocument | None,
 ) -> Iterator[Note]:
+    def shown(type_: str) -> Mapping[str, Any]:
+        return job.conditions.get(type_, {})
+
     attempt = status.get("attempt", 0)
     succeeded = after["Succeeded"]
     if document is None:
-        if before.get("Succeeded") != succeeded["reason"] and succeeded["status"] == "False":
+        is_news = shown("Succeeded").get("reason") != succeeded["reason"]
+        if is_news and succeeded["status"] == "False":
             yield Note("Warning", "Refused", succeeded["message"], succeeded["reason"])
         return
     disrupted = after["Disrupted"]
     if disrupted["status"] == "True":
         # One for each attempt that was taken away, also when the one before it was, too.
-        told = disrupted["message"].partition(":")[0]
-        if before.get("Disrupted") != disrupted["reason"] or shown.get("attempt") != attempt:
-            yield Note(
-                "Warning",
-                "DisruptionObserved",
-                f"{disrupted['reason']}: {disrupted['message']}",
-                told,
-            )
+        which = _attempt_in(disrupted)
+        if shown("Disrupted").get("status") != "True" or _attempt_in(shown("Disrupted")) != which:
+            said = f"{disrupted['reason']}: {disrupted['message']}"
+            yield Note("Warning", "DisruptionObserved", said, which)
     if after["Admitted"]["status"] == "True" and document.attempt:
         pod = status.get("podName")
-        if pod is not None and shown.get("podName") != pod:
+        had_place = shown("Admitted").get("status") == "True"
+        if pod is not None and job.status.get("podName") != pod:
             place = f"Attempt {attempt} has a place in pool {document.pool}; its Pod is {pod}"
             yield Note("Normal", "PodCreated", place, f"{attempt}")
-        elif pod is None and held.get("Admitted") != "True" and succeeded["status"] == "Unknown":
+        elif pod is None and not had_place and succeeded["status"] == "Unknown":
             place = f"Attempt {attempt} has a place in pool {document.pool}"
             yield Note("Normal", "Admitted", place, f"{attempt}")
-    if before.get("Succeeded") == succeeded["reason"] and succeeded["status"] == held["Succeeded"]:
+    # Of one attempt: where the next one has no Pod, nothing is shown between two that failed.
+    told = (shown("Succeeded").get("reason"), shown("Succeeded").get("status"))
+    if told == (succeeded["reason"], succeeded["status"]) and job.status.get("attempt") == attempt:
         return
     match succeeded["reason"], succeeded["status"]:
         case "Running", _:
@@ -87,8 +86,13 @@ def _of_job(
             yield Note("Warning", "Failed", said, f"{attempt}")
 
 
-def notes_of_pool(pool: PoolSeen, status: Mapping[str, Any]) -> list[Note]:
-    """Held, Resumed, OverLimit, and what blocks it."""
+def _attempt_in(disrupted: Mapping[str, Any]) -> str:
+    """Which attempt the condition tells of, as its message begins."""
+    return str(disrupted["message"]).partition(":")[0]
+
+
+def notes_of_pool(pool: PoolSeen, status: Mapping[str, Any], *, limit_before: int) -> list[Note]:
+    """Held, Resumed, OverLimit, what blocks it, and from which limit it was scaled."""
     before = {c["type"]: c["status"] for c in pool.status.get("conditions") or []}
     notes = []
     for condition in status["conditions"]:
@@ -103,6 +107,10 @@ def notes_of_pool(pool: PoolSeen, status: Mapping[str, Any]) -> list[Note]:
                 notes.append(Note("Normal", "Resumed", condition["message"], once))
             case "OverLimit" | "CapacityBlocked" | "ImageUnavailable" | "Throttled", "True":
                 notes.append(Note("Warning", condition["type"], condition["message"], once))
+    if limit_before != pool.max_concurrency:
+        by = f" by {pool.changed_by}" if pool.changed_by else ""
+        said = f"maxConcurrency {limit_before} -> {pool.max_concurrency}{by}"
+        notes.append(Note("Normal", "Scaled", said, f"{pool.generation}"))
     return notes
 
 

@@ -90,14 +90,9 @@ class PoolKeeper:
             throttled=self._kube.budget.is_throttled,
             now=self._now(),
         )
-        notes = notes_of_pool(pool, status)
         # One that is new to the cluster was not scaled, whatever the record has under its name.
         was = before.max_concurrency if before is not None and pool.status else pool.max_concurrency
-        if was != pool.max_concurrency:
-            by = f" by {pool.changed_by}" if pool.changed_by else ""
-            said = f"maxConcurrency {was} -> {pool.max_concurrency}{by}"
-            notes.append(Note("Normal", "Scaled", said, f"{pool.generation}"))
-        await self._publish(pool, status, notes)
+        await self._publish(pool, status, notes_of_pool(pool, status, limit_before=was))
         return self._again_s
 
     def blocked(self, name: str) -> Blocked | None:

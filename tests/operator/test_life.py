@@ -86,6 +86,7 @@ def test_a_job_whose_pod_somebody_deletes_again_and_again_ends_and_says_what_to_
     assert (status, reason) == ("False", "PodDeleted")
     assert said.endswith("Cancel the job instead of deleting its Pod.")
     assert desk.api.writes.count("POST pods") == attempts
+    assert desk.events().count("DisruptionObserved") == attempts
     labels = {"pool": desk.pool, "category": "infra", "reason": "pod_deleted"}
     assert desk.metrics.registry.get_sample_value("transcode_attempts_total", labels) == attempts
 
@@ -212,6 +213,16 @@ def test_an_event_that_was_told_before_a_crash_is_not_told_again(desk: Desk) -> 
     del desk.api.objects[JOBS.path("work", name)]["status"]  # the crash: it was not written
     desk.settle(name)
     assert desk.events() == ["PodCreated"]
+
+
+def test_each_attempt_that_failed_is_told_also_when_none_of_them_had_a_pod(desk: Desk) -> None:
+    desk.api.refuse["POST", PODS.plural] = refusal(422, "Invalid", "a toleration")
+    name = resource_name(desk.submit().uuid)
+    for _ in range(RetryLimits().config):
+        desk.dispatch()
+        desk.settle(name)
+        make.let_pass(desk.store, 600)
+    assert desk.events() == [*["RetryScheduled"] * (RetryLimits().config - 1), "Failed"]
 
 
 def test_a_job_is_not_held_up_by_events_that_are_refused(desk: Desk) -> None:

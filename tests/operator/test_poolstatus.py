@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from encoder_db.pools import PoolRow
-from encoder_operator.events import notes_of_pool
 from encoder_operator.poolstatus import (
     Blocked,
     build_pool_status,
@@ -156,21 +155,3 @@ def test_an_unreachable_database_is_told_and_the_numbers_stay() -> None:
     told = conditions(status)
     assert told["StoreReachable"] == told["Ready"] == ("False", "StoreUnavailable")
     assert (status["active"], told["Held"]) == (2, ("False", "Open"))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "want"),
-    [
-        pytest.param({}, {}, [], id="nothing for a pool that is new and open"),
-        pytest.param({}, {"stop_policy": "Hold"}, ["Held"], id="Held"),
-        pytest.param({"stop_policy": "Hold"}, {}, ["Resumed"], id="Resumed"),
-        pytest.param({}, {"max_concurrency": 1}, ["OverLimit"], id="OverLimit"),
-    ],
-)
-def test_events_of_a_pool_tell(
-    before: dict[str, Any], after: dict[str, Any], want: list[str]
-) -> None:
-    shown = build_pool_status(a_pool(**before), a_row(), now=NOW) if before or want else {}
-    pool = a_pool(**after, status=shown)
-    notes = notes_of_pool(pool, build_pool_status(pool, a_row(), now=NOW))
-    assert [note.reason for note in notes] == want

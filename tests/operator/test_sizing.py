@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoder_core.errors import JobError
-from encoder_core.reports import SourceInfo
+from encoder_core.reports import SourceInfo, SourceReport, Started
 from encoder_core.specs import JobSpec
+from encoder_db.store import Store
 from encoder_operator.act import estimate_of
 from encoder_operator.policy import Caps, PoolPolicy, read_policy
 from encoder_operator.quantity import format_bytes, parse_bytes, parse_millicores
@@ -22,6 +23,9 @@ from encoder_operator.sizing import (
     has_room_to_grow,
     size_pod,
 )
+from tests.db import builders as make
+from tests.operator.desk import BY_HAND, RUNNING, Desk
+from tests.operator.lives import CRASH_S, DIED
 
 MI, GI = 1024**2, 1024**3
 NOTHING = Wanted()
@@ -184,6 +188,55 @@ def test_a_larger_picture_gets_more_memory_and_a_known_source_its_room_on_disk()
     assert known is not None
     assert known.scratch is not None
     assert 5 * GI < known.scratch < 8 * GI  # the source, and an hour at 4 Mbit/s
+
+
+@pytest.mark.parametrize(
+    ("found", "least", "most"),
+    [
+        pytest.param(None, 10 * GI, 10 * GI, id="as before when it had not looked yet"),
+        pytest.param(
+            SourceInfo(size_bytes=MI, duration_s=1.0), 10 * GI, 10 * GI, id="no less than before"
+        ),
+        pytest.param(
+            SourceInfo(size_bytes=40 * GI, duration_s=3600.0),
+            41 * GI,
+            43 * GI,
+            id="room for a large source, and an hour at 4 Mbit/s",
+        ),
+    ],
+)
+def test_what_a_worker_found_before_it_died_sizes_the_next_pod(
+    store: Store, found: SourceInfo | None, least: int, most: int
+) -> None:
+    desk, name = Desk(store), "by-hand"
+    destination = {"kind": "s3", "bucket": "clips", "path": "o.mp4"}
+    output = {"videoBitrate": "4M", "height": 720, "destination": destination}
+    desk.apply(name, {**BY_HAND, "outputs": [output]})
+    desk.settle(name)
+    desk.dispatch()
+    desk.settle(name)
+    desk.move_pod(name, RUNNING)
+    assert desk.say_of(name, Started())
+    if found is not None:
+        assert desk.say_of(name, SourceReport(source=found))
+    desk.move_pod(name, DIED)
+    desk.settle(name)
+    make.let_pass(store, CRASH_S)
+    desk.dispatch()
+    desk.settle(name)
+    first, second = (asked(desk.pod(name, attempt)) for attempt in (1, 2))
+    room = second["ephemeral-storage"]
+    assert first["ephemeral-storage"] == "10Gi"
+    assert second == {**first, "ephemeral-storage": room}
+    assert least <= parse_bytes(room) <= most
+
+
+def asked(pod: dict[str, Any]) -> dict[str, str]:
+    """What it asks of its node; of memory and disk it gets no more."""
+    resources: dict[str, dict[str, str]] = pod["spec"]["containers"][0]["resources"]
+    requests, limits = resources["requests"], resources["limits"]
+    assert limits.items() <= requests.items()
+    return requests
 
 
 @pytest.mark.parametrize(

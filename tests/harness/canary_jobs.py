@@ -1,6 +1,6 @@
 """
 Jobs with a unique word in every credential field: one that goes well, one that fails at each side,
-one that lasts long enough to be killed.
+one that lasts long enough to be killed, and those whose credentials are replaced.
 """
 
 from __future__ import annotations
@@ -145,6 +145,77 @@ class Places:
                 "outputs": [_output(self.plain("never.mp4"))],
             }
 
+    def outdated(self, name: str) -> dict[str, Any]:
+        """Both destinations refuse what it comes with."""
+        upload = f"/up/{name}.mp4"
+        self.http.misbehave(upload, Fault(status=403))
+        login = {"user": self.word(f"{name}-user"), "password": self.word(f"{name}-password")}
+        destination = {
+            "kind": "http",
+            "url": self.signed(self.http.url + upload, f"{name}-upload"),
+            "headers": self.headers(f"{name}-upload-header"),
+        }
+        return {
+            **self.to_probe(name),
+            "outputs": [
+                _output(destination),
+                _output({**self.ftp.fields(f"{name}.mp4"), **login}),
+            ],
+        }
+
+    def still_refused(self, name: str) -> dict[str, str]:
+        """New credentials for `outdated`, by JSON pointer, that are no better."""
+        return {
+            **self._renewed(f"{name}-again", upload=f"/up/{name}.mp4"),
+            "/outputs/1/destination/password": self.word(f"{name}-again-password"),
+        }
+
+    def accepted_at_last(self, name: str) -> dict[str, str]:
+        """New credentials for `outdated` that every server takes from now on."""
+        upload = f"/up/{name}.mp4"
+        self.http.misbehave(upload)
+        right = self.ftp.fields("x")
+        return {
+            **self._renewed(f"{name}-new", upload=upload),
+            "/outputs/1/destination/user": right["user"],
+            "/outputs/1/destination/password": right["password"],
+        }
+
+    def _renewed(self, name: str, *, upload: str) -> dict[str, str]:
+        put = "/outputs/0/destination"
+        return {
+            "/source/url": self.signed(f"{self.http.url}/in.mp4", f"{name}-source"),
+            **_at("/source/headers", self.headers(f"{name}-source-header")),
+            f"{put}/url": self.signed(self.http.url + upload, f"{name}-upload"),
+            **_at(f"{put}/headers", self.headers(f"{name}-upload-header")),
+        }
+
+    def to_probe(self, name: str) -> dict[str, Any]:
+        return {
+            "source": {
+                "kind": "http",
+                "url": self.signed(f"{self.http.url}/in.mp4", f"{name}-source"),
+                "headers": self.headers(f"{name}-source-header"),
+            },
+            "notificationUrl": self.hook(name),
+        }
+
+    def to_plan(self) -> dict[str, Any]:
+        """A job that is never made, so what its servers would say does not matter."""
+        keys = {
+            "access_key_id": self.word("planned-key-id"),
+            "access_key_secret": self.word("planned-key-secret"),
+            "session_token": self.word("planned-session"),
+        }
+        image = {
+            "kind": "http",
+            "url": self.signed(f"{self.http.url}/logo.png", "planned-image"),
+            "headers": self.headers("planned-image-header"),
+        }
+        in_store = _output({**self.s3.fields("a.mp4"), **keys}, watermark={"source": image})
+        request = self.outdated("planned")
+        return {**request, "outputs": [*request["outputs"], in_store]}
+
     def long(self, *, preset: str = "medium") -> dict[str, Any]:
         upload = self.signed(f"{self.http.url}/up/long.mp4", "upload-after-crash")
         return {
@@ -163,6 +234,10 @@ class Places:
             ],
             "notificationUrl": self.hook("crashed"),
         }
+
+
+def _at(pointer: str, values: dict[str, str]) -> dict[str, str]:
+    return {f"{pointer}/{name}": value for name, value in values.items()}
 
 
 def _output(destination: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -131,10 +131,10 @@ class Service:
         return requests.get(self.url + path, timeout=30, **options)
 
     def patch(self, path: str, body: Any) -> requests.Response:
-        return requests.patch(self.url + path, json=body, timeout=30)
+        return requests.patch(self.url + path, json=body, headers=self.headers, timeout=30)
 
     def delete(self, path: str) -> requests.Response:
-        return requests.delete(self.url + path, timeout=30)
+        return requests.delete(self.url + path, headers=self.headers, timeout=30)
 
     def submit(self, request: Mapping[str, Any]) -> int:
         """The number of the accepted job."""

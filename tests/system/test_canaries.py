@@ -1,9 +1,10 @@
 """
 A unique word in every credential field, and none of them comes out anywhere.
 
-The service runs with real places: jobs that succeed, that fail at each side, and one whose service
-is killed in the middle. Then everything is searched: tables, files, logs, answers, webhooks, the
-command lines and environments of every process.
+The service runs with real places: jobs that succeed, that fail at each side, one whose service is
+killed in the middle, those whose credentials are replaced, a probe and a plan. Then everything is
+searched: tables, files, logs, answers, webhooks, the command lines and environments of every
+process.
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ Clip = Callable[[str], Path]
 OPERATORS_KEY = base64.b64encode(b"thirty-two bytes of a secret key").decode()
 API_KEY = "an-api-key-of-the-first-start-0123456789"
 LOOK_S = 0.03
+TOLD = {
+    ("/completed", "job.completed"),
+    ("/failed", "job.failed"),
+    ("/waiting", "job.completed"),
+    ("/retried", "job.failed"),
+    ("/retried", "job.completed"),
+    ("/probed", "job.completed"),
+}
 
 
 def test_a_word_finds_itself_in_every_form() -> None:
@@ -65,6 +74,11 @@ def test_no_credential_comes_out_anywhere(
             assert job["status"] == "completed", job
         for request in (places.no_destination_takes_it(), *places.no_source_gives_it()):
             assert service.run(request)["status"] == "failed"
+        said = {
+            **said_of_a_patch(service, places),
+            **said_of_retries(service, places),
+            **said_of_previews(service, places),
+        }
 
         number = service.submit(places.long())
         service.wait_for(number, is_encoding)
@@ -75,7 +89,7 @@ def test_no_credential_comes_out_anywhere(
         assert job["status"] == "completed", job
 
         deliveries = webhook_receiver.wait_for(
-            lambda all_: {d.body["type"] for d in all_} >= {"job.completed", "job.failed"}
+            lambda all_: {(d.path.partition("?")[0], d.body["type"]) for d in all_} >= TOLD
         )
         listed = service.get("/jobs").json()["jobs"]
         answers = every_answer(service.get, [job["id"] for job in listed])
@@ -91,9 +105,70 @@ def test_no_credential_comes_out_anywhere(
         "files": leaks(files_under(tmp_path), words),
         "rows": leaks(every_row(service.database_url), words),
         "webhooks": leaks("\n".join(str(d.raw) for d in deliveries), words),
-        **{path: leaks(text, words) for path, text in answers.items()},
+        **{where: leaks(text, words) for where, text in {**answers, **said}.items()},
     }
     assert {where: what for where, what in found.items() if what} == {}
+
+
+def said_of_a_patch(service: Service, places: Places) -> dict[str, str]:
+    """A job that gets the credentials it needs while it waits; and what is there while it does."""
+    assert service.patch("/pools/default", {"stopPolicy": "Hold"}).ok
+    number = service.submit(places.outdated("waiting"))
+    path = f"/jobs/{number}/credentials"
+    told = {}
+    for name, new, status in (
+        ("no better", places.still_refused("waiting"), 200),
+        ("of no such field", {"/source/kind": places.word("waiting-misplaced")}, 422),
+        ("that does not fit", {"/source/url": f"no-url-{places.word('waiting-misfit')}"}, 422),
+        ("right", places.accepted_at_last("waiting"), 200),
+    ):
+        response = service.patch(path, {"credentials": new})
+        assert response.status_code == status, response.text
+        told[f"PATCH of credentials, {name}"] = f"{response.headers}{response.text}"
+    told["rows while it waits"] = every_row(service.database_url)
+    assert service.patch("/pools/default", {"stopPolicy": "None"}).ok
+    job = service.wait_for(number, lambda job: job["status"] in FINAL)
+    assert job["status"] == "completed", job
+    used = {seen.headers.get("x-key") for seen in places.http.requests}
+    assert canary("waiting-new-source-header-key") in used
+    assert used.isdisjoint(canary(f"waiting{which}-source-header-key") for which in ("", "-again"))
+    return told
+
+
+def said_of_retries(service: Service, places: Places) -> dict[str, str]:
+    """A failed job that is tried again with credentials that are no better, then with the right."""
+    number = service.run(places.outdated("retried"))["id"]
+    told = {}
+    for status, new in (
+        ("failed", places.still_refused("retried")),
+        ("completed", places.accepted_at_last("retried")),
+    ):
+        response = service.post(f"/jobs/{number}/retry", {"credentials": new})
+        assert response.status_code == 202, response.text
+        told[f"retry of one that then is {status}"] = f"{response.headers}{response.text}"
+        job = service.wait_for(number, lambda job: job["status"] in FINAL)
+        assert job["status"] == status, job
+        told[f"rows once it is {status}"] = every_row(service.database_url)
+    return told
+
+
+def said_of_previews(service: Service, places: Places) -> dict[str, str]:
+    """A probe, and a plan: what is right, and what is refused."""
+    told = {}
+    for path, request, status in (
+        ("/probe", places.to_probe("probed"), 202),
+        ("/probe", {**places.to_probe("refused-probe"), "pool": "nowhere"}, 422),
+        ("/plan", places.to_plan(), 200),
+        ("/plan", {**places.to_plan(), "pool": "nowhere"}, 422),
+    ):
+        response = service.post(path, request)
+        assert response.status_code == status, response.text
+        told[f"POST {path}, {status}"] = f"{response.headers}{response.text}"
+        if status == 202:
+            number = response.json()["id"]
+            job = service.wait_for(number, lambda job: job["status"] in FINAL)
+            assert (job["status"], job["outputs"]) == ("completed", []), job
+    return told
 
 
 class Watched:

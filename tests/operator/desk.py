@@ -182,5 +182,10 @@ class Desk:
         (found,) = [c for c in conditions if c["type"] == type_]
         return found["status"], found["reason"], found["message"]
 
+    def pool_condition(self, type_: str) -> str:
+        conditions = self.api.objects[POOLS.path("work", self.pool)]["status"]["conditions"]
+        (found,) = [c["status"] for c in conditions if c["type"] == type_]
+        return str(found)
+
     def events(self) -> list[str]:
         return [event["reason"] for event in self.api.all(EVENTS)]

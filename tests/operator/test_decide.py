@@ -194,6 +194,10 @@ STARTING = a_row(JobStatus.STARTING)
 LEFT = a_pod(deleting=True, delete_at=NOW)
 ORPHAN = a_pod(deleting=True, delete_at=NOW, disruption="DeletionByTaintManager")
 PENDING = a_pod(phase=PodPhase.PENDING, running=False)
+NO_ROOM = "0/3 nodes are available: 3 Insufficient cpu."
+HOMELESS = a_pod(
+    phase=PodPhase.PENDING, running=False, scheduled=False, node=None, unschedulable=NO_ROOM
+)
 LEASED = a_row(publish_until=NOW + timedelta(seconds=100))
 COLLECTED = an_ended_pod(None, disruption="DeletionByPodGC")
 GONE_NODE = Ended("node_lost", "Its node does not end the Pod; most likely it is lost.")
@@ -288,6 +292,16 @@ def after(seconds: float, **changes: Any) -> Observed:
                 0,
             ),
             id="a Pod that does not start, and nobody knows why",
+        ),
+        pytest.param(
+            after(599, pods={1: HOMELESS}, row=STARTING),
+            Decision(wake_after_s=1),
+            id="a Pod that no node takes has its start deadline",
+        ),
+        pytest.param(
+            after(600, pods={1: HOMELESS}, row=STARTING),
+            Decision([KILL, FinishAttempt(1, Ended("pod_unschedulable", NO_ROOM))], 0),
+            id="and then makes room in the queue",
         ),
         pytest.param(
             after(

@@ -21,6 +21,7 @@ from encoder_db.jobs import cancel_job, read_page
 from encoder_db.store import Store
 from encoder_operator.decide import WAITING_S
 from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, KubeError
+from encoder_operator.policy import PoolPolicy
 from tests.db import builders as make
 from tests.operator.desk import BY_HAND, RUNNING, SUCCEEDED, Desk
 from tests.operator.fake_api import refusal
@@ -33,6 +34,12 @@ INTERRUPTED: dict[str, Any] = {
     "containerStatuses": [
         {"name": "worker", "state": {"terminated": {"exitCode": int(Exit.INTERRUPTED)}}}
     ],
+}
+NO_ROOM = "0/3 nodes are available: 3 Insufficient cpu."
+UNSCHEDULED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+HOMELESS: dict[str, Any] = {
+    "phase": "Pending",
+    "conditions": [{**UNSCHEDULED, "message": NO_ROOM}],
 }
 WRITES = [
     *("POST transcodejobs", "POST secrets", "POST pods", EVENT, STATUS),  # admitted, its Pod made
@@ -301,11 +308,9 @@ def test_a_job_that_waits_is_looked_at_once_a_minute(desk: Desk) -> None:
 
 def test_a_node_without_room_is_the_reason_in_both(desk: Desk) -> None:
     job, name = desk.admitted()
-    said = "0/3 nodes are available: 3 Insufficient cpu."
-    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-    desk.move_pod(name, {"phase": "Pending", "conditions": [{**scheduled, "message": said}]})
+    desk.move_pod(name, HOMELESS)
     desk.settle(name)
-    assert said_by_both(desk, name, job) == said
+    assert said_by_both(desk, name, job) == NO_ROOM
     desk.move_pod(name, RUNNING)
     desk.settle(name)
     assert make.read(desk.store, job).waiting is None
@@ -371,16 +376,37 @@ def killed() -> dict[str, Any]:
 def test_what_follows_a_pod_that_no_node_takes_stays_in_the_queue(store: Store) -> None:
     desk = Desk(store, places=5)
     _, name = desk.admitted()
-    said = "0/3 nodes are available: 3 Insufficient cpu."
-    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-    desk.move_pod(name, {"phase": "Pending", "conditions": [{**scheduled, "message": said}]})
+    desk.move_pod(name, HOMELESS)
     another = desk.submit()
     desk.keep_pool()
     assert desk.dispatch() == 0
     document = make.read(store, another)
     assert document.waiting is not None
     assert document.waiting.reason == "PoolBlocked"
-    assert said in document.waiting.message
+    assert NO_ROOM in document.waiting.message
+
+
+def test_a_pod_that_no_node_takes_in_time_gives_its_place_back_and_its_pool_is_open_again(
+    desk: Desk,
+) -> None:
+    job, name = desk.admitted()
+    desk.move_pod(name, HOMELESS)
+    another = desk.submit()
+    desk.keep_pool()
+    assert desk.pool_condition("CapacityBlocked") == "True"
+
+    long_ago = datetime.now(UTC) - timedelta(seconds=PoolPolicy().start_deadline_s)
+    desk.pod(name)["metadata"]["creationTimestamp"] = said(long_ago)
+    desk.settle(name)
+    assert desk.api.all(PODS) == []
+    document = make.read(desk.store, job)
+    assert document.status is J.QUEUED
+    assert [attempt.budget for attempt in document.attempts] == ["capacity"]
+    assert f" after pod_unschedulable: {NO_ROOM}" in said_by_both(desk, name, job)
+    desk.keep_pool()
+    assert desk.pool_condition("CapacityBlocked") == "False"
+    assert desk.dispatch() == 1
+    assert make.status(desk.store, another) is J.STARTING
 
 
 def test_a_quota_that_is_used_up_costs_nothing_and_holds_the_pool(store: Store) -> None:

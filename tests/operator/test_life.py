@@ -395,7 +395,7 @@ def test_a_pod_that_no_node_takes_in_time_gives_its_place_back_and_its_pool_is_o
     desk.keep_pool()
     assert desk.pool_condition("CapacityBlocked") == "True"
 
-    long_ago = datetime.now(UTC) - timedelta(seconds=PoolPolicy().start_deadline_s)
+    long_ago = datetime.now(UTC) - timedelta(seconds=PoolPolicy().start_deadline_s + 60)
     desk.pod(name)["metadata"]["creationTimestamp"] = said(long_ago)
     desk.settle(name)
     assert desk.api.all(PODS) == []

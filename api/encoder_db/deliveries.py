@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, exists, func, insert, select, update
 
 from encoder_core.deliveries import Outcome
 from encoder_core.events import FINAL_EVENTS
 from encoder_core.sealing import CannotOpen
-from encoder_db.dialect import claimable, db_now, in_seconds
+from encoder_db.dialect import by_index, claimable, db_now, in_seconds
 from encoder_db.events import PARKED_UNTIL, log_superseded
 from encoder_db.secrets import destroy_webhook, sealing_purpose
 from encoder_db.store import Store
 from encoder_db.tables import job_events, jobs, webhook_attempts, webhook_deliveries
 
 SNIPPET_BYTES: Final = 1024
+LOOK_AHEAD: Final = 64
+"""So many that are due are looked through before each host is asked for its oldest."""
+
+_CLAIM: Final = "ix_webhook_deliveries_claim"
+_OF_HOST: Final = "ix_webhook_deliveries_of_host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,19 +67,9 @@ def claim_deliveries(
     """
 
     def work(tx: Connection) -> list[RowMapping]:
-        table = webhook_deliveries
-        query = (
-            select(table)
-            .where(table.c.next_attempt_at <= db_now())
-            .order_by(table.c.next_attempt_at, table.c.id)
-            .limit(limit)
-        )
-        if skip_hosts:
-            query = query.where(table.c.host_hash.not_in(list(skip_hosts)))
-        claim = claimable(query, table, "ix_webhook_deliveries_claim")
-        found = tx.execute(claim).mappings().all()
-        rows = list(found) if most_of is None else _some_of_each(found, most_of)
+        rows = lock_due(tx, limit=limit, skip_hosts=frozenset(skip_hosts), most_of=most_of)
         if rows:
+            table = webhook_deliveries
             tx.execute(
                 update(table)
                 .where(table.c.id.in_([row["id"] for row in rows]))
@@ -101,16 +95,64 @@ def claim_deliveries(
     return deliveries
 
 
-def _some_of_each(rows: Sequence[RowMapping], most_of: Callable[[bytes], int]) -> list[RowMapping]:
-    """The first ones of each host. What is left out stays due, for whoever has room for it."""
-    taken: Counter[bytes] = Counter()
-    chosen = []
-    for row in rows:
-        host_hash = bytes(row["host_hash"])
-        if taken[host_hash] < most_of(host_hash):
-            taken[host_hash] += 1
-            chosen.append(row)
-    return chosen
+def lock_due(
+    tx: Connection,
+    *,
+    limit: int,
+    skip_hosts: frozenset[bytes] = frozenset(),
+    most_of: Callable[[bytes], int] | None = None,
+) -> list[RowMapping]:
+    """
+    Deliveries that are due, locked in the caller's transaction.
+
+    First the hosts, then the deliveries of each: to go past those of a host that is down would be
+    to read and lock all of them at each look, however many there are. All claims lock by the same
+    index: a row that is passed over leaves its entry there locked, and two orders would deadlock.
+    """
+    table = webhook_deliveries
+    rows: list[RowMapping] = []
+    for host_hash in _hosts_due(tx, limit, skip_hosts):
+        room = limit - len(rows)
+        wanted = room if most_of is None else min(room, most_of(host_hash))
+        if wanted > 0:
+            of_host = _due(wanted).where(table.c.host_hash == host_hash)
+            rows += tx.execute(claimable(of_host, table, _OF_HOST)).mappings()
+    return sorted(rows, key=lambda row: (row["next_attempt_at"], row["id"]))
+
+
+def _hosts_due(tx: Connection, limit: int, skip_hosts: frozenset[bytes]) -> list[bytes]:
+    """
+    Hosts for which something is due, those that wait longest first.
+
+    Nearly always one is among the first deliveries that are due. Only when those to be skipped
+    have so many that no other shows is each host of the outbox asked for its oldest.
+    """
+    table = webhook_deliveries
+    first = by_index(_due(LOOK_AHEAD).with_only_columns(table.c.host_hash), table, _CLAIM)
+    seen = [bytes(host_hash) for host_hash in tx.execute(first).scalars()]
+    hosts = [host_hash for host_hash in dict.fromkeys(seen) if host_hash not in skip_hosts]
+    if hosts or len(seen) < LOOK_AHEAD:
+        return hosts[:limit]
+    oldest = func.min(table.c.next_attempt_at)
+    each = (
+        select(table.c.host_hash)
+        .where(table.c.host_hash.not_in(skip_hosts))
+        .group_by(table.c.host_hash)
+        .having(oldest <= db_now())
+        .order_by(oldest)
+        .limit(limit)
+    )
+    return [bytes(host_hash) for host_hash in tx.execute(by_index(each, table, _OF_HOST)).scalars()]
+
+
+def _due(limit: int) -> Select[Any]:
+    table = webhook_deliveries
+    return (
+        select(table)
+        .where(table.c.next_attempt_at <= db_now())
+        .order_by(table.c.next_attempt_at, table.c.id)
+        .limit(limit)
+    )
 
 
 def _bodies(tx: Connection, ids: list[int]) -> dict[int, str | None]:

@@ -246,14 +246,16 @@ def claimable(statement: Select[Any], table: Table, index: str) -> Select[Any]:
     SQLite has one writer at a time and needs neither. The index is forced because an index that
     does not give the order makes the server sort, and a sorting locking read locks every row.
     """
-    return statement.with_hint(table, f"FORCE INDEX ({index})", "mysql").with_for_update(
-        skip_locked=True
-    )
+    return by_index(statement, table, index).with_for_update(skip_locked=True)
+
+
+def by_index(statement: Select[Any], table: Table, index: str) -> Select[Any]:
+    return statement.with_hint(table, f"FORCE INDEX ({index})", "mysql")
 
 
 def by_number(statement: Select[Any], table: Table) -> Select[Any]:
     """Read by the primary key: in a small table the server would look at, and lock, every row."""
-    return statement.with_hint(table, "FORCE INDEX (PRIMARY)", "mysql")
+    return by_index(statement, table, "PRIMARY")
 
 
 def upsert(

@@ -289,6 +289,7 @@ webhook_deliveries: Final = _table(
     Column("body", LongText()),  # only once the job and its events are gone
     UniqueConstraint("event_id", name="uq_webhook_deliveries_event"),
     Index("ix_webhook_deliveries_claim", "next_attempt_at", "id"),
+    Index("ix_webhook_deliveries_of_host", "host_hash", "next_attempt_at", "id"),
     Index("ix_webhook_deliveries_of_job", "job_id", "seq"),
 )
 

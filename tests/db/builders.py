@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event, func, select, text, update
+from sqlalchemy import Connection, event, func, select, text, update
 
 from encoder_core.documents import JobDocument
 from encoder_core.failures import Failure
@@ -78,6 +78,13 @@ def spec(outputs: int | Sequence[Mapping[str, Any]] = 1, **fields: Any) -> JobSp
 
 def create(store: Store, asked: JobSpec | None = None, *, owner: str = OWNER) -> JobRow:
     return store.run(lambda tx: create_job(tx, spec=asked or spec(), owner=owner, keys=store.keys))
+
+
+def create_many(store: Store, asked: JobSpec, count: int) -> list[JobRow]:
+    def work(tx: Connection) -> list[JobRow]:
+        return [create_job(tx, spec=asked, owner=OWNER, keys=store.keys) for _ in range(count)]
+
+    return store.run(work)
 
 
 def kubernetes_pool(store: Store, name: str = "k8s", *, places: int = 100) -> str:

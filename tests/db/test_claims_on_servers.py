@@ -6,17 +6,19 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
 
 from encoder_core.states import JobStatus
+from encoder_db.deliveries import lock_due
 from encoder_db.dialect import in_seconds
 from encoder_db.migrations import migrate
 from encoder_db.queue import due_messages
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
-from encoder_db.tables import job_attempts, queue_jobs
+from encoder_db.tables import job_attempts, queue_jobs, webhook_deliveries
 from tests.db import builders as make
 
 QUEUE = "default/p1/default"
@@ -91,15 +93,15 @@ def _take(tx: Connection, count: int) -> set[int]:
     return {row.id for row in tx.execute(due_messages(QUEUE, count))}
 
 
-def _locked(store: Store) -> dict[str, int]:
-    """How many records of the queue are locked, by index."""
+def _locked(store: Store, table: str = "queue_jobs") -> dict[str, int]:
+    """How many records of the table are locked, by index."""
     query = text(
         "SELECT index_name, COUNT(*) FROM performance_schema.data_locks "
-        "WHERE object_schema = DATABASE() AND object_name = 'queue_jobs' "
+        "WHERE object_schema = DATABASE() AND object_name = :table "
         "AND lock_type = 'RECORD' GROUP BY index_name"
     )
     with store.read() as tx:
-        return {row[0]: row[1] for row in tx.execute(query)}
+        return {row[0]: row[1] for row in tx.execute(query, {"table": table})}
 
 
 def test_who_adds_a_job_does_not_wait_for_who_found_nothing(store: Store) -> None:
@@ -121,6 +123,51 @@ def _rows_read(tx: Connection) -> int:
     """Rows that this connection asked the storage engine for."""
     reads = tx.execute(text("SHOW SESSION STATUS LIKE 'Handler_read%'"))
     return sum(int(row[1]) for row in reads)
+
+
+# --- Webhooks ---------------------------------------------------------------------------------
+
+
+DEAD, QUICK = b"d" * 16, b"q" * 16
+
+
+@pytest.mark.parametrize("rows", [100, ROWS], ids="{0} of its deliveries are due".format)
+def test_a_host_that_is_passed_over_costs_a_claim_the_same_however_much_waits(
+    store: Store, rows: int
+) -> None:
+    _fill_deliveries(store, {DEAD: rows, QUICK: 3})
+    with store.begin() as tx:
+        before = _rows_read(tx)
+        found = lock_due(tx, limit=8, skip_hosts=frozenset({DEAD}), most_of=lambda host: 2)
+        assert _rows_read(tx) - before < 100
+        assert [bytes(row["host_hash"]) for row in found] == [QUICK, QUICK]
+        assert _locked(store, "webhook_deliveries") == {
+            "PRIMARY": 2,
+            "ix_webhook_deliveries_of_host": 2,
+        }
+
+
+def _fill_deliveries(store: Store, due: dict[bytes, int]) -> None:
+    """So many for each host, those of the first one due first."""
+    hosts = [host for host, count in due.items() for _ in range(count)]
+    same = {"event_type": "job.queued", "seq": 1, "trigger_kind": "auto", "target": b""}
+    statement = insert(webhook_deliveries).values(
+        next_attempt_at=text("UTC_TIMESTAMP(6) - INTERVAL :age SECOND"), attempts=0, lease_seq=0
+    )
+    rows = [
+        {
+            **same,
+            "event_id": number,
+            "event_uuid": uuid4(),
+            "job_id": number,
+            "job_uuid": uuid4(),
+            "host_hash": host,
+            "age": len(hosts) - number,
+        }
+        for number, host in enumerate(hosts)
+    ]
+    with store.begin() as tx:
+        tx.execute(statement, rows)
 
 
 # --- Many at once, on every server that is promised ------------------------------------------

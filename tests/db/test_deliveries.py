@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from encoder_core.failures import failure
+from encoder_db.deliveries import LOOK_AHEAD
 from encoder_db.jobs import cancel_job, delete_job, retry_job
 from encoder_db.outbox import (
     Delivery,
@@ -196,6 +197,25 @@ def test_hosts_that_have_enough_to_do_are_passed_over(store: Store) -> None:
     (first,) = due(store, limit=1)
     assert first.job_id == slow.id
     assert [item.job_id for item in due(store, skip_hosts=[first.host_hash])] == [quick.id]
+
+
+def test_however_much_waits_for_them_the_others_are_found_those_that_wait_longest_first(
+    store: Store,
+) -> None:
+    full = make.create_many(
+        store, make.spec(notificationUrl="https://full.example.com/"), LOOK_AHEAD + 1
+    )
+    longest, shorter = (
+        [announced(store, url=f"https://{name}.example.com/").id for _ in range(3)]
+        for name in ("longest", "shorter")
+    )
+    (first,) = due(store, limit=1)
+    assert first.job_id == full[0].id
+    others = due(store, limit=5, skip_hosts=[first.host_hash], most_of=lambda host: 4)
+    assert [item.job_id for item in others] == [*longest, *shorter[:2]]
+    others = due(store, skip_hosts=[first.host_hash])
+    assert [item.job_id for item in others] == shorter[2:]
+    assert due(store, skip_hosts=[first.host_hash]) == []
 
 
 def test_of_one_host_no_more_is_claimed_than_there_is_room_for(store: Store) -> None:

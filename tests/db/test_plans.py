@@ -8,10 +8,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event, insert, text
+from sqlalchemy import event, insert, text, update
 
 from encoder_db import cluster, jobs, sweep
-from encoder_db.deliveries import claim_deliveries
+from encoder_db.deliveries import LOOK_AHEAD, claim_deliveries, lock_due
 from encoder_db.migrations import migrate
 from encoder_db.store import Store
 from encoder_db.tables import job_attempts, metadata, webhook_deliveries
@@ -135,7 +135,7 @@ def test_a_look_up_reads_an_index(
     store: Store, look_up: LookUp, table: str, index: str | None
 ) -> None:
     plans = {
-        row["table"]: row for row in explained(store, look_up) if row["table"] in metadata.tables
+        row["table"]: row for row in explained(store, look_up)[0] if row["table"] in metadata.tables
     }
     if index is IN_ORDER:
         assert "filesort" not in str(plans[table]["Extra"])
@@ -144,8 +144,32 @@ def test_a_look_up_reads_an_index(
     assert [name for name, row in plans.items() if row["type"] == "ALL"] == []
 
 
-def explained(store: Store, look_up: LookUp) -> list[dict[str, Any]]:
-    """How the server would carry out the first query that is asked."""
+def test_a_claim_that_passes_over_hosts_reads_an_index_at_each_step(store: Store) -> None:
+    """The first that are due; then each host's oldest; then those of the hosts that it names."""
+    ahead, hosts, deliveries = (rows[0] for rows in explained(store, passing_over_a_host))
+    assert (ahead["key"], ahead["type"]) == ("ix_webhook_deliveries_claim", "range")
+    assert hosts["key"] == "ix_webhook_deliveries_of_host"
+    assert "Using index" in str(hosts["Extra"]), "the rows themselves are not read"
+    assert (deliveries["key"], deliveries["type"]) == ("ix_webhook_deliveries_of_host", "range")
+    assert "filesort" not in str(ahead["Extra"]) + str(deliveries["Extra"])
+
+
+def passing_over_a_host(store: Store) -> object:
+    """Of one host more is due than is looked through; something is due for another."""
+    full, other = b"full" * 4, b"some" * 4
+    with store.engine.connect() as tx:
+        for row_id, host in enumerate([*[full] * (LOOK_AHEAD + 1), other], start=11):
+            is_due = {"next_attempt_at": NOON, "host_hash": host}
+            event = webhook_deliveries.c.event_id == row_id
+            tx.execute(update(webhook_deliveries).where(event).values(is_due))
+        found = lock_due(tx, limit=8, skip_hosts=frozenset({full}))
+        assert len(found) == 1
+        tx.rollback()
+    return found
+
+
+def explained(store: Store, look_up: LookUp) -> list[list[dict[str, Any]]]:
+    """How the server would carry out each query that is asked."""
     asked: list[Asked] = []
 
     def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
@@ -157,7 +181,13 @@ def explained(store: Store, look_up: LookUp) -> list[dict[str, Any]]:
     look_up(store)
     for engine in (store.engine, store.reads):
         event.remove(engine, "before_cursor_execute", note)
-    statement, parameters = asked[0]
     with store.read() as tx:
-        plan = tx.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {statement}", parameters)
-        return [dict(row) for row in plan.mappings()]
+        return [
+            [
+                dict(row)
+                for row in tx.exec_driver_sql(
+                    f"EXPLAIN FORMAT=TRADITIONAL {statement}", parameters
+                ).mappings()
+            ]
+            for statement, parameters in asked
+        ]

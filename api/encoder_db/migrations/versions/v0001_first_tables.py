@@ -252,6 +252,7 @@ def upgrade() -> None:
         sa.Column("body", t.LongText()),
         sa.UniqueConstraint("event_id", name="uq_webhook_deliveries_event"),
         sa.Index("ix_webhook_deliveries_claim", "next_attempt_at", "id"),
+        sa.Index("ix_webhook_deliveries_of_host", "host_hash", "next_attempt_at", "id"),
         sa.Index("ix_webhook_deliveries_of_job", "job_id", "seq"),
     )
     _create(

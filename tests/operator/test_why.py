@@ -16,15 +16,20 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from encoder_db.store import Store
-from encoder_operator.kube import JOBS, POOLS
+from encoder_operator.kube import JOBS, PODS, POOLS
 from tests.db import builders as make
 from tests.docs.render import DOCS
 from tests.operator.desk import BY_HAND, SUCCEEDED, Desk
+from tests.operator.fake_api import refusal
 
 NAME = "by-hand"
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 NO_ROOM = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
            "message": "0/3 nodes are available: 3 Insufficient cpu."}  # fmt: skip
+OVER_QUOTA = (
+    'pods "tj-x-a1" is forbidden: exceeded quota: team, requested: pods=1, used: pods=2, limited: '
+    "pods=2"
+)
 
 
 def waits(store: Store, *, places: int = 1, **spec: Any) -> Desk:
@@ -88,6 +93,23 @@ def blocked(store: Store) -> Desk:
     return desk
 
 
+def over_quota(store: Store, name: str = NAME) -> Desk:
+    desk = Desk(store, places=5)
+    desk.api.refuse["POST", PODS.plural] = refusal(403, "Forbidden", OVER_QUOTA)
+    desk.apply(name, BY_HAND)
+    desk.settle(name)
+    desk.dispatch()
+    desk.settle(name)
+    return desk
+
+
+def behind_one_over_quota(store: Store) -> Desk:
+    desk = over_quota(store, "first")
+    desk.keep_pool()
+    desk.apply(NAME, BY_HAND)
+    return desk
+
+
 def owner_full(store: Store) -> Desk:
     desk = Desk(store, places=5)
     desk.api.put_spec(desk.pool, {"maxConcurrency": 5, "maxPerOwner": 1})
@@ -141,9 +163,11 @@ WAITS: list[Case] = [
     ("PoolHeld", lambda s: changed_pool(s, maxConcurrency=0), "Pool k8s is scaled to 0"),
     ("PoolHeld", deleted_pool, "Pool k8s is held: its TranscodePool was deleted"),
     ("PoolBlocked", blocked, "waits for a node: 0/3 nodes are available"),
+    ("PoolBlocked", behind_one_over_quota, f"Pool k8s: {OVER_QUOTA}"),
     ("OwnerFull", owner_full, "kubernetes holds 1 of the 1 places"),
     ("NotDue", lambda s: waits(s, startAt=time_s(3600)), "Due at "),
     ("Retrying", failed, " after worker_failed: "),
+    ("Retrying", over_quota, f" after quota_exceeded: {OVER_QUOTA}"),
     ("Queued", waits, "Its turn comes next or soon in pool k8s."),
 ]
 STARTS: list[Case] = [

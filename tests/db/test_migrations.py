@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, inspect, select, text
+from sqlalchemy import MetaData, event, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from encoder_core.errors import ConfigurationError
@@ -16,6 +21,9 @@ from encoder_db.migrations import HEAD, alembic_config, migrate, schema_version
 from encoder_db.store import Store
 from encoder_db.tables import jobs, metadata, pools
 from tests.db import builders as make
+from tests.db.later import LATER, later_tables
+
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(params=["sqlite", "mysql"])
@@ -32,7 +40,7 @@ def store(database_url: str) -> Iterator[Store]:
 
 
 def _tables(store: Store) -> dict[str, list[str]]:
-    """Each table as the server describes it: its lines, in an order of our own."""
+    """Each table as the server describes it: its parts, in an order and in spaces of our own."""
     described = {}
     with store.read() as tx:
         for name in metadata.tables:
@@ -41,21 +49,82 @@ def _tables(store: Store) -> dict[str, list[str]]:
             else:
                 listed = text("SELECT sql FROM sqlite_master WHERE tbl_name = :name")
                 sql = list(tx.execute(listed, {"name": name}).scalars())
-            lines = "\n".join(part for part in sql if part).splitlines()
-            described[name] = sorted(line.strip().rstrip(",") for line in lines)
+            described[name] = sorted(part for each in sql if each for part in _parts(each))
+    return described
+
+
+def _parts(statement: str) -> list[str]:
+    """A CREATE TABLE between its commas, without the number that its next row will get."""
+    statement = re.sub(r"\s+", " ", re.sub(r" AUTO_INCREMENT=\d+", "", statement))
+    if not statement.startswith("CREATE TABLE"):
+        return [statement]
+    parts, depth = [""], 0
+    for character in statement:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if (character, depth) in ((",", 1), ("(", 1), (")", 0)):
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _rows(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """In the columns that this version knows."""
+    with store.read() as tx:
+        return {
+            table.name: [
+                tuple(row) for row in tx.execute(select(table).order_by(*table.primary_key))
+            ]
+            for table in metadata.sorted_tables
+        }
+
+
+def _made_at_once(store: Store, tables: MetaData) -> dict[str, list[str]]:
+    """How the server describes these when nothing was there before."""
+    with store.begin() as tx:
+        tables.create_all(tx)
+    described = _tables(store)
+    with store.begin() as tx:
+        tables.drop_all(tx)
     return described
 
 
 def test_the_migrations_make_the_tables_that_the_code_speaks_of(store: Store) -> None:
-    with store.begin() as tx:
-        metadata.create_all(tx)
-    wanted = _tables(store)
-    with store.begin() as tx:
-        metadata.drop_all(tx)
+    wanted = _made_at_once(store, metadata)
     migrate(store)
     assert _tables(store) == wanted
     with store.read() as tx:
         assert set(inspect(tx).get_table_names()) == {*metadata.tables, "alembic_version"}
+
+
+def test_a_later_version_upgrades_tables_that_are_in_use_and_keeps_what_is_in_them(
+    store: Store,
+) -> None:
+    wanted = _made_at_once(store, later_tables())
+    migrate(store)
+    make.create(store, make.spec(2, source=make.s3()), owner="alice")
+    make.complete(store, make.running(store))
+    make.create(store, owner="bob")
+    under_way = make.running(store)
+    before = _rows(store)
+    assert {name for name, rows in before.items() if rows} >= {"jobs", "job_outputs", "job_events"}
+    missing = {name: set(wanted[name]) - set(parts) for name, parts in _tables(store).items()}
+    assert [name for name, parts in missing.items() if parts] == ["jobs"]
+    assert len(missing["jobs"]) >= 2
+    assert all("motto" in part for part in missing["jobs"])
+
+    migrate(store, revisions=LATER)
+    assert _tables(store) == wanted
+    assert _rows(store) == before
+    with store.read() as tx:
+        assert tx.execute(text("SELECT owner, motto FROM jobs ORDER BY id")).all() == [
+            ("alice", "alice"),
+            ("bob", "bob"),
+        ]
+        assert schema_version(tx) == LATER.head
+    # A process of this version that still runs has no need to know.
+    make.complete(store, under_way)
+    make.create(store, owner="carol")
 
 
 def test_migrating_again_changes_nothing(store: Store) -> None:
@@ -92,12 +161,70 @@ def test_processes_that_start_together_migrate_once(store: Store, database_url: 
         assert tx.execute(select(pools.c.name)).scalars().all() == ["default"]
 
 
-def test_a_schema_from_the_future_is_refused_in_a_sentence(store: Store) -> None:
+@contextmanager
+def _told_of(message: str) -> Iterator[threading.Event]:
+    """Set when the log says so, in whatever thread."""
+    told = threading.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == message:
+                told.set()
+
+    listener, root = Listener(), logging.getLogger("encoder_db.migrations")
+    level = root.level
+    root.addHandler(listener)
+    root.setLevel(logging.INFO)
+    try:
+        yield told
+    finally:
+        root.removeHandler(listener)
+        root.setLevel(level)
+
+
+@pytest.mark.parametrize("database_url", ["mysql"], indirect=True)
+def test_while_one_process_migrates_another_says_that_it_waits_and_goes_on_after_it(
+    store: Store, database_url: str
+) -> None:
     migrate(store)
-    with store.begin() as tx:
-        tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ConfigurationError, match=r"\(9999\) is newer than this version"):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hold(_: Any, __: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("ALTER TABLE jobs"):
+            begun.set()
+            assert may_end.wait(PATIENCE_S)
+
+    with (
+        Store.open(database_url) as first,
+        Store.open(database_url) as second,
+        ThreadPoolExecutor() as processes,
+        make.statements(second) as said_by_second,
+        _told_of("schema_waited_for") as waits,
+    ):
+        event.listen(first.engine, "before_cursor_execute", hold)
+        migrating = processes.submit(migrate, first, revisions=LATER)
+        try:
+            assert begun.wait(PATIENCE_S)
+            waiting = processes.submit(migrate, second, revisions=LATER)
+            assert waits.wait(PATIENCE_S)
+            assert not waiting.done()
+        finally:
+            may_end.set()
+        migrating.result(PATIENCE_S)
+        waiting.result(PATIENCE_S)
+    assert not any(sql.startswith(("ALTER", "UPDATE", "CREATE")) for sql in said_by_second)
+    with store.read() as tx:
+        assert schema_version(tx) == LATER.head
+
+
+def test_tables_of_a_later_version_are_refused_in_a_sentence(store: Store) -> None:
+    migrate(store, revisions=LATER)
+    before = _tables(store)
+    with pytest.raises(
+        ConfigurationError, match=r"\(0002\) is newer than .* encoder \(0001\); upgrade the program"
+    ):
         migrate(store)
+    assert _tables(store) == before
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

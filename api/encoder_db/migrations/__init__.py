@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,11 +23,25 @@ log = logging.getLogger(__name__)
 HEAD: Final = "0001"
 """The revision that this code works with."""
 
+_FOLDER: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Revisions:
+    """The migrations of a program: the last of them, and the folders that they are in."""
+
+    head: str
+    folders: tuple[Path, ...]
+
+
+OURS: Final = Revisions(head=HEAD, folders=(_FOLDER / "versions",))
+
 LOCK_WAIT_S: Final = 300  # a migration of large tables takes minutes; a boot may wait for it
+LOCK_TURN_S: Final = 10
 _VERSION_TABLE: Final = "alembic_version"
 
 
-def migrate(store: Store, *, keys_may_be_lost: bool = False) -> None:
+def migrate(store: Store, *, keys_may_be_lost: bool = False, revisions: Revisions = OURS) -> None:
     """
     Create or upgrade the tables, and make the installation's key when none was given.
 
@@ -35,18 +51,19 @@ def migrate(store: Store, *, keys_may_be_lost: bool = False) -> None:
     """
     with store.read() as tx:
         found = schema_version(tx)
-    if found != HEAD:
-        _migrate_alone(store)
+    if found != revisions.head:
+        _migrate_alone(store, revisions)
     if not keys_may_be_lost:
         store.check_keys()
 
 
-def _migrate_alone(store: Store) -> None:
+def _migrate_alone(store: Store, revisions: Revisions) -> None:
     with _alone(store) as connection:
         found = schema_version(connection)
-        if found != HEAD:
-            _upgrade(connection, found)
-            log.info("schema_migrated", extra={"from_version": found, "to_version": HEAD})
+        if found != revisions.head:
+            _upgrade(connection, found, revisions)
+            said = {"from_version": found, "to_version": revisions.head}
+            log.info("schema_migrated", extra=said)
 
 
 def schema_version(tx: Connection) -> str | None:
@@ -66,40 +83,46 @@ def _alone(store: Store) -> Iterator[Connection]:
     # MySQL commits around each table, so the lock is the session's and not the transaction's.
     with store.reads.connect() as holder:
         name = f"encoder-migrate:{store.engine.url.database}"[:64]
-        given = {"name": name, "wait": LOCK_WAIT_S}
-        # The connection's read time-out is shorter than the wait: ask again and again.
-        for _ in range(LOCK_WAIT_S // 10):
-            if holder.execute(text("SELECT GET_LOCK(:name, 10)"), given).scalar_one() == 1:
-                break
-        else:
-            raise ConfigurationError("another process has been migrating the schema for minutes")
+        _wait_for_lock(holder, name)
         try:
             with store.begin() as tx:
                 yield tx
         finally:
-            holder.execute(text("SELECT RELEASE_LOCK(:name)"), given)
+            holder.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
 
 
-def _upgrade(connection: Connection, found: str | None) -> None:
+def _wait_for_lock(holder: Connection, name: str) -> None:
+    # The connection's read time-out is shorter than the wait: ask again and again.
+    for turn in range(1 + LOCK_WAIT_S // LOCK_TURN_S):
+        given = {"name": name, "wait": LOCK_TURN_S if turn else 0}
+        if holder.execute(text("SELECT GET_LOCK(:name, :wait)"), given).scalar_one() == 1:
+            return
+        if not turn:
+            log.info("schema_waited_for", extra={"at_most_s": LOCK_WAIT_S})
+    raise ConfigurationError("another process has been migrating the schema for minutes")
+
+
+def _upgrade(connection: Connection, found: str | None, revisions: Revisions) -> None:
     # Imported here: it takes as long as the rest of a start, and is needed once a version.
     from alembic import command
     from alembic.script import ScriptDirectory
 
-    config = alembic_config(connection)
+    config = alembic_config(connection, revisions)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
         raise ConfigurationError(
-            f"the database's schema ({found}) is newer than this version of encoder ({HEAD}); "
-            "upgrade the program"
+            f"the database's schema ({found}) is newer than this version of encoder "
+            f"({revisions.head}); upgrade the program"
         )
     command.upgrade(config, "head")
 
 
-def alembic_config(connection: Connection) -> Config:
+def alembic_config(connection: Connection, revisions: Revisions = OURS) -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("script_location", str(_FOLDER))
     config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", os.pathsep.join(map(str, revisions.folders)))
     config.attributes["connection"] = connection
     return config

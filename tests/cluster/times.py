@@ -3,7 +3,7 @@ How long it may take until a failure is told, and until its job goes on: docs/fa
 this table, and the tests of the cluster ring hold the service to it on real nodes.
 
 Bounds, not figures: they hold on two cores that a cluster, a database and all servers share. What
-an admin sets (a deadline, a grace) comes on top and is in `since`.
+an admin sets (a deadline, a grace) comes on top.
 """
 
 from __future__ import annotations
@@ -11,33 +11,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from encoder_core.failures import kind_of
+from encoder_core.retries import RetryLimits, Stop, decide_retry
+
 
 class Stated(NamedTuple):
     what: str
     code: str
     since: str
     within_s: int
+    on_top: str | None = None
+    """The setting of the pool that comes on top."""
 
 
 CAME: Final = "the job is accepted"
 
 FAILS: Final[Mapping[str, Stated]] = {
     "no-such-image": Stated(
-        *("the image is not there", "image_unavailable"),
-        *("the job is accepted, and `imagePullGraceSeconds`", 60),
+        *("the image is not there", "image_unavailable", CAME, 60, "imagePullGraceSeconds"),
     ),
     "bad-image-name": Stated("the image has no valid name", "image_unavailable", CAME, 60),
     "no-worker-in-it": Stated("the image has no worker in it", "pod_invalid", CAME, 60),
     "other-machine": Stated("the image is for another machine", "pod_invalid", CAME, 60),
     "foreign-image": Stated("a policy denies the Pod", "admission_denied", CAME, 60),
     "too-slow": Stated(
-        *("it takes too long", "deadline_exceeded"),
-        *("the job is accepted, and `activeDeadlineSeconds`", 120),
+        *("it takes too long", "deadline_exceeded", CAME, 120, "activeDeadlineSeconds"),
     ),
     "small-disk": Stated("its scratch space is full", "capacity_disk", CAME, 120),
     "frozen": Stated("ffmpeg stands still", "encode_stalled", CAME, 240),
 }
-"""Told as final, by the name of the pool in test_failures.py."""
+"""The attempt has failed, by the name of the pool in test_failures.py, which allows only one."""
 
 MOVED: Final[Mapping[str, Stated]] = {
     code: Stated(what, code, since, within_s)
@@ -67,12 +70,42 @@ WAITS: Final[Mapping[str, Stated]] = {
 """Told in the conditions, and then waited for."""
 
 
+class Tries(NamedTuple):
+    attempts: int
+    between_s: int
+    """All waits between them, each stretched as far as it may be."""
+
+
+def tries_of(code: str) -> Tries:
+    """What becomes of a job that fails so each time, by the default retries."""
+    budget, between_s = kind_of(code).budget, 0.0
+    for attempts in range(1, 100):
+        follows = decide_retry(code, {budget: attempts}, limits=RetryLimits(), jitter=1.0)
+        if isinstance(follows, Stop):
+            return Tries(attempts, round(between_s))
+        between_s += follows.after_s
+    raise AssertionError(f"{code} ends no job")
+
+
 def render() -> str:
     lines = [
+        "| what goes wrong | code | the attempt has failed within | attempts | the job within |",
+        "|---|---|---|---|---|",
+    ]
+    for each in FAILS.values():
+        attempts, between_s = tries_of(each.code)
+        once = f", and `{each.on_top}`" if each.on_top else ""
+        often = f", and {attempts} times `{each.on_top}`" if each.on_top else ""
+        job = "the same" if attempts == 1 else f"{attempts * each.within_s + between_s} s{often}"
+        lines.append(
+            f"| {each.what} | `{each.code}` | {each.within_s} s{once} | {attempts} | {job} |"
+        )
+    lines += [
+        "",
         "| what goes wrong | code | what is then the case | no later than |",
         "|---|---|---|---|",
     ]
-    for table, then in ((FAILS, "the job has failed"), (MOVED, "the next attempt works"),
+    for table, then in ((MOVED, "the next attempt works"),
                         (WAITS, "the job says what it waits for")):  # fmt: skip
         lines += [
             f"| {each.what} | `{each.code}` | {then} | {each.within_s} s after {each.since} |"

@@ -81,6 +81,19 @@ def test_what_is_(desk: Desk, kind: Kind, answer: Answer, code: str, status: Job
     assert desk.api.all(PODS) == []
 
 
+def test_the_next_attempt_is_made_from_the_pool_as_somebody_mended_it(desk: Desk) -> None:
+    desk.api.refuse["POST", PODS.plural] = INVALID
+    _, name = begun(desk)
+    desk.settle(name)
+    del desk.api.refuse["POST", PODS.plural]
+    desk.api.put_spec(desk.pool, {"maxConcurrency": 1, "podTemplate": {"image": "mended"}})
+    make.let_pass(desk.store, 600)
+    desk.dispatch()
+    desk.settle(name)
+    [container] = desk.pod(name, 2)["spec"]["containers"]
+    assert container["image"] == "mended"
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from encoder_core.states import FINAL_JOB, JobStatus
 
-OUTPUT_UPLOADED: Final = "output.uploaded"
-JOB_BUMPED: Final = "job.bumped"  # moved to the front of its queue, or to another priority
+OUTPUT_UPLOADED: Final = "output.uploaded"  #: An output is verified and at its destination.
+JOB_BUMPED: Final = "job.bumped"  #: Moved to the front of its queue, or of another priority's.
 
 
 def job_event(status: JobStatus) -> str:

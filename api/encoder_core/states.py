@@ -28,10 +28,10 @@ class OutputStatus(StrEnum):
 class AttemptStatus(StrEnum):
     CREATED = "created"  #: Holds a place in the pool; the executor is being started.
     RUNNING = "running"  #: Its worker has reported.
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
+    SUCCEEDED = "succeeded"  #: With it every output of the job is uploaded.
+    FAILED = "failed"  #: It ended before that; its failure says why.
     LOST = "lost"  #: Its executor is gone without a word.
-    CANCELED = "canceled"
+    CANCELED = "canceled"  #: It was stopped because its job was canceled or deleted.
 
 
 J = JobStatus

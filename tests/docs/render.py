@@ -26,6 +26,7 @@ from encoder_api.endpoints import OPERATIONS
 from encoder_api.endpoints.jobs import JobQuery
 from encoder_api.problems import PROBLEMS
 from encoder_api.webhooks.schedule import PLANNED_S
+from encoder_core import events
 from encoder_core.deliveries import Outcome
 from encoder_core.failures import FAILURES, Budget, Fault, kind_of
 from encoder_core.media.warnings import WARNINGS
@@ -169,7 +170,7 @@ def render_budgets() -> str:
 
 def render_enum(cls: type[Enum]) -> str:
     said = comments_of(cls)
-    rows = [f"| `{member.value}` | {said.get(member.name, '')} |" for member in cls]
+    rows = [f"| `{member.value}` | {said[member.name]} |" for member in cls]
     return "\n".join(["| status | meaning |", "|---|---|", *rows])
 
 
@@ -242,6 +243,14 @@ def render_problems() -> str:
 # --- Webhooks ------------------------------------------------------------------------------------
 
 
+def render_event_types() -> str:
+    told = re.findall(r' = "([a-z.]+)"  #: (.+)$', inspect.getsource(events), re.MULTILINE)
+    of_status = comments_of(JobStatus)
+    said = dict(told) | {events.job_event(status): of_status[status.name] for status in JobStatus}
+    rows = [f"| `{name}` | {said[name]} |" for name in events.EVENT_TYPES]
+    return "\n".join(["| `type` | what has become of the job |", "|---|---|", *rows])
+
+
 def render_webhook_outcomes() -> str:
     said = comments_of(Outcome)
     rows = [
@@ -303,6 +312,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "operations": render_operations,
     "job filters": render_job_filters,
     "problems": render_problems,
+    "event types": render_event_types,
     "webhook outcomes": render_webhook_outcomes,
     "webhook schedule": render_webhook_schedule,
 }

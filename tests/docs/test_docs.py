@@ -10,6 +10,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from encoder_core.failures import FAILURES
+from encoder_db.fairness import STARVATION_TURN
 from encoder_operator.exits import WAIT_RULES
 from encoder_operator.status import reason_of
 from tests.docs.render import (
@@ -140,6 +141,15 @@ def code_that_writes_reasons() -> str:
     ]
     modules.append(ROOT / "api" / "encoder_db" / "waiting.py")
     return "\n".join(module.read_text() for module in modules)
+
+
+# --- Whose turn it is ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["states.md", "architecture.md"])
+def test_a_page_says_how_often_a_claim_begins_with_the_lowest_priority(page: str) -> None:
+    said = re.findall(r"[Ee]very\s+(\w+)\s+claim", (DOCS / page).read_text())
+    assert said == [{6: "sixth", 7: "seventh", 8: "eighth", 9: "ninth"}[STARVATION_TURN]]
 
 
 # --- All pages -----------------------------------------------------------------------------------

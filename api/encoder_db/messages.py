@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence, Set
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    ScalarSelect,
     bindparam,
     case,
     delete,
@@ -40,6 +41,25 @@ def queue_key(pool: str, priority: Priority, owner: str) -> str:
 
 def has_owner(queue: str | ColumnElement[str]) -> ColumnElement[bool]:
     return exists().where(queue_owners.c.queue == queue)
+
+
+def first_due_at() -> ScalarSelect[Any]:
+    """
+    When the first message of each row of `queue_owners` is due; null where none waits.
+
+    One entry of the claim's index. Only because it is sorted by the queue as well, which changes
+    nothing, does MySQL see that the index has this order: it would read all entries of the queue,
+    as it does for a MIN.
+    """
+    columns = queue_jobs.c
+    return (
+        select(columns.visible_at)
+        .where(columns.queue == queue_owners.c.queue)
+        .order_by(columns.queue, columns.visible_at)
+        .limit(1)
+        .with_hint(queue_jobs, "FORCE INDEX (ix_queue_jobs_claim)", "mysql")
+        .scalar_subquery()
+    )
 
 
 def register_owner(tx: Connection, *, pool: str, priority: Priority, owner: str) -> None:

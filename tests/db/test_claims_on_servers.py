@@ -5,20 +5,21 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Column, Connection, func, insert, select, text
 
-from encoder_core.states import JobStatus
+from encoder_core.states import AttemptStatus, JobStatus
 from encoder_db.deliveries import lock_due
 from encoder_db.dialect import in_seconds
 from encoder_db.migrations import migrate
-from encoder_db.queue import due_messages
+from encoder_db.queue import due_messages, waiting_queues
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
-from encoder_db.tables import job_attempts, queue_jobs, webhook_deliveries
+from encoder_db.tables import job_attempts, queue_jobs, queue_owners, webhook_deliveries
 from tests.db import builders as make
 
 QUEUE = "default/p1/default"
@@ -38,40 +39,46 @@ def store(database_url: str) -> Iterator[Store]:
         yield store
 
 
-def _fill(store: Store, due: int, *, later: int = 0) -> None:
-    def rows(count: int, first: int, spread: range) -> Iterator[dict[str, object]]:
-        for number in range(count):
-            yield {"job_id": first + number, "age": random.choice(spread)}
-
+def _fill(store: Store, due: int, *, later: int = 0, queues: Sequence[str] = (QUEUE,)) -> None:
+    """Into each of the queues so many messages that are due and so many that are not yet."""
+    ages = [(due, range(-9000, -10)), (later, range(1000, 9000))]
+    rows = [
+        {"queue": queue, "age": random.choice(spread)}
+        for queue in queues
+        for count, spread in ages
+        for _ in range(count)
+    ]
     age = text("UTC_TIMESTAMP(6) + INTERVAL :age SECOND")
     statement = insert(queue_jobs).values(
-        queue=QUEUE,
         visible_at=age,
         deliveries=0,
         failures=0,
         lease_seq=0,
         enqueued_at=in_seconds(0),
     )
-    many = [*rows(due, 1, range(-9000, -10)), *rows(later, due + 1, range(1000, 9000))]
     with store.begin() as tx:
-        tx.execute(statement, many)
+        last = _last_number(tx, queue_jobs.c.job_id)
+        tx.execute(statement, [{**row, "job_id": last + n} for n, row in enumerate(rows, 1)])
     with store.read() as tx:
         tx.execute(text("ANALYZE TABLE queue_jobs"))
 
 
-def _explain(store: Store, count: int) -> dict[str, object]:
-    compiled = due_messages(QUEUE, count).compile(
-        store.engine, compile_kwargs={"literal_binds": True}
-    )
+def _last_number(tx: Connection, column: Column[int]) -> int:
+    last: int = tx.execute(select(func.coalesce(func.max(column), 0))).scalar_one()
+    return last
+
+
+def _explain(store: Store, query: Any) -> list[dict[str, object]]:
+    compiled = query.compile(store.engine, compile_kwargs={"literal_binds": True})
     with store.read() as tx:
         plan = tx.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {compiled}".replace("%", "%%"))
-        return dict(plan.mappings().one())
+        return [dict(row) for row in plan.mappings()]
 
 
 @pytest.mark.parametrize("rows", [3, ROWS], ids="among {0} rows".format)
 def test_a_claim_reads_its_index_in_order_and_sorts_nothing(store: Store, rows: int) -> None:
     _fill(store, rows, later=rows)
-    plan = _explain(store, 10)
+    (plan,) = _explain(store, due_messages(QUEUE, 10))
     assert (plan["key"], plan["type"]) == (CLAIM_INDEX, "range")
     assert "filesort" not in str(plan["Extra"])
     assert "temporary" not in str(plan["Extra"])
@@ -123,6 +130,77 @@ def _rows_read(tx: Connection) -> int:
     """Rows that this connection asked the storage engine for."""
     reads = tx.execute(text("SHOW SESSION STATUS LIKE 'Handler_read%'"))
     return sum(int(row[1]) for row in reads)
+
+
+# --- Who waits, and who holds what -----------------------------------------------------------
+
+
+class TestWhoWaits:
+    """A claim asks first which queues have something due, and what their owners hold already."""
+
+    @pytest.fixture(params=["mysql", "mariadb"])
+    def database_url(self, request: pytest.FixtureRequest) -> str:
+        url: str = request.getfixturevalue(f"{request.param}_url")
+        return url
+
+    @pytest.mark.usefixtures("mariadb_server")
+    def test_the_more_owners_and_places_the_more_is_read_and_not_their_product(
+        self, store: Store
+    ) -> None:
+        _owners_with_places(store, range(30))
+        few = _read_to_see_who_waits(store)
+        _owners_with_places(store, range(30, 300))
+        assert _read_to_see_who_waits(store) <= 20 * few
+
+    @pytest.mark.usefixtures("mariadb_server")
+    def test_what_is_over_and_what_is_queued_behind_others_is_not_read(self, store: Store) -> None:
+        _owners_with_places(store, range(30))
+        before = _read_to_see_who_waits(store)
+        _attempts(store, ["owner-1"] * 3000, AttemptStatus.SUCCEEDED)
+        _fill(store, 3000, later=3000, queues=["default/p1/owner-1"])
+        assert _read_to_see_who_waits(store) <= before + 100
+
+
+def test_who_waits_is_read_from_the_indexes_of_claims_and_places(store: Store) -> None:
+    _owners_with_places(store, range(30))
+    _attempts(store, ["owner-1"] * 3000, AttemptStatus.SUCCEEDED)
+    plan = {row["table"]: row for row in _explain(store, waiting_queues("local"))}
+    places, first_due = plan["job_attempts"], plan["queue_jobs"]
+    assert (places["key"], places["type"]) == ("ix_job_attempts_slots", "ref")
+    assert str(places["ref"]).endswith("pools.name,holding.status")
+    assert (first_due["key"], first_due["type"]) == (CLAIM_INDEX, "ref")
+    for row in (places, first_due):
+        assert "Using index" in str(row["Extra"])
+        assert "filesort" not in str(row["Extra"])
+
+
+def _owners_with_places(store: Store, numbers: range) -> None:
+    """Each has one job in the queue and one under way."""
+    names = [f"owner-{number}" for number in numbers]
+    queues = [{"queue": f"default/p1/{name}", "owner": name} for name in names]
+    shared = {"pool": "default", "priority": 1, "weight": 1, "last_served_at": in_seconds(0)}
+    with store.begin() as tx:
+        tx.execute(insert(queue_owners).values(shared), queues)
+    _fill(store, 1, queues=[queue["queue"] for queue in queues])
+    _attempts(store, names, AttemptStatus.RUNNING)
+
+
+def _attempts(store: Store, owners: Sequence[str], status: AttemptStatus) -> None:
+    shared = {"number": 1, "status": status, "executor": "local", "worker": "w", "pool": "default"}
+    shared |= {"token_hash": bytes(32), "created_at": in_seconds(0)}
+    with store.begin() as tx:
+        last = _last_number(tx, job_attempts.c.job_id)
+        rows = [{"job_id": last + number, "owner": owner} for number, owner in enumerate(owners, 1)]
+        tx.execute(insert(job_attempts).values(shared), rows)
+    with store.read() as tx:
+        tx.execute(text("ANALYZE TABLE job_attempts, queue_owners"))
+
+
+def _read_to_see_who_waits(store: Store) -> int:
+    with store.begin() as tx:
+        before = _rows_read(tx)
+        assert tx.execute(waiting_queues("local")).all()
+        return _rows_read(tx) - before
 
 
 # --- Webhooks ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select, update
@@ -11,7 +12,7 @@ from encoder_core.states import JobStatus
 from encoder_db.fairness import STARVATION_TURN
 from encoder_db.jobs import retry_job
 from encoder_db.messages import ack, extend, nack, release
-from encoder_db.pools import set_pool
+from encoder_db.pools import create_pool, set_pool
 from encoder_db.queue import (
     MAX_ABANDONED,
     MAX_FAILURES,
@@ -19,6 +20,7 @@ from encoder_db.queue import (
     claim,
     dead_letter,
     release_leases_of,
+    waiting_queues,
 )
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
@@ -294,6 +296,30 @@ def test_an_engine_claims_only_from_its_own_pools(store: Store) -> None:
     assert _claimed_jobs(store) == [local.id]
     (message,) = claim(store, engine="kubernetes", worker="op", limit=5, lease_s=60)
     assert (message.job_id, message.pool) == (remote.id, "k8s")
+
+
+def test_who_waits_is_told_with_what_the_owner_and_all_hold_in_the_pool(store: Store) -> None:
+    store.run(lambda tx: create_pool(tx, "hd", engine="local", max_concurrency=9))
+    make.kubernetes_pool(store, "k8s")
+    for owner in ("alice", "alice", "only-runs", "is-done"):
+        make.create(store, owner=owner)
+        last = make.claimed(store)
+    make.finish(store, last)
+    for priority in ("high", "low", "low"):
+        make.create(store, make.spec(priority=priority), owner="alice")
+    for pool in ("hd", "k8s"):
+        make.create(store, make.spec(pool=pool), owner="alice")
+    make.create(store, owner="bob")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    make.create(store, make.spec(startAt=tomorrow.isoformat()), owner="later")
+    with store.read() as tx:
+        waiting = tx.execute(waiting_queues("local")).all()
+    assert sorted((row.queue, row.in_flight, row.in_pool) for row in waiting) == [
+        ("default/p0/alice", 2, 3),
+        ("default/p1/bob", 0, 3),
+        ("default/p2/alice", 2, 3),
+        ("hd/p1/alice", 0, 0),
+    ]
 
 
 def test_a_full_pool_is_not_claimed_from(store: Store) -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
+
+PAUSE_MIN_S: Final = 0.5
+"""After the first attempt that finds a host unwell; doubled by each that follows."""
+PAUSE_MAX_S: Final = 15.0  # what one that hangs takes: refusing fast gets no more attempts
+FORGET_S: Final = 120.0
+"""So long after its pause a host that nothing was sent to begins anew. Longer than an attempt."""
 
 
 class ToHost(Protocol):
@@ -14,12 +21,19 @@ class ToHost(Protocol):
 D = TypeVar("D", bound=ToHost)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    until: float
+    length_s: float
+
+
 class Lanes(Generic[D]):
     """
     One lane for each receiver's host, so that one that hangs holds up nobody else.
 
     A host has one attempt at once until it has answered, and again from the moment in which it is
-    not well: without that a handful of dead hosts would take every thread.
+    not well: without that a handful of dead hosts would take every thread. While it is not well
+    it also rests between attempts, longer each time, until it answers.
     """
 
     def __init__(self, *, total: int, per_host: int) -> None:
@@ -28,6 +42,7 @@ class Lanes(Generic[D]):
         self._waiting: deque[tuple[D, float]] = deque()
         self._running: Counter[bytes] = Counter()
         self._answering: set[bytes] = set()
+        self._pauses: dict[bytes, _Pause] = {}
 
     @property
     def running(self) -> int:
@@ -37,16 +52,17 @@ class Lanes(Generic[D]):
     def waiting(self) -> int:
         return len(self._waiting)
 
-    @property
-    def room(self) -> int:
-        """How many more it makes sense to claim now."""
-        return max(0, self._total - self.running - self.waiting)
+    def room(self, *, now: float) -> int:
+        """How many more it makes sense to claim now. What rests takes nobody's place."""
+        ready = sum(not self._rests(delivery.host_hash, now) for delivery, _ in self._waiting)
+        return max(0, self._total - self.running - ready)
 
-    def full_hosts(self) -> frozenset[bytes]:
+    def full_hosts(self, *, now: float) -> frozenset[bytes]:
         """Hosts for which nothing more should be claimed: it would only wait here."""
         waiting = {delivery.host_hash for delivery, _ in self._waiting}
         busy = {host for host, count in self._running.items() if count >= self._limit(host)}
-        return frozenset(waiting | busy)
+        resting = {host for host in self._pauses if self._rests(host, now)}
+        return frozenset(waiting | busy | resting)
 
     def wanted(self, host_hash: bytes) -> int:
         """
@@ -69,20 +85,38 @@ class Lanes(Generic[D]):
             return None
         for item in self._waiting:
             host_hash = item[0].host_hash
+            if self._rests(host_hash, now):
+                continue
             if self._running[host_hash] < self._limit(host_hash):
                 self._waiting.remove(item)
                 self._running[host_hash] += 1
                 return item[0]
         return None
 
-    def done(self, host_hash: bytes, *, well: bool) -> None:
+    def done(self, host_hash: bytes, *, well: bool, now: float) -> None:
         """An attempt is over. `well`: the host answered, whatever it said."""
         self._running[host_hash] -= 1
         self._running += Counter()  # drops the zeros, or the hosts of a lifetime would add up
         if well:
             self._answering.add(host_hash)
+            self._pauses.pop(host_hash, None)
         else:
             self._answering.discard(host_hash)
+            self._pause(host_hash, now)
+
+    def _pause(self, host_hash: bytes, now: float) -> None:
+        if self._rests(host_hash, now):
+            return  # this attempt began before the pause: several at once are one finding
+        self._pauses = {
+            host: pause for host, pause in self._pauses.items() if pause.until + FORGET_S > now
+        }
+        before = self._pauses.get(host_hash)
+        length_s = PAUSE_MIN_S if before is None else min(2 * before.length_s, PAUSE_MAX_S)
+        self._pauses[host_hash] = _Pause(now + length_s, length_s)
+
+    def _rests(self, host_hash: bytes, now: float) -> bool:
+        pause = self._pauses.get(host_hash)
+        return pause is not None and now < pause.until
 
     def _limit(self, host_hash: bytes) -> int:
         return self._per_host if host_hash in self._answering else 1

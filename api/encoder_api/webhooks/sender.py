@@ -132,11 +132,12 @@ class Sender:
         self._wait_for_threads()
 
     def _claim(self) -> int:
+        claimed_at = self._clock.monotonic()
         with self._lock:
-            room, full = self._lanes.room, self._lanes.full_hosts()
+            room = self._lanes.room(now=claimed_at)
+            full = self._lanes.full_hosts(now=claimed_at)
         if room == 0:
             return 0
-        claimed_at = self._clock.monotonic()
         deliveries = claim_deliveries(
             self._store,
             worker=self._name,
@@ -174,7 +175,7 @@ class Sender:
             log.exception("webhook_not_recorded", extra={"event": str(delivery.event_uuid)})
         finally:
             with self._lock:
-                self._lanes.done(delivery.host_hash, well=well)
+                self._lanes.done(delivery.host_hash, well=well, now=self._clock.monotonic())
                 self._idle.notify_all()
             self._wake.set()  # the job's next event may be due now
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Column, Connection, func, insert, select, text
+from sqlalchemy import Column, Connection, event, func, insert, select, text
 
+from encoder_core.specs import Priority
 from encoder_core.states import AttemptStatus, JobStatus
 from encoder_db.deliveries import lock_due
 from encoder_db.dialect import in_seconds
+from encoder_db.messages import register_owner
 from encoder_db.migrations import migrate
+from encoder_db.pools import set_pool
 from encoder_db.queue import due_messages, waiting_queues
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
@@ -109,6 +114,58 @@ def _locked(store: Store, table: str = "queue_jobs") -> dict[str, int]:
     )
     with store.read() as tx:
         return {row[0]: row[1] for row in tx.execute(query, {"table": table})}
+
+
+@pytest.mark.parametrize("rows", [30, ROWS], ids="among {0} rows".format)
+def test_two_claims_that_are_about_to_commit_hold_what_they_take_and_nothing_else(
+    store: Store, rows: int
+) -> None:
+    store.run(
+        lambda tx: register_owner(tx, pool="default", priority=Priority.NORMAL, owner="default")
+    )
+    store.run(lambda tx: set_pool(tx, "default", max_concurrency=100))
+    _fill(store, rows, later=rows)
+    with ThreadPoolExecutor(2) as crowd, _stopped_before_commit(store) as one_more_has_stopped:
+        claims = []
+        for worker in ("first", "second"):
+            claims.append(crowd.submit(make.claim_some, store, 10, worker=worker))
+            assert one_more_has_stopped(), f"the {worker} waits for a lock"
+        locked = _locked_by_each(store)
+    a_row = "X,REC_NOT_GAP"
+    holds = {("queue_jobs", CLAIM_INDEX, a_row): 10, ("queue_jobs", "PRIMARY", a_row): 10}
+    assert locked == [holds, holds]
+    taken = [message.id for claimed in claims for message in claimed.result()]
+    assert len(set(taken)) == len(taken) == 20
+
+
+@contextmanager
+def _stopped_before_commit(store: Store) -> Iterator[Callable[[], bool]]:
+    """Every transaction stops before its COMMIT until the end; what is given waits for the next."""
+    stopped, go_on = threading.Semaphore(0), threading.Event()
+
+    def stop(_: Connection) -> None:
+        stopped.release()
+        go_on.wait(120)
+
+    event.listen(store.engine, "commit", stop)
+    try:
+        yield lambda: stopped.acquire(timeout=60)
+    finally:
+        go_on.set()
+
+
+def _locked_by_each(store: Store) -> list[dict[tuple[str, str, str], int]]:
+    """For each transaction how many records it holds or waits for: by table, index and mode."""
+    query = text(
+        "SELECT engine_transaction_id, object_name, index_name, lock_mode, COUNT(*) "
+        "FROM performance_schema.data_locks "
+        "WHERE object_schema = DATABASE() AND lock_type = 'RECORD' GROUP BY 1, 2, 3, 4"
+    )
+    found: dict[int, dict[tuple[str, str, str], int]] = {}
+    with store.read() as tx:
+        for transaction, table, index, mode, count in tx.execute(query):
+            found.setdefault(transaction, {})[table, index, mode] = count
+    return list(found.values())
 
 
 def test_who_adds_a_job_does_not_wait_for_who_found_nothing(store: Store) -> None:

@@ -117,7 +117,9 @@ class WebhookAttempt:
     next_attempt_at: datetime | None
 
 
-def list_webhook_attempts(tx: Connection, job_id: int, *, limit: int = 200) -> list[WebhookAttempt]:
+def list_webhook_attempts(
+    tx: Connection, job_id: int, *, limit: int = 200, before_id: int | None = None
+) -> list[WebhookAttempt]:
     """What was sent of a job, the latest first."""
     query = (
         select(webhook_attempts)
@@ -125,6 +127,8 @@ def list_webhook_attempts(tx: Connection, job_id: int, *, limit: int = 200) -> l
         .order_by(webhook_attempts.c.id.desc())
         .limit(limit)
     )
+    if before_id is not None:
+        query = query.where(webhook_attempts.c.id < before_id)
     names = WebhookAttempt.__dataclass_fields__
     return [
         WebhookAttempt(**{name: row[name] for name in names})

@@ -11,7 +11,9 @@ from starlette.responses import Response
 from encoder_api.auth import visible_owner
 from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, answer, operation
+from encoder_api.cursors import make_cursor, read_cursor
 from encoder_api.endpoints.jobs import PAGE, known_row
+from encoder_api.pages import NEXT, link_next
 from encoder_api.problems import Problem
 from encoder_core.deliveries import Outcome
 from encoder_core.documents import Document
@@ -46,14 +48,18 @@ class DeliveryDocument(Document):
 
 
 class DeliveryList(Document):
-    """What was sent of a job, the latest first."""
+    """A page of what was sent of a job, the latest first."""
 
     deliveries: list[DeliveryDocument]
+    next_cursor: str | None = None
+    """For `cursor`, to go on; null on the last page."""
 
 
 class DeliveryQuery(Model):
     limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
     """How many at most."""
+    cursor: str | None = None
+    """`nextCursor` of the page before."""
 
 
 class Redelivery(Document):
@@ -68,21 +74,32 @@ class Redelivery(Document):
     tag=TAG,
     scope=Scope.JOBS_READ,
     query=DeliveryQuery,
+    refuses=("invalid_cursor",),
     headers={"If-None-Match": "The ETag of an earlier answer."},
     replies={
         200: Reply(
-            says="The latest attempts.", model=DeliveryList, headers={"ETag": "Of this answer."}
+            says="A page of attempts.",
+            model=DeliveryList,
+            headers={"ETag": "Of this answer.", **NEXT},
         ),
         304: Reply(says="Nothing has changed."),
     },
 )
 def list_job_webhooks(call: Call[None, DeliveryQuery]) -> Response:
     """List what was sent to the job's `notificationUrl`, and what became of it."""
+    query, keys = call.query, call.services.store.keys
     with call.services.store.read() as tx:
         job = known_row(tx, call)
-        sent = outbox.list_webhook_attempts(tx, job.id, limit=call.query.limit)
+        binding = f"webhooks:{job.id}"
+        before = None if query.cursor is None else read_cursor(keys, query.cursor, binding=binding)
+        sent = outbox.list_webhook_attempts(tx, job.id, limit=query.limit + 1, before_id=before)
+    page, more = sent[: query.limit], len(sent) > query.limit
+    cursor = make_cursor(keys, page[-1].id, binding=binding) if more else None
+    deliveries = [_document(attempt) for attempt in page]
     return answer_unless_known(
-        call.request, DeliveryList(deliveries=[_document(attempt) for attempt in sent])
+        call.request,
+        DeliveryList(deliveries=deliveries, next_cursor=cursor),
+        headers=link_next(call.request, "cursor", cursor),
     )
 
 

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from encoder_db.fsck import fsck
+from encoder_operator.kube import JOBS as TRANSCODE_JOBS
+from encoder_operator.kube import PODS, POOLS
 from tests.cluster.deployment import FULL
-from tests.harness.rig import CRDS, GROUP, WAIT_S, Operator, Rig, apply_crds
+from tests.harness.rig import CORE, CRDS, GROUP, WAIT_S, Operator, Rig, apply_crds
+from tests.harness.standin import DOES
 from tests.harness.tamper import Tamper, tamper
 
 JOBS = 12
+WATCHED = {kind.plural for kind in (TRANSCODE_JOBS, PODS, POOLS)}
 EACH = 4  # every fourth write in the short run; a kill costs up to a claim's lease of a minute
 
 
@@ -159,12 +165,97 @@ def test_events_and_answers_that_are(shared: Rig, between: Tamper, spoil: str) -
         case "late":
             between.delay_s = 0.3
         case "410":
-            between.gone = 6  # two for each of its watches
+            between.gone = Counter(dict.fromkeys(WATCHED, 2))
     operator = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder))
     operator.wait_ready()
     run_some(shared, 6)
-    assert between.gone == 0
+    assert between.expired == Counter(dict.fromkeys(WATCHED, 2 if spoil == "410" else 0))
     assert operator.stop() == 0
+
+
+@contextmanager
+def unheard(on: Rig, between: Tamper) -> Iterator[None]:
+    """What happens meanwhile no watch tells, and then each ends with 410: it never will."""
+    on.wait_for("everything is watched", lambda: between.watched() == WATCHED)
+    between.drop = lambda _: True
+    yield
+    between.drop = lambda _: False
+    before = between.expired.copy()
+    between.expire()
+    on.wait_for(
+        "each watch expired",
+        lambda: {kind for kind in WATCHED if between.expired[kind] > before[kind]} == WATCHED,
+    )
+
+
+def run_their_pods(on: Rig, count: int) -> None:
+    """Jobs whose Pods come, run and end."""
+    wanted = {f"{name}-a1" for name, _ in on.submit(count)}
+
+    def ended() -> bool:
+        pods = on.cluster.get(f"{CORE}/pods")["items"]
+        phases = {pod["metadata"]["name"]: pod["status"].get("phase") for pod in pods}
+        return {phases.get(name) for name in wanted} == {"Succeeded"}
+
+    on.wait_for("their Pods have ended", ended)
+
+
+def test_when_every_watch_expires_while_jobs_run_a_fresh_list_brings_what_they_missed(
+    shared: Rig, between: Tamper
+) -> None:
+    operator = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder), resync_s=3600)
+    operator.wait_ready()
+    before = completed(shared)
+    with unheard(shared, between):
+        run_their_pods(shared, 6)
+        shared.scale("default", 21)
+        assert completed(shared) == before
+    shared.wait_for("completed", lambda: completed(shared) == before + 6)
+    shared.wait_for("scaled", lambda: places(shared, "default") == 21)
+    shared.wait_for("tidied up", lambda: shared.count("transcodejobs") == 0)
+    assert ghosts(operator) == 0
+    assert fsck(shared.store).findings == []
+    shared.scale("default", 20)
+    shared.wait_for("scaled back", lambda: places(shared, "default") == 20)
+    assert operator.stop() == 0
+
+
+@pytest.fixture
+def stays(shared: Rig) -> Iterator[str]:
+    """A pool whose Pods run for ever."""
+    shared.make_pool("stays", places=1, podTemplate={"annotations": {DOES: "stays"}})
+    yield "stays"
+    shared.cluster.send("DELETE", f"{GROUP}/transcodepools/stays")
+
+
+def test_a_job_whose_resource_is_deleted_while_the_watches_expire_is_canceled(
+    shared: Rig, between: Tamper, stays: str
+) -> None:
+    """No fresh list tells of what is not there any more: the next resync does."""
+    operator = shared.start_operator(kubeconfig=between.kubeconfig(shared.folder), resync_s=10)
+    operator.wait_ready()
+    shared.wait_for("its pool", lambda: places(shared, stays) == 1)
+    before = shared.statuses()
+    ((doomed, _),) = shared.submit(1, pool=stays)
+    shared.wait_for("it runs", lambda: shared.statuses().get("running"))
+    with unheard(shared, between):
+        shared.cluster.send("DELETE", f"{GROUP}/transcodejobs/{doomed}")
+        run_their_pods(shared, 6)
+    ends = {"completed": before.get("completed", 0) + 6, "canceled": before.get("canceled", 0) + 1}
+    shared.wait_for("all are over", lambda: ends.items() <= shared.statuses().items())
+    shared.wait_for("tidied up", lambda: shared.count("transcodejobs") == 0)
+    shared.wait_for("no Pod is left", lambda: shared.count("pods") == 0)
+    assert fsck(shared.store).findings == []
+    assert operator.stop() == 0
+
+
+def places(on: Rig, pool: str) -> int:
+    """What the record says of it; -1 when it does not know it."""
+    with on.store.read() as tx:
+        found = tx.exec_driver_sql(
+            "SELECT max_concurrency FROM pools WHERE name = %s", (pool,)
+        ).scalar()
+    return -1 if found is None else int(found)
 
 
 def test_what_the_watches_lose_a_fresh_list_brings(shared: Rig, between: Tamper) -> None:

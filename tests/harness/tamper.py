@@ -1,7 +1,7 @@
 """
 Between the operator and its API server: passes everything on, counts, and spoils on demand.
 
-Watches may be silenced, doubled, delayed, answered with 410, or lose events; writes may be refused,
+Watches may be silenced, doubled, delayed, ended with 410, or lose events; writes may be refused,
 and whoever counts them is called between the server's answer and its delivery: the moment to kill.
 """
 
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,15 @@ GONE = {
         "reason": "Expired", "message": "too old resource version",
     },
 }  # fmt: skip
+
+
+@dataclass(eq=False, slots=True)
+class Watch:
+    """One that runs."""
+
+    kind: str
+    upstream: socket.socket
+    expired: bool = False
 
 
 class Tamper(ThreadingHTTPServer):
@@ -52,8 +64,11 @@ class Tamper(ThreadingHTTPServer):
         self.lost = 0
         self.mute = threading.Event()
         """While set, watches bring nothing."""
-        self.gone = 0
-        """So many of the next watches are answered with 410."""
+        self.gone = Counter[str]()
+        """So many of the next watches of a kind are answered with 410."""
+        self.expired = Counter[str]()
+        """The watches of a kind that ended with 410, at once or in their midst."""
+        self.watches: list[Watch] = []
         self.double = False
         """Each event comes twice."""
         self.drop: Callable[[bytes], bool] = lambda _: False
@@ -67,6 +82,18 @@ class Tamper(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def watched(self) -> set[str]:
+        with self.lock:
+            return {watch.kind for watch in self.watches}
+
+    def expire(self) -> None:
+        """End all watches that run with 410, as a server does that remembers no further back."""
+        with self.lock:
+            for watch in self.watches:
+                watch.expired = True
+                # Not its own shutdown: that would take the TLS from under who reads.
+                socket.socket.shutdown(watch.upstream, socket.SHUT_RDWR)
 
     def kubeconfig(self, folder: Path) -> Path:
         path = folder / f"tampered-{self.server_address[1]}.conf"
@@ -132,22 +159,33 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(*self._ask(self._body()))
 
     def _watch(self) -> None:
-        server = self.server
+        server, kind = self.server, urlsplit(self.path).path.rpartition("/")[2]
         with server.lock:
-            gone = server.gone > 0
-            server.gone -= gone
+            gone = server.gone[kind] > 0
+            server.gone[kind] -= gone
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if gone:
-            self._chunk(json.dumps(GONE).encode() + b"\n")
+        try:
+            if gone or self._pass_events(kind):
+                self._chunk(json.dumps(GONE).encode() + b"\n")
+                with server.lock:
+                    server.expired[kind] += 1
             self._chunk(b"")
-            return
-        connection = self._connect()
+        except OSError:
+            self.close_connection = True
+
+    def _pass_events(self, kind: str) -> bool:
+        """Whether it expired; else the server itself has ended it."""
+        server, connection = self.server, self._connect()
+        connection.connect()
+        watch = Watch(kind, connection.sock)
         try:
             connection.request("GET", self.path, headers={"Accept": "application/json"})
             stream = connection.getresponse()
+            with server.lock:
+                server.watches.append(watch)
             while line := stream.readline():
                 while server.mute.is_set():
                     time.sleep(0.05)
@@ -158,11 +196,15 @@ class _Handler(BaseHTTPRequestHandler):
                     time.sleep(server.delay_s)
                 for _ in range(2 if server.double else 1):
                     self._chunk(line)
-            self._chunk(b"")
-        except OSError:
-            self.close_connection = True
+        except (OSError, http.client.HTTPException):
+            if not watch.expired:
+                raise
         finally:
+            with server.lock:
+                if watch in server.watches:
+                    server.watches.remove(watch)
             connection.close()
+        return watch.expired
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")

@@ -161,6 +161,53 @@ def test_processes_that_start_together_migrate_once(store: Store, database_url: 
         assert tx.execute(select(pools.c.name)).scalars().all() == ["default"]
 
 
+class Killed(BaseException):
+    """Nothing catches it. With their connections goes what was not committed."""
+
+
+def test_a_first_boot_may_be_killed_anywhere_and_the_next_one_begins_anew(
+    database_url: str,
+) -> None:
+    def boot(*, killed_at: str) -> None:
+        def kill(_: Any, __: Any, statement: str, *rest: Any) -> None:
+            if statement.lstrip().startswith(killed_at):
+                raise Killed
+
+        with Store.open(database_url) as own:
+            event.listen(own.engine, "before_cursor_execute", kill)
+            with pytest.raises(Killed):
+                migrate(own)
+
+    for statement in (
+        "CREATE INDEX ix_jobs_by_status",
+        "CREATE TABLE job_attempts",
+        "DROP TABLE jobs" if database_url.startswith("mysql") else "CREATE TABLE jobs",
+        "INSERT INTO pools",
+        "INSERT INTO alembic_version",
+    ):
+        boot(killed_at=statement)
+    with Store.open(database_url) as store:
+        migrate(store)
+        made = _tables(store)
+        with store.read() as tx:
+            assert tx.execute(select(pools.c.name)).scalars().all() == ["default"]
+            assert schema_version(tx) == HEAD
+        with store.begin() as tx:
+            metadata.drop_all(tx)
+        assert made == _made_at_once(store, metadata)
+
+
+def test_tables_that_are_in_use_and_have_lost_their_version_stay(store: Store) -> None:
+    migrate(store)
+    make.create(store)
+    with store.begin() as tx:
+        tx.execute(text("DELETE FROM alembic_version"))
+    before = _rows(store)
+    with pytest.raises(ConfigurationError, match="alembic_version is empty"):
+        migrate(store)
+    assert _rows(store) == before
+
+
 @contextmanager
 def _told_of(message: str) -> Iterator[threading.Event]:
     """Set when the log says so, in whatever thread."""

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, literal, select, text
 
 from encoder_core.errors import ConfigurationError
 from encoder_db.store import Store
+from encoder_db.tables import metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -61,6 +62,8 @@ def _migrate_alone(store: Store, revisions: Revisions) -> None:
     with _alone(store) as connection:
         found = schema_version(connection)
         if found != revisions.head:
+            if found is None:
+                _clear_unfinished(connection)
             _upgrade(connection, found, revisions)
             said = {"from_version": found, "to_version": revisions.head}
             log.info("schema_migrated", extra=said)
@@ -100,6 +103,28 @@ def _wait_for_lock(holder: Connection, name: str) -> None:
         if not turn:
             log.info("schema_waited_for", extra={"at_most_s": LOCK_WAIT_S})
     raise ConfigurationError("another process has been migrating the schema for minutes")
+
+
+def _clear_unfinished(connection: Connection) -> None:
+    """
+    Drop what a first migration left that was ended before it was over: MySQL keeps each table.
+
+    Nobody works with them before their version is written, so they are empty. Raises
+    ConfigurationError when they are not.
+    """
+    existing = inspect(connection)
+    if not existing.has_table(_VERSION_TABLE):
+        return  # tables of the same names are not ours to drop
+    left = [table for table in metadata.sorted_tables if existing.has_table(table.name)]
+    for table in left:
+        if connection.execute(select(literal(1)).select_from(table).limit(1)).first():
+            raise ConfigurationError(
+                f"the database has no version of its schema ({_VERSION_TABLE} is empty), but rows "
+                f"in {table.name}: restore it from a copy, or name another database"
+            )
+    if left:
+        log.warning("unfinished_schema_dropped", extra={"tables": len(left)})
+        metadata.drop_all(connection, tables=left)
 
 
 def _upgrade(connection: Connection, found: str | None, revisions: Revisions) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -66,20 +66,26 @@ def test_one_life_moves_every_metric(store: Store) -> None:
     api.put(POOLS, "k8s", spec={"maxConcurrency": 1})
     job = make.create(store, make.spec(pool="k8s"))
     desk, versions = Desk(store, api), itertools.count(10_000)
+    # Of late: a Pod that does not run yet is ended when its start deadline is over.
+    made_at = datetime.now(UTC) - timedelta(seconds=10)
+
+    def at(seconds: int) -> str:
+        return f"{made_at + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
     def step(pod: dict[str, Any]) -> None:
         """What its node and its worker do next."""
         phase = pod.get("status", {}).get("phase")
         if phase is None:
-            pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+            pod["metadata"]["creationTimestamp"] = at(0)
             pod["status"] = {"phase": "Pending"}
         elif phase == "Pending":
-            pod["status"] = ran("running", startedAt="2026-01-01T00:00:02Z")
+            pod["status"] = ran("running", since=at(1), startedAt=at(2))
             desk.say(job, Started())
         elif phase == "Running":
             desk.say(job, make.succeeded(make.uploaded(0)))
-            times = {"startedAt": "2026-01-01T00:00:02Z", "finishedAt": "2026-01-01T00:00:09Z"}
-            pod["status"] = {**ran("terminated", exitCode=0, **times), "phase": "Succeeded"}
+            times = {"startedAt": at(2), "finishedAt": at(9)}
+            ended = ran("terminated", since=at(1), exitCode=0, **times)
+            pod["status"] = {**ended, "phase": "Succeeded"}
         pod["metadata"]["resourceVersion"] = str(next(versions))
 
     async def live() -> Metrics:
@@ -113,13 +119,13 @@ def test_one_life_moves_every_metric(store: Store) -> None:
     assert still == OF_TROUBLE | BY_THE_PROBE
 
 
-def ran(state: str, **facts: Any) -> dict[str, Any]:
-    since = {"status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}
+def ran(state: str, *, since: str = "2026-01-01T00:00:01Z", **facts: Any) -> dict[str, Any]:
+    met = {"status": "True", "lastTransitionTime": since}
     return {
         "phase": "Running",
         "conditions": [
-            {**since, "type": "PodScheduled"},
-            {**since, "type": "PodReadyToStartContainers"},
+            {**met, "type": "PodScheduled"},
+            {**met, "type": "PodReadyToStartContainers"},
         ],
         "containerStatuses": [{"name": "worker", "state": {state: facts}}],
     }

@@ -66,6 +66,7 @@ BEYOND_A_SCHEMA: Final = {
     "take_report": "reports are the worker's own, and told apart by their type",
     "list_jobs": "cursors are signed, and moments are of this century",
     "list_dead_letters": "cursors are signed",
+    "list_job_webhooks": "the same",
 }
 """Operations with rules that JSON Schema cannot say: to refuse what it allows is no lie there."""
 

@@ -24,15 +24,15 @@ from sqlalchemy import (
     union_all,
 )
 
-from encoder_core.states import OPEN_ATTEMPT, JobStatus
+from encoder_core.states import JobStatus
 from encoder_db.dialect import db_now
 from encoder_db.events import PARKED_UNTIL
+from encoder_db.messages import first_due_at
+from encoder_db.pools import places_taken
 from encoder_db.tables import (
     dead_letters,
-    job_attempts,
     jobs,
     pools,
-    queue_jobs,
     queue_owners,
     webhook_attempts,
     webhook_deliveries,
@@ -106,20 +106,12 @@ def _seconds(since: datetime | None, now: datetime) -> float:
 
 def pool_counts() -> Select[Any]:
     """Places and the oldest job of each pool."""
-    taken = select(func.count()).where(
-        job_attempts.c.pool == pools.c.name, job_attempts.c.status.in_(sorted(OPEN_ATTEMPT))
-    )
-    first_of_queue = (
-        select(func.min(queue_jobs.c.visible_at))
-        .where(queue_jobs.c.queue == queue_owners.c.queue)
-        .scalar_subquery()
-    )
-    due_at = select(func.min(first_of_queue)).where(queue_owners.c.pool == pools.c.name)
+    due_at = select(func.min(first_due_at())).where(queue_owners.c.pool == pools.c.name)
     return (
         select(
             pools.c.name,
             case((pools.c.stop_policy == "None", pools.c.max_concurrency), else_=0).label("places"),
-            taken.scalar_subquery().label("taken"),
+            places_taken(pools.c.name).label("taken"),
             due_at.scalar_subquery().label("due_at"),
             db_now().label("now"),
         )

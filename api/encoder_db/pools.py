@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import add
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, func, insert, literal, null, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, literal, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from encoder_core.errors import Refused
 from encoder_core.states import OPEN_ATTEMPT, AttemptStatus, JobStatus
 from encoder_db.dialect import db_now
+from encoder_db.messages import first_due_at
 from encoder_db.queue import Engine
-from encoder_db.tables import job_attempts, jobs, pools, queue_jobs, queue_owners
+from encoder_db.tables import job_attempts, jobs, pools, queue_owners
 
 StopPolicy = Literal["None", "Hold", "Drain"]
 """`Hold`: a pause; jobs are accepted and wait, what runs goes on. `Drain`: taken out of service;
@@ -45,24 +49,34 @@ class PoolRow:
     updated_at: datetime
 
 
+def places_taken(
+    pool: ColumnElement[str], statuses: Collection[AttemptStatus] = OPEN_ATTEMPT
+) -> ColumnElement[int]:
+    """
+    How many open attempts the pool of a row has.
+
+    One count for each status: for an IN, the pool being that of a row, MySQL and MariaDB would read
+    all attempts of the pool, also those that are over.
+    """
+    counts: list[ColumnElement[int]] = [
+        select(func.count())
+        .where(job_attempts.c.pool == pool, job_attempts.c.status == status)
+        .scalar_subquery()
+        for status in sorted(statuses)
+    ]
+    return reduce(add, counts)
+
+
 def _query(*, counts_queued: bool) -> Any:
-    taken = select(func.count()).where(job_attempts.c.pool == pools.c.name)
-    active = taken.where(job_attempts.c.status.in_(sorted(OPEN_ATTEMPT)))
-    pending = taken.where(job_attempts.c.status == AttemptStatus.CREATED)
     # An index entry for each that waits: with 100,000 of them that is no question for every second.
     queued = select(func.count()).where(
         jobs.c.pool == pools.c.name, jobs.c.status == JobStatus.QUEUED
     )
-    first_of_queue = (
-        select(func.min(queue_jobs.c.visible_at))
-        .where(queue_jobs.c.queue == queue_owners.c.queue)
-        .scalar_subquery()
-    )
-    oldest = select(func.min(first_of_queue)).where(queue_owners.c.pool == pools.c.name)
+    oldest = select(func.min(first_due_at())).where(queue_owners.c.pool == pools.c.name)
     return select(
         pools,
-        active.scalar_subquery().label("active"),
-        pending.scalar_subquery().label("pending"),
+        places_taken(pools.c.name).label("active"),
+        places_taken(pools.c.name, [AttemptStatus.CREATED]).label("pending"),
         queued.scalar_subquery().label("queued") if counts_queued else literal(0).label("queued"),
         oldest.scalar_subquery().label("oldest_queued_at")
         if counts_queued

@@ -8,19 +8,20 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event, insert, text, update
+from sqlalchemy import Connection, event, insert, text, update
 
-from encoder_db import cluster, jobs, sweep
+from encoder_db import census, cluster, jobs, pools, positions, sweep
 from encoder_db.deliveries import LOOK_AHEAD, claim_deliveries, lock_due
 from encoder_db.migrations import migrate
 from encoder_db.store import Store
-from encoder_db.tables import job_attempts, metadata, webhook_deliveries
+from encoder_db.tables import job_attempts, metadata, queue_jobs, webhook_deliveries
 from encoder_db.tables import jobs as job_rows
 from tests.db import builders as make
 from tests.servers.database import DatabaseServer
 
 ROWS = 2_000
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+NEVER = datetime(2900, 1, 1, tzinfo=UTC)
 IN_ORDER = None
 """Any index that brings the latest first: it is read until the page is full."""
 Asked = tuple[str, Any]
@@ -58,6 +59,9 @@ def store(mysql_server: DatabaseServer) -> Iterator[Store]:
                 insert(job_attempts),
                 [{**attempt, "job_id": number} for number in numbers],
             )
+            queued = {"queue": "default/p1/default", "visible_at": NEVER, "enqueued_at": NOON}
+            queued |= {"deliveries": 0, "failures": 0, "lease_seq": 0}
+            tx.execute(insert(queue_jobs), [{**queued, "job_id": number} for number in numbers])
             waiting = {"event_type": "job.completed", "seq": 1, "trigger_kind": "auto"}
             waiting |= {"target": b"", "host_hash": bytes(16), "attempts": 1, "lease_seq": 0}
             tx.execute(
@@ -69,7 +73,7 @@ def store(mysql_server: DatabaseServer) -> Iterator[Store]:
                         "event_uuid": uuid4(),
                         "job_id": number,
                         "job_uuid": uuid4(),
-                        "next_attempt_at": datetime(2900, 1, 1, tzinfo=UTC),
+                        "next_attempt_at": NEVER,
                     }
                     for number in numbers
                 ],
@@ -166,6 +170,28 @@ def passing_over_a_host(store: Store) -> object:
         assert len(found) == 1
         tx.rollback()
     return found
+
+
+@pytest.mark.parametrize(
+    ("look_up", "most"),
+    [
+        pytest.param(lambda tx: tx.execute(census.pool_counts()).all(), 100, id="metrics of pools"),
+        pytest.param(lambda tx: positions.read_position(tx, 1), 100, id="a job's position"),
+        pytest.param(pools.list_pools, 100 + ROWS, id="pools, with the number of jobs that wait"),
+    ],
+)
+def test_places_and_the_first_of_a_queue_are_read_without_what_is_over_or_behind(
+    store: Store, look_up: Callable[[Connection], object], most: int
+) -> None:
+    with store.begin() as tx:
+        before = _rows_read(tx)
+        assert look_up(tx)
+        assert _rows_read(tx) - before < most
+
+
+def _rows_read(tx: Connection) -> int:
+    reads = tx.execute(text("SHOW SESSION STATUS LIKE 'Handler_read%'"))
+    return sum(int(row[1]) for row in reads)
 
 
 def explained(store: Store, look_up: LookUp) -> list[list[dict[str, Any]]]:

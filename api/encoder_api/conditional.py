@@ -9,22 +9,30 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from encoder_api.cursors import made_with
+
 # A browser may keep it and has to ask each time; no proxy may.
 _CACHE = {"Cache-Control": "private, no-cache"}
 
 
 def answer_unless_known(
-    request: Request, model: BaseModel, *, headers: Mapping[str, str] | None = None
+    request: Request,
+    model: BaseModel,
+    *,
+    headers: Mapping[str, str] | None = None,
+    cursor: str | None = None,
 ) -> Response:
     """
     The model as the answer, or 304 when the client has it already.
 
     The tag is a hash of the answer itself: a job changes in more ways (progress, position in the
-    queue) than its version counts.
+    queue) than its version counts. A `cursor` in it is another one each time for the same place,
+    so only the key that made it counts, and the tag is a weak one.
     """
     body = model.model_dump_json(by_alias=True).encode()
-    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    sent = {"ETag": tag, **_CACHE, **(headers or {})}
+    same = body if cursor is None else body.replace(cursor.encode(), made_with(cursor))
+    tag = f'"{hashlib.sha256(same).hexdigest()[:32]}"'
+    sent = {"ETag": tag if cursor is None else f"W/{tag}", **_CACHE, **(headers or {})}
     if matches(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers=sent)
     return Response(body, 200, sent, "application/json")

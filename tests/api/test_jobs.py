@@ -292,6 +292,28 @@ def test_what_did_not_change_is_not_sent_again(client: CheckedClient) -> None:
     assert changed.json()["status"] == "canceled"
 
 
+def test_a_page_that_did_not_change_is_not_sent_again_although_its_cursor_is_another(
+    client: CheckedClient,
+) -> None:
+    for _ in range(3):
+        submit(client)
+    page = client.get("/jobs?limit=2")
+    known = {"If-None-Match": page.headers["etag"]}
+    again = client.get("/jobs?limit=2", headers=known)
+    assert (again.status_code, again.headers["etag"]) == (304, page.headers["etag"])
+    submit(client)
+    assert client.get("/jobs?limit=2", headers=known).status_code == 200
+
+
+def test_a_page_that_has_become_the_last_is_sent_again(client: CheckedClient) -> None:
+    first = submit(client)["id"]
+    for _ in range(2):
+        submit(client)
+    known = {"If-None-Match": client.get("/jobs?limit=2").headers["etag"]}
+    assert client.delete(f"/jobs/{first}").is_success
+    assert client.get("/jobs?limit=2", headers=known).json()["nextCursor"] is None
+
+
 @pytest.mark.parametrize(
     ("header", "want"),
     [

@@ -100,6 +100,7 @@ def list_job_webhooks(call: Call[None, DeliveryQuery]) -> Response:
         call.request,
         DeliveryList(deliveries=deliveries, next_cursor=cursor),
         headers=link_next(call.request, "cursor", cursor),
+        cursor=cursor,
     )
 
 

@@ -255,6 +255,7 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
         call.request,
         JobList(jobs=page, next_cursor=cursor),
         headers=link_next(call.request, "cursor", cursor),
+        cursor=cursor,
     )
 
 

@@ -152,6 +152,7 @@ def list_dead_letters(call: Call[None, DeadLetterQuery]) -> Response:
         call.request,
         DeadLetterList(dead_letters=letters, next_cursor=cursor),
         headers=link_next(call.request, "cursor", cursor),
+        cursor=cursor,
     )
 
 

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from encoder_core.failures import FAILURES, Budget
+from encoder_core.exits import Exit
+from encoder_core.failures import FAILURES, Budget, failure
 from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL
+from encoder_core.retries import RetryLimits, Stop, decide_retry
+from encoder_db.outcomes import judge
 from encoder_operator.exits import (
     DISRUPTED,
     END_RULES,
@@ -268,7 +271,7 @@ CONTAINER_STATES = st.fixed_dictionaries(
         ),
         "running": st.just({}),
         "terminated": st.fixed_dictionaries(
-            {"exitCode": st.integers(0, 255)},
+            {"exitCode": st.sampled_from(Exit).map(int) | st.integers(0, 255)},
             optional={
                 "reason": st.sampled_from(["OOMKilled", "Error", "Completed", "StartError", "New"]),
                 "message": st.none() | st.text(max_size=40),
@@ -328,3 +331,36 @@ def test_any_status_of_a_pod_is_understood_and_always_the_same(
         assert FAILURES[stuck.code].hint
         assert not pod.ended
         assert not pod.running
+
+
+@given(
+    status=STATUSES,
+    deleting=st.booleans(),
+    charged=st.dictionaries(st.sampled_from(Budget), st.integers(0, 1_000_000)),
+    limits=st.builds(
+        RetryLimits, app=st.integers(1, 100), infra=st.integers(1, 1000), config=st.integers(1, 100)
+    ),
+    jitter=st.floats(0, 1, exclude_max=True),
+)
+@example({"phase": "Failed", "reason": "DeadlineExceeded"}, False, {}, RetryLimits(), 0.0)
+@example({"phase": "Failed", **terminated(int(Exit.SOURCE))}, True, {}, RetryLimits(), 0.0)
+def test_no_status_of_a_pod_leads_from_a_failure_that_is_final_to_another_attempt(
+    status: dict[str, Any],
+    deleting: bool,
+    charged: dict[Budget, int],
+    limits: RetryLimits,
+    jitter: float,
+) -> None:
+    metadata = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleting else {}
+    pod = pod_with(status, **metadata)
+    ended, stuck = classify_end(pod), classify_waiting(pod, POLICY)
+    seen = failure(ended.code, ended.message) if ended.code else None
+    because = judge(
+        exit_code=ended.exit_code, final=None, lost=False, seen=seen, uploaded_all=False
+    )
+    for code in {each.code for each in (because, stuck) if each is not None}:
+        follows = decide_retry(code, charged, limits=limits, jitter=jitter)
+        if FAILURES[code].budget is Budget.NONE:
+            assert follows == Stop()
+        if FAILURES[code].budget is Budget.CAPACITY:
+            assert follows != Stop()

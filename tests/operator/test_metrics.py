@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,15 +15,18 @@ from encoder_core.exits import Exit
 from encoder_core.failures import failure
 from encoder_core.reports import Report, Started
 from encoder_db.store import Store
+from encoder_operator.budget import WriteBudget
 from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, PODS, POOLS
 from encoder_operator.metrics import Metrics
 from encoder_operator.poolkeeper import PoolKeeper
+from encoder_operator.poolstatus import BAD_IMAGES
 from encoder_operator.seen import PoolSeen, parse_pod
 from tests.db import builders as make
 from tests.operator.builders import NOW, a_pod
 from tests.operator.desk import BY_HAND, RUNNING, Desk
 from tests.operator.fake_api import FakeApi
+from tests.operator.fake_time import run_in_fake_time
 from tests.operator.test_health import an_operator
 
 
@@ -31,7 +34,40 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def test_time_in_which_no_node_has_room_is_counted_as_it_passes(store: Store) -> None:
+Trouble = Callable[[Store, Cache, bool], None]
+
+
+def no_node(_: Store, cache: Cache, is_on: bool) -> None:
+    said = "0/3 nodes are available" if is_on else None
+    cache.put_pod(a_pod(pool="k8s", running=not is_on, unschedulable=said))
+
+
+def no_quota(_: Store, cache: Cache, is_on: bool) -> None:
+    cache.note_quota("k8s", "exceeded quota: q", NOW + timedelta(days=1 if is_on else -1))
+
+
+def no_image(_: Store, cache: Cache, is_on: bool) -> None:
+    why = "ErrImagePull" if is_on else None
+    for number in range(BAD_IMAGES):
+        cache.put_pod(a_pod(name=f"p{number}", pool="k8s", running=not is_on, waiting=why))
+
+
+def no_database(store: Store, _: Cache, is_on: bool) -> None:
+    names = ("pools", "elsewhere") if is_on else ("elsewhere", "pools")
+    with store.begin() as tx:
+        tx.exec_driver_sql("ALTER TABLE {} RENAME TO {}".format(*names))
+
+
+@pytest.mark.parametrize(
+    ("cause", "turn"),
+    [
+        pytest.param("node", no_node, id="no node has room"),
+        pytest.param("quota", no_quota, id="the quota is used up"),
+        pytest.param("image", no_image, id="the image cannot be pulled"),
+        pytest.param("db", no_database, id="the database is away"),
+    ],
+)
+def test_time_is_counted_as_it_passes_in_which(store: Store, cause: str, turn: Trouble) -> None:
     """However often the pool is looked at meanwhile."""
     cache, metrics, clock = Cache(), Metrics(), [NOW]
     make.kubernetes_pool(store)
@@ -39,15 +75,34 @@ def test_time_in_which_no_node_has_room_is_counted_as_it_passes(store: Store) ->
     cache.pools["k8s"] = PoolSeen(
         name="k8s", generation=1, max_concurrency=1, stop_policy="None", spec={}, status={}
     )
-    waits = a_pod(pool="k8s", running=False, unschedulable="0/3 nodes are available")
-    runs = replace(waits, running=True, unschedulable=None)
-    counted = []
-    for at_s, pod in ((0, waits), (10, waits), (11, waits), (30, runs), (90, waits), (95, waits)):
+    turned, counted = {0: True, 30: False, 90: True, 99: False}, []
+    for at_s in (0, 10, 11, 30, 90, 95, 99):
         clock[0] = NOW + timedelta(seconds=at_s)
-        cache.put_pod(pod)
+        if at_s in turned:
+            turn(store, cache, turned[at_s])
         asyncio.run(keeper.reconcile("k8s"))
-        counted.append(value(metrics, "transcode_throttled_seconds_total", cause="node"))
-    assert counted == [0, 10, 11, 11, 11, 16]
+        counted.append(throttled_s(metrics, cause))
+    assert counted == [0, 10, 11, 11, 11, 16, 16]
+    others = {"node", "quota", "image", "db", "api"} - {cause}
+    assert {throttled_s(metrics, other) for other in others} == {0}
+
+
+def throttled_s(metrics: Metrics, cause: str) -> float:
+    return value(metrics, "transcode_throttled_seconds_total", cause=cause)
+
+
+def test_time_is_counted_for_which_the_api_server_has_writes_held() -> None:
+    metrics = Metrics()
+
+    async def story() -> None:
+        budget = WriteBudget(10, burst=5, now=asyncio.get_running_loop().time)
+        kube = FakeApi().kube(metrics=metrics, budget=budget)
+        budget.throttled(7.0)
+        for number in range(3):
+            await kube.create(PODS, {"metadata": {"name": f"pod-{number}"}})
+
+    run_in_fake_time(story())
+    assert throttled_s(metrics, "api") == pytest.approx(7.0)
 
 
 OF_TROUBLE = {

@@ -8,6 +8,8 @@ on this machine, and takes of its CPU.
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 import time
 import tomllib
@@ -20,6 +22,8 @@ from tests.harness.rig import Operator, Rig, rig
 
 GOALS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 LONG_S = 900.0
+SCALED = ("scaled-a", "scaled-b", "scaled-c", "scaled-d")
+BUSY = 60  # jobs that wait for another pool: some seconds of work
 RUN_S = 2.0  # of a Pod; its worker's last report comes before, also on a busy machine
 
 
@@ -39,7 +43,8 @@ def run(options: Options, folder: Path) -> Iterable[Figure]:
 
 
 def _several(on: Rig, series: Series, *, quick: bool) -> None:
-    on.make_pool("scaled", places=0)
+    for pool in SCALED:
+        on.make_pool(pool, places=0)
     on.make_pool("probe", places=20)
     for rate, count in ((50, 30 if quick else 300), (200, 60 if quick else 600)):
         say(f"operator: {count} lives at {rate} writes/s")
@@ -48,7 +53,7 @@ def _several(on: Rig, series: Series, *, quick: bool) -> None:
         _lives(on, operator, series, rate=rate, count=count, under_load=rate == 200)
         if rate == 200:
             _idle(on, series, samples=10 if quick else 40)
-            _scale(on, series, samples=5 if quick else 30)
+            _scale(on, series, samples=8 if quick else 100)
         operator.stop()
 
 
@@ -97,24 +102,32 @@ def _idle(on: Rig, series: Series, *, samples: int) -> None:
 def _scale(on: Rig, series: Series, *, samples: int) -> None:
     """
     One place in a closed pool whose jobs wait, until the Pod for it is there, while another pool
-    is kept busy.
+    is kept busy. SCALED take turns: while the Pod of one runs and ends, the next is opened.
     """
     say("operator: scale, under load")
-    names = {name for name, _ in on.submit(samples, pool="scaled")}
-    pods = {f"{name}-a1" for name in names}
+    each = math.ceil(samples / len(SCALED))
+    pods = {pool: {f"{name}-a1" for name, _ in on.submit(each, pool=pool)} for pool in SCALED}
+    opened = dict.fromkeys(SCALED, 0)
     waits: list[float] = []
-    while len(waits) < samples:
-        if on.statuses().get("queued", 0) < samples + 60:
-            on.submit(120)
-        done = len(waits)
+    for pool in itertools.islice(itertools.cycle(SCALED), samples):
+        _keep_busy(on, besides=len(SCALED) * each - len(waits))
+        on.wait_for("its last Pod", lambda: _ended(on, pods[pool]) == opened[pool])  # noqa: B023
         asked = time.time()
-        on.scale("scaled", 1)
-        on.wait_for("a Pod", lambda done=done: len(pods & _pods(on)) > done)  # type: ignore[misc]
-        on.scale("scaled", 0)
-        waits.append(max(at for (_, name), at in on.seen().items() if name in pods) - asked)
-        on.wait_for("its end", lambda done=done: len(names & set(_gone(on))) > done)  # type: ignore[misc]
+        on.scale(pool, 1)
+        opened[pool] += 1
+        on.wait_for("a Pod", lambda: len(pods[pool] & _pods(on)) == opened[pool])  # noqa: B023
+        on.scale(pool, 0)
+        waits.append(max(at for (_, name), at in on.seen().items() if name in pods[pool]) - asked)
     _percentiles(series, "kubectl scale → Pod created, under load", waits)
-    on.wait_for("nothing left", lambda: _nothing_left(on), timeout_s=LONG_S)
+
+
+def _keep_busy(on: Rig, *, besides: int) -> None:
+    if on.statuses().get("queued", 0) < besides + BUSY:
+        on.submit(2 * BUSY)
+
+
+def _ended(on: Rig, pods: set[str]) -> int:
+    return len({f"{name}-a1" for name in _gone(on)} & pods)
 
 
 def _many(on: Rig, series: Series, *, count: int) -> None:
@@ -170,10 +183,6 @@ def _idle_loop(operator: Operator, live: int) -> bool:
     return looks >= live and metrics.get("transcode_queue_depth", 1) == 0
 
 
-def _nothing_left(on: Rig) -> bool:
-    return not on.statuses().get("queued", 0) and on.count("transcodejobs") == 0
-
-
 def _gone(on: Rig) -> dict[str, float]:
     return {name: at for (what, name), at in on.seen().items() if what == "gone"}
 
@@ -190,4 +199,4 @@ def _waits(on: Rig, made: list[tuple[str, float]]) -> list[float]:
 def _percentiles(series: Series, name: str, waits: list[float]) -> None:
     ordered = sorted(waits)
     series.add(f"{name}, p50", statistics.median(ordered), unit="s")
-    series.add(f"{name}, p99", ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], unit="s")
+    series.add(f"{name}, p99", ordered[math.ceil(len(ordered) * 0.99) - 1], unit="s")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -29,7 +30,8 @@ log = logging.getLogger("encoder.operator.dispatch")
 T = TypeVar("T")
 
 LEASE_S: Final = 60.0  # from claim to acknowledgement it takes milliseconds; a crash costs this
-BATCH: Final = 16  # whoever comes meanwhile waits for a round: half a second under full load
+BATCH: Final = 8  # whoever comes meanwhile waits for as many to be made
+LANES: Final = 2  # one claims while the other's resources are made
 THREADS: Final = 4
 BUSY_S: Final = 0.1
 FAILED_S: Final = 2.0
@@ -58,9 +60,21 @@ class Dispatcher:
         default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="dispatch")
     )
     """Its own: where hundreds of jobs are looked at, each step would wait for all of them."""
+    _claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Two that ask at once what there is room for would both take it."""
+    _opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def look(self) -> None:
+        """Somebody opened a pool, and watches whether anything comes of it."""
+        self._opened.set()
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(LANES):
+                group.create_task(self._run_lane())
+
+    async def _run_lane(self) -> None:
         while True:
             try:
                 taken = await self.round()
@@ -68,25 +82,15 @@ class Dispatcher:
                 log.warning("dispatch_failed", extra={"error": str(error)[:500]})
                 await asyncio.sleep(FAILED_S)
                 continue
-            await asyncio.sleep(BUSY_S if taken else self.poll_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._opened.wait(), BUSY_S if taken else self.poll_s)
+            self._opened.clear()
 
     async def round(self) -> int:
-        room = await self._in_thread(self._room)
-        if room <= 0:
-            return 0
-        taken = await self._in_thread(
-            lambda: queue.claim(
-                self.store,
-                engine="kubernetes",
-                worker=self.worker,
-                limit=min(room, BATCH),
-                lease_s=LEASE_S,
-                besides=self.blocked(),
-            )
-        )
-        if not taken:
-            return 0
-        granted = await self._in_thread(lambda: self._grant(taken))
+        """How many messages were claimed."""
+        async with self._claiming:
+            taken = await self._claim()
+            granted = await self._in_thread(lambda: self._grant(taken)) if taken else []
         results = await asyncio.gather(
             *(self._admit(claimed) for claimed in granted), return_exceptions=True
         )
@@ -97,8 +101,24 @@ class Dispatcher:
                     "not_admitted", extra={"job": claimed.job.id, "error": str(result)[:500]}
                 )
         if any(isinstance(result, KubeError) and result.unreachable for result in results):
-            await self._until_it_is_back()
+            async with self._claiming:
+                await self._until_it_is_back()
         return len(taken)
+
+    async def _claim(self) -> list[QueueMessage]:
+        room = await self._in_thread(self._room)
+        if room <= 0:
+            return []
+        return await self._in_thread(
+            lambda: queue.claim(
+                self.store,
+                engine="kubernetes",
+                worker=self.worker,
+                limit=min(room, BATCH),
+                lease_s=LEASE_S,
+                besides=self.blocked(),
+            )
+        )
 
     async def _until_it_is_back(self) -> None:
         """Each claim meanwhile would use up the number of an attempt."""

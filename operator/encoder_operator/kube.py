@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from encoder_core.retry_after import read_retry_after
 from encoder_operator.budget import WriteBudget
 from encoder_operator.health import Echoes
 from encoder_operator.metrics import Metrics
+from encoder_operator.slots import Slots
 
 REQUEST_TIMEOUT_S: Final = 30.0
 FIELD_MANAGER: Final = "encoder-operator"
@@ -89,6 +89,11 @@ EVENTS: Final = Kind("/api/v1", "events")
 JOBS: Final = Kind(f"/apis/{GROUP}/{VERSION}", "transcodejobs")
 POOLS: Final = Kind(f"/apis/{GROUP}/{VERSION}", "transcodepools")
 
+STARTS_OR_STOPS: Final = frozenset(
+    [*(("create", kind.plural) for kind in (JOBS, SECRETS, PODS)), ("delete", PODS.plural)]
+)
+"""Calls that somebody waits for. Others tell of what is, and clear away what was."""
+
 
 class Kube:
     """A client for one namespace. Every method raises KubeError."""
@@ -109,7 +114,7 @@ class Kube:
         self._echoes = echoes
         self._metrics = metrics
         # A server that answers slowly is not helped by a thousand questions at once.
-        self._in_flight = asyncio.Semaphore(in_flight)
+        self._in_flight = Slots(in_flight)
 
     @property
     def namespace(self) -> str:
@@ -206,7 +211,7 @@ class Kube:
     ) -> dict[str, Any]:
         began, code = time.monotonic(), 0
         try:
-            async with self._in_flight:
+            async with self._in_flight.take(first=of in STARTS_OR_STOPS):
                 code, answer, headers = await self._send(method, path, body, content_type)
         finally:
             self._metrics.requests.labels(*of, str(code)).inc()

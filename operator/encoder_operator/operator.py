@@ -217,6 +217,7 @@ class Operator:
 
     def _wake_pool(self, name: str) -> None:
         """What its jobs are shown, and whether they start, follows from their pool."""
+        self._dispatcher.look()
         for job in self._cache.jobs.values():
             if job.pool == name and not is_done(job):
                 self._loop.wake(job.name)

@@ -100,8 +100,11 @@ class OperatorSettings(BaseSettings):
     write_burst: int = Field(100, ge=1)
     """Writes at once after a pause, such as when a full pool is opened."""
 
-    in_flight: int = Field(32, ge=1)
-    """Calls to the API server at once; a slow one is not helped by a thousand."""
+    in_flight: int = Field(8, ge=1)
+    """
+    Calls to the API server at once. More of them only wait there, where what starts and stops work
+    does not come first.
+    """
 
     canary_s: float = Field(60.0, gt=0)
     """The process ends, to start anew, when watches owe the echo of a write for three of these."""

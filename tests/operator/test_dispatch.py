@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
 from encoder_core.names import resource_name
 from encoder_core.retries import RetryLimits
 from encoder_core.states import JobStatus
+from encoder_db.cluster import mirror_pool
 from encoder_db.jobs import cancel_job, retry_job
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
@@ -30,17 +31,17 @@ J = JobStatus
 class Desk:
     """A dispatcher with what it talks to. Its pool has one place."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, poll_s: float = 0.0) -> None:
         self.store, self.api, self.woken = store, FakeApi(), list[str]()
         self.cache = Cache()
         self.pool = make.kubernetes_pool(store, places=1)
-        self._dispatcher = Dispatcher(
+        self.dispatcher = Dispatcher(
             store=store,
             kube=self.api.kube(),
             cache=self.cache,
             worker="operator",
             limits=RetryLimits(),
-            poll_s=0.0,
+            poll_s=poll_s,
             max_running=100,
             wake=self.woken.append,
             blocked=set,
@@ -51,7 +52,7 @@ class Desk:
         return make.create(self.store, make.spec(pool=self.pool))
 
     def round(self) -> int:
-        return asyncio.run(self._dispatcher.round())
+        return asyncio.run(self.dispatcher.round())
 
 
 @pytest.fixture
@@ -86,6 +87,33 @@ def test_a_resource_that_could_not_be_noted_is_looked_at(desk: Desk) -> None:
         event.remove(engine, "before_cursor_execute", away)
     assert make.status(desk.store, job) is J.QUEUED
     assert desk.woken == [resource_name(job.uuid)]
+
+
+def test_a_pool_that_opens_is_served_while_the_resources_of_others_are_made(store: Store) -> None:
+    desk = Desk(store, poll_s=3600.0)
+    desk.create()
+    waiting = make.create(store, make.spec(pool=make.kubernetes_pool(store, "closed", places=0)))
+
+    def open_pool(tx: Connection) -> None:
+        mirror_pool(tx, "closed", max_concurrency=1, stop_policy="None")
+
+    async def until_calls(count: int) -> None:
+        while desk.api.at_once < count:
+            await asyncio.sleep(0.01)
+
+    async def story() -> None:
+        desk.api.gate = asyncio.Event()
+        async with asyncio.timeout(60.0):
+            running = asyncio.create_task(desk.dispatcher.run())
+            await until_calls(1)
+            store.run(open_pool)
+            desk.dispatcher.look()
+            await until_calls(2)
+            running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(story())
+    assert make.read(store, waiting).attempt == 1
 
 
 def test_nothing_is_claimed_while_the_api_server_is_away_and_everything_at_once_when_it_is_back(

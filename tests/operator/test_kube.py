@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from encoder_operator.budget import WriteBudget
-from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, Kube, KubeError
+from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, SECRETS, Kube, KubeError
 from tests.operator.fake_api import FakeApi, refusal
 from tests.operator.fake_time import run_in_fake_time
 
 AT_ONCE = 3
+THERE, NEW = "there", {"metadata": {"name": "new"}}
 
 
 async def everybody_waits() -> None:
@@ -71,9 +72,45 @@ def test_a_call_that_is_given_up_makes_room_for_the_next() -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("write", "call"),
+    [
+        ("POST transcodejobs", lambda kube: kube.create(JOBS, NEW)),
+        ("POST secrets", lambda kube: kube.create(SECRETS, NEW)),
+        ("POST pods", lambda kube: kube.create(PODS, NEW)),
+        ("DELETE pods", lambda kube: kube.delete(PODS, THERE)),
+    ],
+)
+def test_what_starts_or_stops_work_does_not_wait_for_what_tells_of_it(
+    write: str, call: Callable[[Kube], Awaitable[Any]]
+) -> None:
+    async def story() -> None:
+        api = FakeApi()
+        api.put(PODS, THERE)
+        api.put(JOBS, THERE)
+        api.gate = asyncio.Event()
+        kube = api.kube(in_flight=1)
+        calls = [
+            kube.get(JOBS, THERE),
+            kube.apply_status(JOBS, THERE, {"status": {}}),
+            kube.create_once(EVENTS, NEW),
+            kube.delete(JOBS, THERE),
+            call(kube),
+        ]
+        asked = []
+        for each in calls:
+            asked.append(asyncio.ensure_future(each))
+            await everybody_waits()
+        api.gate.set()
+        await asyncio.gather(*asked)
+        telling = ["PATCH transcodejobs/status", "POST events", "DELETE transcodejobs"]
+        assert api.writes == [write, *telling]
+
+    asyncio.run(story())
+
+
 # --- One budget over all writes ------------------------------------------------------------------
 
-THERE, NEW = "there", {"metadata": {"name": "new"}}
 METHODS: dict[str, tuple[Callable[[Kube], Awaitable[Any]], int]] = {
     "list_all": (lambda kube: kube.list_all(PODS), 0),
     "check_served": (lambda kube: kube.check_served(JOBS, POOLS), 0),

@@ -61,10 +61,10 @@ def test_places_that_come_one_by_one_go_to_both_in_turn(
 
 def test_all_that_is_applied_by_hand_is_one_owner_among_those_of_the_api(store: Store) -> None:
     owners = (API_OWNER, "sport", KUBERNETES_OWNER)
-    desk = Desk(store, places=3 * len(owners))
+    desk = Desk(store, places=2 * len(owners))
     submit(desk, *owners)
     desk.dispatch()
-    assert holders(desk) == dict.fromkeys(owners, 3)
+    assert holders(desk) == dict.fromkeys(owners, 2)
 
 
 def test_what_one_owner_may_hold_bounds_both_alike(store: Store) -> None:

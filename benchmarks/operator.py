@@ -22,7 +22,7 @@ from tests.harness.rig import Operator, Rig, rig
 
 GOALS: dict[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 LONG_S = 900.0
-SCALED = ("scaled-a", "scaled-b", "scaled-c", "scaled-d")
+SCALED = [f"scaled-{number}" for number in range(12)]  # a Pod ends while eleven others are opened
 BUSY = 60  # jobs that wait for another pool: some seconds of work
 RUN_S = 2.0  # of a Pod; its worker's last report comes before, also on a busy machine
 
@@ -53,7 +53,7 @@ def _several(on: Rig, series: Series, *, quick: bool) -> None:
         _lives(on, operator, series, rate=rate, count=count, under_load=rate == 200)
         if rate == 200:
             _idle(on, series, samples=10 if quick else 40)
-            _scale(on, series, samples=8 if quick else 100)
+            _scale(on, series, samples=12 if quick else 100)
         operator.stop()
 
 

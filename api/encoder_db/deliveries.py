@@ -14,7 +14,7 @@ from encoder_core.deliveries import Outcome
 from encoder_core.events import FINAL_EVENTS
 from encoder_core.sealing import CannotOpen
 from encoder_db.dialect import by_index, claimable, db_now, in_seconds
-from encoder_db.events import PARKED_UNTIL, log_superseded
+from encoder_db.events import log_superseded, release_next
 from encoder_db.secrets import destroy_webhook, sealing_purpose
 from encoder_db.store import Store
 from encoder_db.tables import job_events, jobs, webhook_attempts, webhook_deliveries
@@ -340,20 +340,6 @@ def _log(tx: Connection, delivery: Delivery, sent: _Sent, *, delay_s: float | No
             next_attempt_at=None if delay_s is None else in_seconds(delay_s),
         )
     )
-
-
-def release_next(tx: Connection, job_id: int) -> None:
-    """The earliest pending event of the job is due, if it was parked behind another."""
-    earliest = (
-        select(webhook_deliveries.c.id, webhook_deliveries.c.next_attempt_at)
-        .where(webhook_deliveries.c.job_id == job_id, webhook_deliveries.c.trigger_kind == "auto")
-        .order_by(webhook_deliveries.c.seq)
-        .limit(1)
-    )
-    row = tx.execute(earliest).one_or_none()
-    if row is not None and row.next_attempt_at == PARKED_UNTIL:
-        due = update(webhook_deliveries).where(webhook_deliveries.c.id == row.id)
-        tx.execute(due.values(next_attempt_at=db_now()))
 
 
 def _final_waits(tx: Connection, delivery: Delivery) -> bool:

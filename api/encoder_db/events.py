@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, literal, select
+from sqlalchemy import Connection, bindparam, delete, exists, insert, literal, select, update
 from sqlalchemy.sql import Select
 
 from encoder_core.deliveries import Outcome
@@ -147,7 +147,22 @@ def _supersede(tx: Connection, job_id: int) -> None:
         & webhook_deliveries.c.leased_by.is_(None)
     )
     log_superseded(tx, select(webhook_deliveries).where(failed).subquery())
-    tx.execute(delete(webhook_deliveries).where(failed))
+    if tx.execute(delete(webhook_deliveries).where(failed)).rowcount:
+        release_next(tx, job_id)  # what was parked behind them
+
+
+def release_next(tx: Connection, job_id: int) -> None:
+    """The earliest pending event of the job is due, if it was parked behind another."""
+    earliest = (
+        select(webhook_deliveries.c.id, webhook_deliveries.c.next_attempt_at)
+        .where(webhook_deliveries.c.job_id == job_id, webhook_deliveries.c.trigger_kind == "auto")
+        .order_by(webhook_deliveries.c.seq)
+        .limit(1)
+    )
+    row = tx.execute(earliest).one_or_none()
+    if row is not None and row.next_attempt_at == PARKED_UNTIL:
+        due = update(webhook_deliveries).where(webhook_deliveries.c.id == row.id)
+        tx.execute(due.values(next_attempt_at=db_now()))
 
 
 def log_superseded(tx: Connection, dropped: object) -> None:

@@ -10,9 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from encoder_db.deliveries import release_next
 from encoder_db.dialect import db_now
-from encoder_db.events import PARKED_UNTIL, hash_host
+from encoder_db.events import PARKED_UNTIL, hash_host, release_next
 from encoder_db.rows import JobRef, JobRow, by_ref, lock_job
 from encoder_db.secrets import read_sealed_webhook
 from encoder_db.store import Store

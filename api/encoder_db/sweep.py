@@ -10,10 +10,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, delete, exists, func, or_, select
 
 from encoder_core.states import ACTIVE_JOB, FINAL_JOB, OPEN_ATTEMPT, AttemptStatus, JobStatus
-from encoder_db.deliveries import release_next
 from encoder_db.dialect import in_seconds
 from encoder_db.endings import end_canceled, requeue_job
-from encoder_db.events import PARKED_UNTIL
+from encoder_db.events import PARKED_UNTIL, release_next
 from encoder_db.messages import enqueue
 from encoder_db.outcomes import close_attempt
 from encoder_db.purge import purge_deleted

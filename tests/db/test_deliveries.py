@@ -141,6 +141,18 @@ def test_a_final_event_takes_the_place_of_those_that_failed(store: Store) -> Non
     assert sent(store, job) == [("job.queued", "server_error"), ("job.queued", "superseded")]
 
 
+def test_what_waited_behind_a_delivery_that_a_final_event_drops_is_due(store: Store) -> None:
+    job = announced(store)
+    fail(store, one(store))
+    worker = make.running(store)
+    cancel_job(store, job.id, owner=None)
+    make.finish(store, worker, exit_code=61)
+    for kind in ("job.starting", "job.running", "job.canceling", "job.canceled"):
+        delivery = one(store)
+        assert delivery.event_type == kind
+        arrive(store, delivery)
+
+
 def test_what_has_not_failed_yet_is_sent_before_the_final_event(store: Store) -> None:
     job = announced(store)
     cancel_job(store, job.id, owner=None)

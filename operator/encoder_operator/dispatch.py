@@ -83,7 +83,9 @@ class Dispatcher:
                 await asyncio.sleep(FAILED_S)
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._opened.wait(), BUSY_S if taken else self.poll_s)
+                # Not wait_for: until Python 3.12 it can swallow the end of the process.
+                async with asyncio.timeout(BUSY_S if taken else self.poll_s):
+                    await self._opened.wait()
             self._opened.clear()
 
     async def round(self) -> int:

@@ -66,15 +66,16 @@ def wait(cluster: Cluster, namespace: str, name: str, condition: str) -> None:
 
 
 def output_of(cluster: Cluster, namespace: str, name: str, *command: str, **more: Any) -> str:
-    """Run a command in a Pod to its end; returns what it wrote."""
+    """Run a command in a Pod to its end, a good one or not; returns what it wrote."""
     start(cluster, namespace, name, *command, **more)
-    wait(cluster, namespace, name, "jsonpath={.status.phase}=Succeeded")
+    wait(cluster, namespace, name, "jsonpath={.status.containerStatuses[0].state.terminated}")
     return cluster.kubectl("logs", "-n", namespace, name)
 
 
 def talk_to(address: str, port: int) -> tuple[str, ...]:
-    """A command that prints what a server says first."""
-    return ("bash", "-c", f"exec 3<>/dev/tcp/{address}/{port} && cat <&3")
+    """A command that prints what a server says first. A Service that is new is known in a while."""
+    call = f"{{ exec 3<>/dev/tcp/{address}/{port}; }} 2>/dev/null"
+    return ("bash", "-c", f"for i in {{1..300}}; do {call} && break; sleep 0.1; done; cat <&3")
 
 
 class SayWhoCalls(socketserver.BaseRequestHandler):

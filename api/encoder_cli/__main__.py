@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +24,29 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+owners = typer.Typer(help="Owners of jobs, and their shares.", no_args_is_help=True)
+app.add_typer(owners, name="owners")
 
 SCOPES = ("jobs:read", "jobs:write", "admin")  # encoder_api.contract has what they allow
 
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Default: PORT, or 8080. 0: any.")]
+
+
+def _checked_owner(name: str) -> str:
+    from encoder_core.specs import LABEL_PATTERN
+
+    if re.fullmatch(LABEL_PATTERN, name) is None:
+        raise typer.BadParameter(
+            "lower-case letters, digits and hyphens, 63 at most, with none of the hyphens at an end"
+        )
+    return name
+
+
+def _checked_key_name(name: str) -> str:
+    if not 1 <= len(name) <= 128:
+        raise typer.BadParameter("1 to 128 characters")
+    return name
+
 
 # The parts are imported where they are used: `encoder --help` need not load a database driver.
 
@@ -129,8 +149,10 @@ def demo(
 
 @keys.command("create")
 def create_key(
-    name: Annotated[str, typer.Option(help="What the key is for.")],
-    owner: Annotated[str, typer.Option(help="Whose jobs it sees.")] = "default",
+    name: Annotated[str, typer.Option(callback=_checked_key_name, help="What the key is for.")],
+    owner: Annotated[
+        str, typer.Option(callback=_checked_owner, help="Whose jobs it sees.")
+    ] = "default",
     scope: Annotated[
         list[str] | None,
         typer.Option(help=f"{', '.join(SCOPES)}. May be repeated. Default: the first two."),
@@ -187,6 +209,28 @@ def rewrap_secrets(
             err=True,
         )
         raise typer.Exit(1)
+
+
+@owners.command("list")
+def list_owners(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Lists who has jobs, how many of them wait and run, and the weight of each."""
+    from encoder_cli.owners import print_owners
+
+    print_owners(as_json=as_json)
+
+
+@owners.command("set-weight")
+def set_weight(
+    owner: Annotated[str, typer.Argument(callback=_checked_owner)],
+    weight: Annotated[int, typer.Argument(min=1, max=1000, help="1 is what everybody has.")],
+) -> None:
+    """Gives an owner so many times the share of the places that one with weight 1 has."""
+    from encoder_cli.owners import set_weight
+
+    known = set_weight(owner, weight)
+    typer.echo(f"{owner} has weight {weight}" + ("" if known else ", and no job so far"))
 
 
 def _show_version(wanted: bool) -> None:

@@ -194,7 +194,9 @@ Codec = Annotated[
 ContentType = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,64}$")
 ]
-Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+LABEL_PATTERN: Final = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+Label = Annotated[str, StringConstraints(pattern=rf"^{LABEL_PATTERN}$")]
+"""A name that Kubernetes takes, too: of a pool, of an owner."""
 LANGUAGE_PATTERN: Final = r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}"
 Language = Annotated[str, StringConstraints(max_length=35, pattern=rf"^{LANGUAGE_PATTERN}$")]
 """A language as files and browsers name it: de, deu, ger, pt-BR."""

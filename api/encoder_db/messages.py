@@ -14,6 +14,7 @@ from sqlalchemy import (
     case,
     delete,
     exists,
+    func,
     insert,
     select,
     tuple_,
@@ -63,13 +64,18 @@ def first_due_at() -> ScalarSelect[Any]:
 
 
 def register_owner(tx: Connection, *, pool: str, priority: Priority, owner: str) -> None:
-    """Make a queue known to claimers. Looked up first: inserting would lock an existing row."""
+    """
+    Make a queue known to claimers, with the weight of its owner's others.
+
+    Looked up first: inserting would lock an existing row.
+    """
+    others = select(func.max(queue_owners.c.weight)).where(queue_owners.c.owner == owner)
     row = {
         "queue": queue_key(pool, priority, owner),
         "pool": pool,
         "priority": CLASSES.index(priority),
         "owner": owner,
-        "weight": DEFAULT_WEIGHT,
+        "weight": tx.execute(others).scalar_one() or DEFAULT_WEIGHT,
         "last_served_at": db_now(),
     }
     insert_missing(tx, queue_owners, row)

@@ -105,6 +105,18 @@ def run(
             id="a scope that does not exist",
         ),
         pytest.param(
+            ["keys", "create", "--name", "ci", "--owner", "Team A"],
+            {},
+            "lower-case letters, digits and hyphens",
+            id="an owner that Kubernetes would not take",
+        ),
+        pytest.param(
+            ["owners", "set-weight", "team-a", "0"],
+            {},
+            "Invalid value for 'weight'",
+            id="a share of nothing",
+        ),
+        pytest.param(
             ["retention", "--hours", "-5"], {}, "Invalid value for '--hours'", id="the future"
         ),
     ],

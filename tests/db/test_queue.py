@@ -12,6 +12,7 @@ from encoder_core.states import JobStatus
 from encoder_db.fairness import STARVATION_TURN
 from encoder_db.jobs import retry_job
 from encoder_db.messages import ack, extend, nack, release
+from encoder_db.owners import set_weight
 from encoder_db.pools import create_pool, set_pool
 from encoder_db.queue import (
     MAX_ABANDONED,
@@ -273,11 +274,26 @@ def test_a_heavier_owner_gets_a_larger_share(store: Store) -> None:
     for _ in range(6):
         make.create(store, owner="alice")
         make.create(store, owner="bob")
-    with store.begin() as tx:
-        heavy = queue_owners.c.owner == "alice"
-        tx.execute(update(queue_owners).where(heavy).values(weight=2))
+    assert store.run(lambda tx: set_weight(tx, "alice", 2))
     claimed = make.claim_some(store, 6)
     assert [message.queue.endswith("/alice") for message in claimed].count(True) == 4
+
+
+def test_a_weight_holds_for_queues_to_come_and_for_owners_to_come(store: Store) -> None:
+    make.create(store, owner="alice")
+    assert store.run(lambda tx: set_weight(tx, "alice", 2))
+    assert not store.run(lambda tx: set_weight(tx, "carol", 3))
+    for priority in ("high", "low"):
+        make.create(store, make.spec(priority=priority), owner="alice")
+        make.create(store, make.spec(priority=priority), owner="bob")
+    make.create(store, owner="carol")
+    with store.read() as tx:
+        weights = tx.execute(select(queue_owners.c.queue, queue_owners.c.weight)).all()
+    assert sorted(tuple(row) for row in weights) == [
+        *(("default/p0/alice", 2), ("default/p0/bob", 1)),
+        *(("default/p1/alice", 2), ("default/p1/carol", 3)),
+        *(("default/p2/alice", 2), ("default/p2/bob", 1)),
+    ]
 
 
 def test_a_small_queue_leaves_its_share_to_the_others(store: Store) -> None:

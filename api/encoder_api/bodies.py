@@ -3,6 +3,7 @@ Read a request's body as strictly as JSON can be read, before any model sees it.
 
 What two parsers could read differently is refused: other encodings, duplicate names, NaN, numbers
 beyond floats, lone surrogates. So is what only costs: depth, huge objects, bodies over the limit.
+What is large takes turns, so that many at once do not take all memory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -21,14 +23,56 @@ from encoder_api.problems import Problem
 MAX_DEPTH: Final = 24  # a job needs eight levels
 MAX_MEMBERS: Final = 1_000  # of one object; headers and metadata have their own, smaller limits
 MAX_NODES: Final = 50_000  # values in the whole body; 32 outputs with all fields have about 2,000
-_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+MAX_MARKS: Final = 4 * MAX_NODES
+"""Commas and opening brackets, also those in texts. They are counted before the body is parsed: of
+empty lists alone seven million fit into the largest body, and as values they take half a GiB."""
+LARGE_BYTES: Final = 1024 * 1024
+LARGE_AT_ONCE: Final = 2  # each takes up to 70 MiB, as bytes, text and values, until it is answered
 PARSE_ELSEWHERE_BYTES: Final = 64 * 1024  # larger bodies would hold up everybody else's requests
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
-async def read_json(request: Request, *, limit_bytes: int, timeout_s: float) -> Any:
-    """The body as Python values. Raises Problem: 400, 408, 413 or 415."""
+class LargeBodies:
+    """The places for bodies over LARGE_BYTES. Who finds none waits, and its bytes with it."""
+
+    def __init__(self, *, wait_s: float = 30.0) -> None:
+        self._places = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._wait_s = wait_s
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Raises Problem (503) when none became free."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Problem(
+                "unavailable",
+                "Too many large requests are being taken; send this one again, or give large "
+                "sources by URL.",
+                headers={"Connection": "close", "Retry-After": "10"},
+            ) from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+async def read_json(
+    request: Request,
+    *,
+    limit_bytes: int,
+    timeout_s: float,
+    large: LargeBodies,
+    until_answered: AsyncExitStack,
+) -> Any:
+    """
+    The body as Python values. Raises Problem: 400, 408, 413, 415 or 503.
+
+    A large one keeps its place in `large` for as long as `until_answered` is open.
+    """
     check_media_type(request.headers.get("content-type"))
-    body = await read_body(request, limit_bytes=limit_bytes, timeout_s=timeout_s)
+    body = await _read_body(request, limit_bytes, timeout_s, large, until_answered)
     if len(body) > PARSE_ELSEWHERE_BYTES:
         return await run_in_threadpool(parse_json, body)
     return parse_json(body)
@@ -50,23 +94,36 @@ def check_media_type(content_type: str | None) -> None:
             raise Problem("unsupported_media_type", "Send JSON in UTF-8; other charsets are not.")
 
 
-async def read_body(request: Request, *, limit_bytes: int, timeout_s: float) -> bytes:
+async def _read_body(
+    request: Request,
+    limit_bytes: int,
+    timeout_s: float,
+    large: LargeBodies,
+    until_answered: AsyncExitStack,
+) -> bytes:
     """
     The whole body, given up as soon as it is announced or found to be over the limit.
 
-    `timeout_s` is for all of it: who drips bytes must not hold a connection for ever.
+    `timeout_s` is for all of it, without the wait for a place: who drips bytes must not hold a
+    connection for ever.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
-    chunks, size = [], 0
+    now = asyncio.get_running_loop().time
+    started, chunks, size = now(), [], 0
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as allowed:
             async for chunk in request.stream():
-                size += len(chunk)
+                before, size = size, size + len(chunk)
                 if size > limit_bytes:
                     raise _too_large(limit_bytes)
                 chunks.append(chunk)
+                if before <= LARGE_BYTES < size:
+                    spent_s = now() - started
+                    allowed.reschedule(None)
+                    await until_answered.enter_async_context(large.place())
+                    allowed.reschedule(now() + timeout_s - spent_s)
     except TimeoutError:
         raise Problem(
             "request_timeout",
@@ -89,6 +146,8 @@ def parse_json(body: bytes) -> Any:
     """Strict JSON. Raises Problem (400); the message has a position and no content."""
     if not body:
         raise _malformed("The body is empty; a JSON object is needed")
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
+        raise _malformed("The body has too many values")
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

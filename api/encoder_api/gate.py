@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -56,12 +57,13 @@ async def _pass(operation: Operation, services: Services, request: Request) -> R
         _count(services, request, principal)
         require_scope(principal, operation.scope)
     query = None if operation.query is None else parse_query(request, operation.query)
-    body = await _read_model(operation, services, request)
-    call = Call(services, request, principal, body, query)
-    if inspect.iscoroutinefunction(operation.handler):
-        response: Response = await operation.handler(call)
-        return response
-    return await run_in_threadpool(operation.handler, call)  # type: ignore[arg-type]  # plain here
+    async with AsyncExitStack() as until_answered:
+        body = await _read_model(operation, services, request, until_answered)
+        call = Call(services, request, principal, body, query)
+        if inspect.iscoroutinefunction(operation.handler):
+            response: Response = await operation.handler(call)
+            return response
+        return await run_in_threadpool(operation.handler, call)  # type: ignore[arg-type]  # plain here
 
 
 async def _who_asks(services: Services, request: Request) -> Principal:
@@ -80,14 +82,21 @@ def _count(services: Services, request: Request, principal: Principal) -> None:
         raise refuse(allowance)
 
 
-async def _read_model(operation: Operation, services: Services, request: Request) -> Any:
+async def _read_model(
+    operation: Operation, services: Services, request: Request, until_answered: AsyncExitStack
+) -> Any:
     if operation.body is None:
         return None
     limit = DEFAULT_BODY_BYTES if operation.body_limit is None else operation.body_limit(services)
     if not operation.body_required and not _announces_body(request):
         return None
-    timeout_s = services.settings.body_timeout_s
-    document = await read_json(request, limit_bytes=limit, timeout_s=timeout_s)
+    document = await read_json(
+        request,
+        limit_bytes=limit,
+        timeout_s=services.settings.body_timeout_s,
+        large=services.large_bodies,
+        until_answered=until_answered,
+    )
     try:
         return operation.body.model_validate(document)
     except ValidationError as error:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
-from encoder_api.bodies import MAX_DEPTH, MAX_MEMBERS, MAX_NODES, check_media_type, parse_json
+from encoder_api.bodies import (
+    LARGE_AT_ONCE,
+    LARGE_BYTES,
+    MAX_DEPTH,
+    MAX_MARKS,
+    MAX_MEMBERS,
+    MAX_NODES,
+    LargeBodies,
+    check_media_type,
+    parse_json,
+    read_json,
+)
 from encoder_api.problems import Problem
 
 
@@ -59,6 +74,7 @@ def test_json_is_read(body: bytes, want: Any) -> None:
             id="an object with too many members",
         ),
         pytest.param(b"[" + b'"",' * (MAX_NODES + 1) + b'""]', id="an array with too many items"),
+        pytest.param(b"[" + b"[]," * MAX_MARKS + b"[]]", id="too many values to be parsed at all"),
     ],
 )
 def test_anything_else_is_refused(body: bytes) -> None:
@@ -106,3 +122,98 @@ def test_any_other_type_is_refused(content_type: str | None) -> None:
     with pytest.raises(Problem) as refused:
         check_media_type(content_type)
     assert refused.value.kind.status == 415
+
+
+# --- Large ones take turns -----------------------------------------------------------------------
+
+HALF = b'"' + b"a" * LARGE_BYTES
+LIMIT = 4 * LARGE_BYTES
+
+
+async def read(
+    large: LargeBodies, until_answered: AsyncExitStack, *chunks: bytes, timeout_s: float = 30
+) -> Any:
+    """Read a body that comes in these pieces."""
+    left = list(chunks)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+    scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    return await read_json(
+        Request(scope, receive),
+        limit_bytes=LIMIT,
+        timeout_s=timeout_s,
+        large=large,
+        until_answered=until_answered,
+    )
+
+
+@asynccontextmanager
+async def all_places_taken(large: LargeBodies) -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as answered:
+        for _ in range(LARGE_AT_ONCE):
+            await read(large, answered, HALF, b'"')
+        yield answered
+
+
+def within_a_minute(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
+def test_a_large_body_waits_until_another_is_answered_and_a_small_one_does_not() -> None:
+    async def work() -> None:
+        large = LargeBodies()
+        async with AsyncExitStack() as later, all_places_taken(large) as answered:
+            waiting = asyncio.create_task(read(large, later, HALF, b'"'))
+            assert await read(large, later, b"[1", b"]") == [1]
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            await answered.aclose()
+            assert len(await waiting) == LARGE_BYTES
+
+    within_a_minute(work())
+
+
+def test_a_large_body_that_finds_no_place_is_to_be_sent_again() -> None:
+    async def work() -> None:
+        large = LargeBodies(wait_s=0.01)
+        async with AsyncExitStack() as later, all_places_taken(large):
+            with pytest.raises(Problem) as refused:
+                await read(large, later, HALF, b'"')
+        assert refused.value.kind.code == "unavailable"
+        assert refused.value.headers == {"Connection": "close", "Retry-After": "10"}
+        await read(large, later, HALF, b'"')
+
+    within_a_minute(work())
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [
+        pytest.param(b" {}", "malformed_body", id="that is no JSON"),
+        pytest.param(b"a" * LIMIT, "body_too_large", id="that is too large"),
+    ],
+)
+def test_a_large_body_that_is_refused_gives_its_place_back(rest: bytes, code: str) -> None:
+    async def work() -> None:
+        large = LargeBodies(wait_s=0.01)
+        for _ in range(LARGE_AT_ONCE + 1):
+            with pytest.raises(Problem) as refused:
+                async with AsyncExitStack() as answered:
+                    await read(large, answered, HALF, rest)
+            assert refused.value.kind.code == code
+
+    within_a_minute(work())
+
+
+def test_the_wait_for_a_place_is_not_held_against_the_body() -> None:
+    async def work() -> None:
+        large = LargeBodies()
+        async with AsyncExitStack() as later, all_places_taken(large) as answered:
+            waiting = asyncio.create_task(read(large, later, HALF, b'"', timeout_s=0.5))
+            await asyncio.sleep(0.6)
+            await answered.aclose()
+            assert len(await waiting) == LARGE_BYTES
+
+    within_a_minute(work())

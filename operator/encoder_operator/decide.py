@@ -240,7 +240,7 @@ def _without_row(seen: Observed) -> Decision:
     if seen.job.job_uid is None and "jobID" in seen.job.status:
         # It was recorded once, and DELETE /jobs or retention removed it: it must not run again.
         return Decision([DeleteResource(seen.job.uid)])
-    if seen.job.conditions.get("Succeeded", {}).get("status") == "False":
+    if is_over(seen.job):
         return Decision()  # refused for good, and it says so
     if seen.job.job_uid is None and seen.job.cancel:
         return Decision([Refuse("Canceled", "Canceled before it was admitted")])
@@ -385,6 +385,11 @@ def _end_unstarted(row: RowSeen, pod: PodSeen, ended: Ended) -> Decision:
 def is_done(job: JobSeen) -> bool:
     """Whether the record is known to be final: only then may evidence be deleted."""
     return job.conditions.get("ResultRecorded", {}).get("status") == "True"
+
+
+def is_over(job: JobSeen) -> bool:
+    """Whether it says that it failed: of one that never was a job, nothing else ever says so."""
+    return job.conditions.get("Succeeded", {}).get("status") == "False"
 
 
 def _alive(seen: Observed) -> list[PodSeen]:

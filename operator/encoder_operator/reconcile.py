@@ -21,6 +21,7 @@ from encoder_operator.decide import (
     CancelJob,
     StartPod,
     is_done,
+    is_over,
     why_not_started,
 )
 from encoder_operator.events import build_event, notes_of_job
@@ -98,9 +99,14 @@ class Reconciler:
         return uid is None or body["metadata"]["uid"] == uid
 
     async def _say_store_is_away(self, name: str) -> None:
-        """Only to who waits for something: a job that ended well is told of no outage."""
+        """
+        Only to who waits for something: a job that ended is told of no outage.
+
+        One that was refused for good has its refusal there and nowhere else. Without it, the job
+        would be adopted once the database is back.
+        """
         job = self.cache.jobs.get(name)
-        if job is None or job.deleting or is_done(job):
+        if job is None or job.deleting or is_done(job) or is_over(job):
             return
         now = datetime.now(UTC)
         await self._apply(job, status_without_store(job, now=now), None, now=now)

@@ -150,9 +150,14 @@ def applied(store: Store, **spec: Any) -> Desk:
 
 def away(store: Store) -> Desk:
     desk = waits(store)
-    with store.begin() as tx:
-        tx.exec_driver_sql("ALTER TABLE jobs RENAME TO jobs_elsewhere")
+    turn_database(store, away=True)
     return desk
+
+
+def turn_database(store: Store, *, away: bool) -> None:
+    before, after = ("jobs", "jobs_elsewhere") if away else ("jobs_elsewhere", "jobs")
+    with store.begin() as tx:
+        tx.exec_driver_sql(f"ALTER TABLE {before} RENAME TO {after}")
 
 
 Case = tuple[str, Callable[[Store], Desk], str]
@@ -246,6 +251,23 @@ def test_a_resource_that_is_no_job_yet_says_why(
     assert (status, told) == ("False", reason)
     assert words in message
     assert desk.condition(NAME, "Succeeded")[1:] == (told, message)
+
+
+def test_a_resource_that_was_refused_for_good_stays_so_through_an_outage(store: Store) -> None:
+    desk = applied(store, source={"kind": "nowhere"})
+    desk.settle(NAME)
+    refused = desk.condition(NAME, "Succeeded")
+    spec = desk.api.objects[JOBS.path("work", NAME)]["spec"]
+    spec.update(BY_HAND)  # what it was refused for is over: it must not run for that
+    turn_database(store, away=True)
+    with pytest.raises(DBAPIError):
+        desk.settle(NAME)
+    assert desk.condition(NAME, "Succeeded") == refused
+    turn_database(store, away=False)
+    desk.settle(NAME)
+    assert desk.condition(NAME, "Succeeded") == refused
+    assert desk.events() == ["Refused"]
+    assert desk.dispatch() == 0
 
 
 def test_the_guide_has_these_reasons_and_no_others() -> None:

@@ -165,7 +165,7 @@ FAILURES: Final = _kinds(
     ("pod_not_started", F.SERVICE, B.CONFIG, "The Pod did not start in time",
      "Read the Pod's events: a volume that cannot be mounted, a node that does not answer."),
     ("pod_invalid", F.SERVICE, B.CONFIG, "The Pod cannot be created as configured",
-     "Check the pool's Pod template."),
+     "Check the pool's Pod template and what it names."),
     ("admission_denied", F.SERVICE, B.NONE, "A policy of the cluster denied the Pod",
      "Read the policy's message; change the pool's Pod template."),
     ("store_unavailable", F.SERVICE, B.INFRA, "The database did not answer",

@@ -426,11 +426,13 @@ def estimate_of(spec: JobSpec, known: SourceInfo | None) -> Estimate | None:
 
 def _code_of(error: KubeError) -> str | None:
     """What a refused creation means for the attempt. None: tried again as it is."""
+    if error.blameless:
+        return None
     if error.over_quota:
         return "quota_exceeded"
     if error.denied:
         return "admission_denied"
-    if error.invalid:
+    if error.invalid or error.forbidden:
         return "pod_invalid"
     return None
 

@@ -22,10 +22,15 @@ from encoder_operator.slots import Slots
 REQUEST_TIMEOUT_S: Final = 30.0
 FIELD_MANAGER: Final = "encoder-operator"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
-# The authorizer's and the namespace life cycle's words in a 403 (Kubernetes 1.34).
-ABOUT_SOMETHING_ELSE: Final = (" cannot create resource ", "because it is being terminated")
 
-WEBHOOK_SAYS_NO: Final = " denied the request"
+# Words of Kubernetes 1.34.
+POLICY_SAYS_NO: Final = (" denied the request", " denied request: ", ": violates PodSecurity ")
+POLICY_IS_BROKEN: Final = " denied request: failed to configure "
+BLAMELESS: Final = (
+    *(" cannot create resource ", "because it is being terminated"),
+    *("not yet ready to handle request", "not yet synced to use for admission"),
+    "status unknown for quota: ",
+)
 
 
 class KubeError(EncoderError):
@@ -55,16 +60,23 @@ class KubeError(EncoderError):
 
     @property
     def denied(self) -> bool:
+        """By a policy that was written to say no. Its status says nothing: policies choose it."""
+        if POLICY_IS_BROKEN in self.message:
+            return False  # it did not get to judge: what it compares with is not there
+        return any(said in self.message for said in POLICY_SAYS_NO)
+
+    @property
+    def blameless(self) -> bool:
         """
-        By an admission policy, about this very object. A 403 also says that the caller lacks the
-        right (an API server that has just started says so of everything, until it has read the
-        roles) and that the namespace is being deleted: nothing that the object can help.
+        Nothing that the object can help: the caller lacks the right (an API server that has just
+        started says so of everything, until it has read the roles), the namespace is being deleted,
+        or what admission goes by has not been read or counted yet.
         """
-        if WEBHOOK_SAYS_NO in self.message:
-            return True  # whatever its status, which is 400 unless it chose one
-        if self.status != 403 or self.over_quota:
-            return False
-        return not any(said in self.message for said in ABOUT_SOMETHING_ELSE)
+        return not self.denied and any(said in self.message for said in BLAMELESS)
+
+    @property
+    def forbidden(self) -> bool:
+        return self.status == 403
 
     @property
     def invalid(self) -> bool:

@@ -33,8 +33,27 @@ BY_POLICY = refusal(
 BY_PROFILE = refusal(
     *(403, "Forbidden"), 'pods "x" is forbidden: violates PodSecurity "restricted:latest": …'
 )
+BY_POLICY_ITS_WAY = refusal(422, "Invalid", BY_POLICY.body["message"])
 BY_WEBHOOK = refusal(
     *(400, "BadRequest"), 'admission webhook "images.example" denied the request: not signed'
+)
+OF_A_POLICY = (
+    "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'workers' with binding 'workers' denied "
+    "request: failed to configure binding: "
+)
+
+
+def forbidden(because: str) -> Answer:
+    return refusal(403, "Forbidden", f'pods "x" is forbidden: {because}')
+
+
+NOT_SYNCED = refusal(
+    *(422, "Invalid"),
+    OF_A_POLICY + "paramKind kind `/v1, Kind=ConfigMap` not yet synced to use for admission",
+)
+NO_PARAMETERS = refusal(
+    *(422, "Invalid"),
+    OF_A_POLICY + "no params found for policy binding with `Deny` parameterNotFoundAction",
 )
 NO_RIGHT = refusal(
     *(403, "Forbidden"),
@@ -64,6 +83,7 @@ def begun(desk: Desk) -> tuple[JobRow, str]:
     [
         pytest.param(INVALID, "pod_invalid", J.QUEUED, id="invalid is tried a few times"),
         pytest.param(BY_POLICY, "admission_denied", J.FAILED, id="denied by a policy is final"),
+        pytest.param(BY_POLICY_ITS_WAY, "admission_denied", J.FAILED, id="whatever its status"),
         pytest.param(BY_PROFILE, "admission_denied", J.FAILED, id="against the profile is final"),
         pytest.param(BY_WEBHOOK, "admission_denied", J.FAILED, id="denied by a webhook is final"),
     ],
@@ -79,6 +99,38 @@ def test_what_is_(desk: Desk, kind: Kind, answer: Answer, code: str, status: Job
     assert (document.status, attempt.failure.code) == (status, code)
     assert attempt.failure.message == answer.body["message"]
     assert desk.api.all(PODS) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(forbidden("no PriorityClass with name x was found"), id="PriorityClass"),
+        pytest.param(forbidden('pod rejected: RuntimeClass "x" not found'), id="RuntimeClass"),
+        pytest.param(
+            forbidden('error looking up service account work/x: serviceaccount "x" not found'),
+            id="ServiceAccount",
+        ),
+        pytest.param(
+            forbidden("failed quota: q: must specify limits.cpu for: worker"),
+            id="limit that a quota wants",
+        ),
+        pytest.param(
+            forbidden("maximum cpu usage per Container is 1, but limit is 2"),
+            id="range of limits that it keeps to",
+        ),
+        pytest.param(NO_PARAMETERS, id="set of parameters for a policy"),
+    ],
+)
+def test_a_job_outlives_an_attempt_that_lacks_a_(desk: Desk, answer: Answer) -> None:
+    """One of them missing would otherwise fail every job of a pool."""
+    desk.api.refuse["POST", PODS.plural] = answer
+    job, name = begun(desk)
+    desk.settle(name)
+    document = make.read(desk.store, job)
+    (attempt,) = document.attempts
+    assert attempt.failure is not None
+    assert (document.status, attempt.failure.code) == (J.QUEUED, "pod_invalid")
+    assert attempt.failure.message == answer.body["message"]
 
 
 def test_the_next_attempt_is_made_from_the_pool_as_somebody_mended_it(desk: Desk) -> None:
@@ -98,6 +150,12 @@ def test_the_next_attempt_is_made_from_the_pool_as_somebody_mended_it(desk: Desk
     "answer",
     [
         pytest.param(NO_RIGHT, id="a right is missing"),
+        pytest.param(forbidden("not yet ready to handle request"), id="the server has just begun"),
+        pytest.param(NOT_SYNCED, id="the server has not read a policy's parameters yet"),
+        pytest.param(
+            forbidden("status unknown for quota: q, resources: pods"),
+            id="a new quota is not counted yet",
+        ),
         pytest.param(WEBHOOK_AWAY, id="a webhook does not answer"),
         pytest.param(refusal(500, "InternalError"), id="the server has an error of its own"),
         pytest.param(refusal(503, "ServiceUnavailable"), id="the server is overloaded"),

@@ -230,8 +230,8 @@ def finished(
                 failure=failure("pod_invalid", "exec /worker: exec format error"),
             ), None,
             finished(
-                ("False", "PodInvalid",
-                 "exec /worker: exec format error. Check the pool's Pod template.")
+                ("False", "PodInvalid", "exec /worker: exec format error. "
+                 + failure("pod_invalid").hint)
             ),
             id="failed with words of a kubelet, which are no sentence",
         ),

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from typing import Final
 
 from kubernetes.utils.quantity import parse_quantity
 
 MIB = 1024**2
+
+
+MOST: Final = 60
+"""Digits of the largest number that is read: what a CRD takes has fewer. To make a whole number of
+`1e1000000` takes minutes."""
 
 
 def parse_bytes(quantity: str | int) -> int:
@@ -19,7 +25,13 @@ def parse_millicores(quantity: str | int) -> int:
 
 
 def _parse(quantity: str | int) -> Decimal:
-    parsed: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]  # theirs has none
+    """Raises ValueError for what is no quantity of anything."""
+    try:
+        parsed: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]  # has no types
+    except ArithmeticError:
+        raise ValueError(f"{quantity} is out of range") from None
+    if not parsed.is_finite() or parsed.adjusted() > MOST:
+        raise ValueError(f"{quantity} is out of range")
     return parsed
 
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from encoder_core.reports import AmbientCredentials
+from encoder_operator.quantity import parse_millicores
 
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _quantity(text: str) -> str:
+    try:
+        parse_millicores(text)
+    except ValueError:
+        raise ValueError("must be a quantity of Kubernetes, such as 500m or 2Gi") from None
+    return text
+
+
+Quantity = Annotated[str, AfterValidator(_quantity)]
 
 
 def own_namespace() -> str:
@@ -76,16 +88,16 @@ class OperatorSettings(BaseSettings):
     max_running: int = Field(1000, ge=0)
     """Jobs that run at once in all pools together. 0 starts nothing, whatever the pools say."""
 
-    cpu: str | None = None
+    cpu: Quantity | None = None
     """What a Pod asks of its node, where job and pool say nothing. Default: by the job's plan."""
 
-    cpu_limit: str | None = None
+    cpu_limit: Quantity | None = None
     """Default: none, so that idle cores of the node are used."""
 
-    memory: str | None = None
+    memory: Quantity | None = None
     """Request and limit, where job and pool say nothing. Default: by the job's plan."""
 
-    scratch: str | None = None
+    scratch: Quantity | None = None
     """Room for source and outputs. Default: by the plan where sizes are known, else `10Gi`."""
 
     deadline_s: int = Field(24 * 3600, gt=0)

@@ -103,6 +103,16 @@ class Wanted:
     memory: str | None = None
     scratch: str | None = None
 
+    def as_resources(self) -> dict[str, dict[str, str | None]]:
+        return {
+            "requests": {
+                "cpu": self.cpu,
+                "memory": self.memory,
+                "ephemeral-storage": self.scratch,
+            },
+            "limits": {"cpu": self.cpu_limit},
+        }
+
 
 def size_pod(
     asked: Mapping[str, Any] | None,
@@ -119,42 +129,67 @@ def size_pod(
     """
     for where in ("requests", "limits"):
         _check(asked or {}, where, policy)
-    template = policy.template.get("resources") or {}
-
-    def first(name: str, where: str, setting: str | None, fallback: int | None) -> int | None:
-        parse = parse_millicores if name == "cpu" else parse_bytes
-        for source in (asked or {}, template):
-            if name in (source.get(where) or {}):
-                return parse(source[where][name])
-        return parse(setting) if setting is not None else fallback
-
+    sources = (asked or {}, policy.template.get("resources") or {}, wanted.as_resources())
     cpu, memory, scratch = (
         parse(q)
         for parse, q in zip((parse_millicores, parse_bytes, parse_bytes), UNKNOWN, strict=True)
     )
     if estimate is not None:
         cpu, memory, scratch = estimate.cpu_m, estimate.memory, estimate.scratch or scratch
-    cpu_limit = first("cpu", "limits", wanted.cpu_limit, None)
-    cpu_m = first("cpu", "requests", wanted.cpu, min(cpu, cpu_limit or cpu)) or cpu
-    memory_limit = first("memory", "limits", None, None)
-    memory_m = first("memory", "requests", wanted.memory, memory_limit or memory) or memory
-    # One that is killed for memory is better than a node that is: no more than was promised.
-    memory_limit = memory_limit or memory_m
-    disk = first("ephemeral-storage", "limits", None, None) or first(
-        "ephemeral-storage", "requests", wanted.scratch, scratch
-    )
+    cpu_m, cpu_limit = _agreed("cpu", sources)
+    memory_m, memory_limit = _agreed("memory", sources)
+    memory_m = memory_m or memory_limit or memory
     grown = _grown(
         Sizes(
-            cpu_m=cpu_m,
+            cpu_m=cpu_m or min(cpu, cpu_limit or cpu),
             cpu_limit_m=cpu_limit,
             memory=memory_m,
-            memory_limit=max(memory_limit, memory_m),
-            scratch=disk or scratch,
+            # One that is killed for memory is better than a node that is: what was promised.
+            memory_limit=memory_limit or memory_m,
+            scratch=_scratch(sources) or scratch,
         ),
         policy,
         tried,
     )
     return _capped(grown, policy)
+
+
+Resources = Mapping[str, Any]
+"""`requests` and `limits` as a container has them."""
+
+
+def _agreed(name: str, sources: Sequence[Resources]) -> tuple[int | None, int | None]:
+    """
+    Request and limit of what counts first; a later source fills in what is open, and no more.
+
+    So a limit holds the requests that come after it, and a request lifts their limits: each of
+    them may be right, and a Pod with a request above its limit is refused all the same.
+    """
+    request = limit = None
+    for source in sources:
+        asked, most = _quantity(source, "requests", name), _quantity(source, "limits", name)
+        if limit is None and most is not None:
+            limit = max(most, request or 0)
+        if request is None and asked is not None:
+            request = asked if limit is None else min(asked, limit)
+    return request, limit
+
+
+def _scratch(sources: Sequence[Resources]) -> int | None:
+    """Request and limit are one: it is the size of the volume."""
+    for source in sources:
+        for where in ("limits", "requests"):
+            size = _quantity(source, where, "ephemeral-storage")
+            if size is not None:
+                return size
+    return None
+
+
+def _quantity(source: Resources, where: str, name: str) -> int | None:
+    quantity = (source.get(where) or {}).get(name)
+    if quantity is None:
+        return None
+    return parse_millicores(quantity) if name == "cpu" else parse_bytes(quantity)
 
 
 def has_room_to_grow(sizes: Sizes, policy: PoolPolicy, failure: str) -> bool:
@@ -168,13 +203,17 @@ def has_room_to_grow(sizes: Sizes, policy: PoolPolicy, failure: str) -> bool:
 
 def _check(asked: Mapping[str, Any], where: str, policy: PoolPolicy) -> None:
     caps = policy.caps
-    for name, most, parse in (
-        ("cpu", caps.cpu_m, parse_millicores),
-        ("memory", caps.memory, parse_bytes),
-        ("ephemeral-storage", caps.scratch, parse_bytes),
+    for name, most in (
+        ("cpu", caps.cpu_m),
+        ("memory", caps.memory),
+        ("ephemeral-storage", caps.scratch),
     ):
-        quantity = (asked.get(where) or {}).get(name)
-        if quantity is not None and most is not None and parse(quantity) > most:
+        try:
+            count = _quantity(asked, where, name)
+        except ValueError as error:
+            raise JobError("never_fits", f"spec.resources.{where}.{name}: {error}.") from None
+        if count is not None and most is not None and count > most:
+            quantity = asked[where][name]
             shown = format_millicores(most) if name == "cpu" else format_bytes(most)
             raise JobError(
                 "never_fits",

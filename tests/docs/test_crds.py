@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from hypothesis import assume, given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from encoder_core import names
@@ -23,6 +24,7 @@ from encoder_core.model import SECRET_QUERY_PARAMETERS
 from encoder_core.redaction import split_secrets
 from encoder_core.specs import JobSpec
 from encoder_core.states import AttemptStatus, OutputStatus
+from encoder_operator.quantity import parse_bytes
 from tests.core.test_redaction import REQUESTS, places_of
 from tests.docs.render import DOCS, ROOT
 from tests.original import ORIGINAL
@@ -422,3 +424,29 @@ def test_a_secret_with_credentials_has_the_prefix_that_the_code_demands() -> Non
     spec = schema_of("transcodejobs")["properties"]["spec"]["properties"]
     name = spec["credentialsSecretRef"]["properties"]["name"]
     assert name["pattern"].startswith(f"^{names.CREDENTIALS_PREFIX}")
+
+
+def quantities(node: Any) -> Iterator[Schema]:
+    if isinstance(node, dict):
+        if node.get("x-kubernetes-int-or-string") and "numkMGTPE" in node.get("pattern", ""):
+            yield node
+        for child in node.values():
+            yield from quantities(child)
+
+
+@pytest.mark.parametrize("plural", DEFINITIONS)
+def test_the_operator_reads_every_quantity_that_a_schema_takes(plural: str) -> None:
+    [schema] = {str(found): found for found in map(unnamed, quantities(schema_of(plural)))}.values()
+
+    @given(st.from_regex(schema["pattern"], fullmatch=True))
+    def reads(text: str) -> None:
+        assume(len(text) <= schema["maxLength"])
+        assert parse_bytes(text) >= 0
+
+    reads()
+    for text in ("1e1.5", "1e1000000", "-1", "Inf", "2 Gi"):
+        assert re.fullmatch(schema["pattern"], text) is None
+
+
+def unnamed(schema: Schema) -> Schema:
+    return {key: value for key, value in schema.items() if key != "description"}

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from encoder_core.errors import JobError
 from encoder_core.reports import SourceInfo, SourceReport, Started
 from encoder_core.specs import JobSpec
+from encoder_db.settings import wrong_settings
 from encoder_db.store import Store
 from encoder_operator.act import estimate_of
 from encoder_operator.policy import Caps, PoolPolicy, read_policy
 from encoder_operator.quantity import format_bytes, parse_bytes, parse_millicores
+from encoder_operator.settings import OperatorSettings
 from encoder_operator.sizing import (
     Estimate,
     Sizes,
@@ -94,6 +97,146 @@ def test_a_request_and_a_limit_of_the_job_are_both_kept() -> None:
         "requests": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "10Gi"},
         "limits": {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "10Gi"},
     }
+
+
+POOL_LIMITS = PoolPolicy(
+    template={"resources": {"limits": {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "9Gi"}}}
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "policy", "wanted", "cpu", "memory", "scratch"),
+    [
+        pytest.param(
+            {"limits": {"cpu": "500m", "memory": "1Gi"}},
+            TEMPLATE,
+            NOTHING,
+            (500, 500),
+            (GI, GI),
+            10 * GI,
+            id="a limit of the job and larger requests of its pool",
+        ),
+        pytest.param(
+            {"requests": {"cpu": "4", "memory": "4Gi", "ephemeral-storage": "50Gi"}},
+            POOL_LIMITS,
+            NOTHING,
+            (4000, 4000),
+            (4 * GI, 4 * GI),
+            50 * GI,
+            id="requests of the job and smaller limits of its pool",
+        ),
+        pytest.param(
+            {"requests": {"cpu": "1", "memory": "1Gi"}},
+            POOL_LIMITS,
+            NOTHING,
+            (1000, 2000),
+            (GI, 2 * GI),
+            9 * GI,
+            id="requests of the job and larger limits of its pool",
+        ),
+        pytest.param(
+            None,
+            POOL_LIMITS,
+            Wanted(cpu="3", memory="3Gi", scratch="90Gi"),
+            (2000, 2000),
+            (2 * GI, 2 * GI),
+            9 * GI,
+            id="limits of the pool and larger settings",
+        ),
+        pytest.param(
+            {"requests": {"cpu": "4"}},
+            OPEN,
+            Wanted(cpu_limit="2"),
+            (4000, 4000),
+            (GI, GI),
+            10 * GI,
+            id="a request of the job and a smaller setting",
+        ),
+        pytest.param(
+            None,
+            OPEN,
+            Wanted(cpu="2", cpu_limit="1"),
+            (1000, 1000),
+            (GI, GI),
+            10 * GI,
+            id="settings that contradict each other",
+        ),
+    ],
+)
+def test_what_counts_first_holds_or_lifts_what_comes_after_it(
+    asked: dict[str, Any] | None,
+    policy: PoolPolicy,
+    wanted: Wanted,
+    cpu: tuple[int, int],
+    memory: tuple[int, int],
+    scratch: int,
+) -> None:
+    sizes = size_pod(asked, policy, wanted)
+    assert (sizes.cpu_m, sizes.cpu_limit_m) == cpu
+    assert (sizes.memory, sizes.memory_limit) == memory
+    assert sizes.scratch == scratch
+
+
+AMOUNTS = st.none() | st.integers(1, 8)
+
+
+@st.composite
+def some_resources(draw: st.DrawFn) -> dict[str, dict[str, str]]:
+    """Of whose parts the API server takes each: no request above a limit beside it."""
+    made: dict[str, dict[str, str]] = {"requests": {}, "limits": {}}
+    for name, unit in (("cpu", ""), ("memory", "Gi"), ("ephemeral-storage", "Gi")):
+        request, limit = draw(AMOUNTS), draw(AMOUNTS)
+        if request is not None and limit is not None:
+            request, limit = sorted((request, limit))
+        for where, amount in (("requests", request), ("limits", limit)):
+            if amount is not None:
+                made[where][name] = f"{amount}{unit}"
+    return made
+
+
+@given(
+    asked=some_resources(),
+    template=some_resources(),
+    settings=some_resources(),
+    cpu_m=st.sampled_from((None, 500, 3000)),
+)
+def test_no_request_is_above_its_limit_and_the_jobs_own_words_stand(
+    asked: dict[str, dict[str, str]],
+    template: dict[str, dict[str, str]],
+    settings: dict[str, dict[str, str]],
+    cpu_m: int | None,
+) -> None:
+    wanted = Wanted(
+        cpu=settings["requests"].get("cpu"),
+        cpu_limit=settings["limits"].get("cpu"),
+        memory=settings["requests"].get("memory"),
+    )
+    estimate = None if cpu_m is None else Estimate(cpu_m=cpu_m, memory=GI)
+    policy = PoolPolicy(template={"resources": template})
+    given_ = size_pod(asked, policy, wanted, estimate=estimate).as_resources()
+    for name, request in given_["requests"].items():
+        limit = given_["limits"].get(name)
+        assert limit is None or parse_millicores(request) <= parse_millicores(limit)
+    for where, words in asked.items():
+        for name, word in words.items():
+            if name != "ephemeral-storage" or where == "limits":
+                assert parse_millicores(given_[where][name]) == parse_millicores(word)
+
+
+@pytest.mark.parametrize("quantity", ["1e1000000000", "1e99999", "1e1.5", "NaN", "much"])
+@pytest.mark.parametrize("name", ["cpu", "memory", "ephemeral-storage"])
+def test_what_is_no_quantity_of_anything_ends_the_job_at_once(name: str, quantity: str) -> None:
+    """The schema takes none of these; a number of a million digits would stop all other jobs."""
+    with pytest.raises(JobError, match=rf"spec.resources.limits.{name}") as caught:
+        size_pod({"limits": {name: quantity}}, OPEN, NOTHING)
+    assert caught.value.code == "never_fits"
+
+
+def test_a_setting_that_is_no_quantity_is_refused_with_its_name() -> None:
+    with pytest.raises(ValidationError) as refused:
+        OperatorSettings(memory="2 GB")
+    [said] = wrong_settings(refused.value)
+    assert said == ("ENCODER_OPERATOR_MEMORY must be a quantity of Kubernetes, such as 500m or 2Gi")
 
 
 @pytest.mark.parametrize(

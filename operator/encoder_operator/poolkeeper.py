@@ -24,6 +24,7 @@ from encoder_operator.poolstatus import (
     build_pool_status,
     find_blocked,
     is_due,
+    is_told,
     without_store,
 )
 from encoder_operator.seen import PoolSeen, parse_pool
@@ -162,10 +163,8 @@ class PoolKeeper:
         if not is_due(pool, status, heartbeat=self._heartbeat, now=now):
             return
         last = self._written.get(pool.name)
-        same = [c["status"] for c in status["conditions"]] == [
-            c["status"] for c in pool.status.get("conditions") or []
-        ] and status.get("observedGeneration") == pool.status.get("observedGeneration")
-        if same and last is not None and (now - last).total_seconds() < STATUS_S:
+        recent = last is not None and (now - last).total_seconds() < STATUS_S
+        if recent and is_told(pool, status):
             return  # numbers that move with every job: the next look writes them
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",

@@ -10,10 +10,14 @@ from typing import Any, Final
 from encoder_core.names import POOL_LABEL
 from encoder_db.pools import PoolRow
 from encoder_operator.seen import PodSeen, PoolSeen
-from encoder_operator.status import Condition, stamp
+from encoder_operator.status import Condition, differs, stamp
 
 BAD_IMAGES: Final = 3
 """So many Pods at once that cannot pull: then it is the image, not a node."""
+_OURS: Final = (
+    *("observedGeneration", "active", "pending", "queued", "oldestQueuedTime", "selector"),
+)
+"""What `build_pool_status` fills, besides the conditions and the heartbeat."""
 PULLING: Final = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 
 
@@ -144,14 +148,18 @@ def is_due(pool: PoolSeen, status: dict[str, Any], *, heartbeat: timedelta, now:
 
     A time that is written with every look would fill etcd's history, and say nothing.
     """
-
-    def but_heart(of: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in of.items() if key != "heartbeatTime"}
-
-    if but_heart(dict(pool.status)) != but_heart(status):
+    if differs(pool.status, status, fields=_OURS):
         return True
     last = pool.status.get("heartbeatTime")
     return last is None or now - datetime.fromisoformat(last) >= heartbeat
+
+
+def is_told(pool: PoolSeen, status: dict[str, Any]) -> bool:
+    """Whether the pool shows what became of its spec, if perhaps with other numbers."""
+    shown = {c["type"]: c["status"] for c in pool.status.get("conditions") or []}
+    return status.get("observedGeneration") == pool.status.get("observedGeneration") and all(
+        shown.get(c["type"]) == c["status"] for c in status["conditions"]
+    )
 
 
 def _dated(pool: PoolSeen, conditions: list[Condition], now: datetime) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -218,14 +218,21 @@ def progress_text(document: JobDocument) -> str:
 
 def is_changed(job: JobSeen, status: Mapping[str, Any]) -> bool:
     """Whether applying `status` would change what the resource shows of ours."""
-    shown = {key: job.status[key] for key in _OURS if key in job.status}
-    wanted = {key: status[key] for key in _OURS if key in status}
-    conditions = {c["type"]: c for c in status["conditions"]}
-    return shown != wanted or conditions != {
-        # Others may add conditions of their own, which a write of ours would not change.
-        type_: job.conditions[type_]
-        for type_ in conditions.keys() & job.conditions.keys()
-    }
+    return differs(job.status, status, fields=_OURS)
+
+
+def differs(
+    shown: Mapping[str, Any], wanted: Mapping[str, Any], *, fields: Collection[str]
+) -> bool:
+    """
+    Whether these fields do, or any of the conditions that are wanted.
+
+    Others may add conditions of their own, which a write of ours would not change.
+    """
+    before = {c["type"]: c for c in shown.get("conditions") or []}
+    return any(shown.get(key) != wanted.get(key) for key in fields) or any(
+        before.get(c["type"]) != c for c in wanted["conditions"]
+    )
 
 
 def _output(output: OutputDocument) -> dict[str, Any]:

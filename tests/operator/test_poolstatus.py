@@ -13,6 +13,7 @@ from encoder_operator.poolstatus import (
     build_pool_status,
     find_blocked,
     is_due,
+    is_told,
     without_store,
 )
 from encoder_operator.seen import PodPhase, PodSeen, PoolSeen
@@ -148,6 +149,21 @@ def test_a_heartbeat_alone_is_written_once_a_minute() -> None:
         assert is_due(shown, again, heartbeat=MINUTE, now=now) is due
     more = build_pool_status(shown, a_row(active=3), now=NOW)
     assert is_due(shown, more, heartbeat=MINUTE, now=NOW)
+
+
+def test_what_changes_is_urgent_or_a_number() -> None:
+    """Others' conditions are neither, wherever the API server puts them."""
+    status = build_pool_status(a_pool(), a_row(), now=NOW)
+    theirs = [{"type": "Theirs", "status": "True"}, *reversed(status["conditions"])]
+    shown = a_pool(status={**status, "conditions": theirs})
+    assert not is_due(shown, status, heartbeat=MINUTE, now=NOW)
+    number = build_pool_status(shown, a_row(active=3), now=NOW)
+    assert is_due(shown, number, heartbeat=MINUTE, now=NOW)
+    assert is_told(shown, number)
+    held = a_pool(status=shown.status, stop_policy="Hold")
+    assert not is_told(shown, build_pool_status(held, a_row(), now=NOW))
+    changed = a_pool(status=shown.status, generation=4)
+    assert not is_told(shown, build_pool_status(changed, a_row(), now=NOW))
 
 
 def test_an_unreachable_database_is_told_and_the_numbers_stay() -> None:

@@ -284,6 +284,12 @@ def status_of(
     return build_status(job or a_job(), document, conditions, pod=pod, now=NOW)
 
 
+def with_theirs(status: dict[str, Any]) -> dict[str, Any]:
+    """The status as it is where somebody else adds a condition."""
+    theirs = {"type": "Theirs", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"}
+    return {**status, "conditions": [theirs, *status["conditions"]]}
+
+
 def showing(status: dict[str, Any], **changes: Any) -> JobSeen:
     """The resource after that status was written."""
     conditions = {condition["type"]: condition for condition in status["conditions"]}
@@ -383,13 +389,7 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
             id="something has to disappear",
         ),
         pytest.param(
-            showing(
-                {**status_of(WAITING), "theirs": 1},
-                conditions={
-                    **showing(status_of(WAITING)).conditions,
-                    "Theirs": {"type": "Theirs", "status": "True"},
-                },
-            ),
+            showing(with_theirs({**status_of(WAITING), "theirs": 1})),
             status_of(WAITING),
             False,
             id="what others wrote is theirs",

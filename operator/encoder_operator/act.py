@@ -35,6 +35,7 @@ from encoder_operator.decide import (
     CancelJob,
     DeletePod,
     DeleteResource,
+    DeleteSecret,
     Disown,
     FinishAttempt,
     Observed,
@@ -129,6 +130,8 @@ class Actor:
                 await self._record_pod(seen.row.id, attempt, seen.name)
             case DeletePod(name, uid):
                 await self.kube.delete(PODS, name, uid=uid)
+            case DeleteSecret(attempt):
+                await self.kube.delete(SECRETS, secret_name(seen.name, attempt))
             case FinishAttempt():
                 await self._finish(seen, step)
             case DeleteResource(uid):
@@ -234,13 +237,18 @@ class Actor:
             if code == "quota_exceeded":
                 until = seen.now + timedelta(seconds=QUOTA_S)
                 self.cache.note_quota(policy.name, error.message, until)
-            await self._end(seen, attempt, Ended(code, error.message))
+            await self._end_unmade(seen, attempt, Ended(code, error.message))
             return
         except NameTaken as error:
-            await self._end(seen, attempt, Ended("pod_invalid", str(error)))
+            await self._end_unmade(seen, attempt, Ended("pod_invalid", str(error)))
             return
         await self._record_pod(row.id, attempt, job.name)
         log.info("pod_created", extra={"job": row.id, "attempt": attempt, "resource": job.name})
+
+    async def _end_unmade(self, seen: Observed, attempt: int, ended: Ended) -> None:
+        """Its Secret first: after a crash between the two it is made anew, and none is left."""
+        await self.kube.delete(SECRETS, secret_name(seen.name, attempt))
+        await self._end(seen, attempt, ended)
 
     async def _create_secret(
         self, job_id: int, job: JobSeen, attempt: int, body: dict[str, Any]

@@ -127,6 +127,18 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteSecret:
+    """
+    The order of an attempt that never ran, with credentials that serve nobody any more.
+
+    There may be any number of such attempts, while those that run are few: their Secrets go with
+    the resource.
+    """
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class FinishAttempt:
     attempt: int
     ended: Ended
@@ -150,6 +162,7 @@ Step = (
     | StartPod
     | RecordPod
     | DeletePod
+    | DeleteSecret
     | FinishAttempt
     | DeleteResource
 )
@@ -379,7 +392,8 @@ def why_not_started(pod: PodSeen, policy: PoolPolicy, job: JobSeen | None) -> St
 
 def _end_unstarted(row: RowSeen, pod: PodSeen, ended: Ended) -> Decision:
     """Its container never ran, so nothing of it can be published any more."""
-    return Decision([DeletePod(pod.name, pod.uid), FinishAttempt(row.attempt, ended)], 0)
+    finish = FinishAttempt(row.attempt, ended)
+    return Decision([DeletePod(pod.name, pod.uid), finish, DeleteSecret(row.attempt)], 0)
 
 
 def is_done(job: JobSeen) -> bool:

@@ -23,6 +23,7 @@ from encoder_operator.decide import (
     Decision,
     DeletePod,
     DeleteResource,
+    DeleteSecret,
     Disown,
     FinishAttempt,
     Observed,
@@ -45,6 +46,7 @@ GONE = Ended("pod_deleted", "The Pod is gone, and nobody saw why.")
 PULLING = a_pod(phase=PodPhase.PENDING, running=False, waiting="ImagePullBackOff")
 STILL_ENDS = "An earlier job of this name still ends."
 KILL = DeletePod(a_pod().name, a_pod().uid)
+FORGET = DeleteSecret(1)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ KILL = DeletePod(a_pod().name, a_pod().uid)
         ),
         pytest.param(
             observed(pods={1: PULLING}, now=NOW + timedelta(minutes=11)),
-            [KILL, FinishAttempt(1, Ended("image_unavailable", "ImagePullBackOff"))],
+            [KILL, FinishAttempt(1, Ended("image_unavailable", "ImagePullBackOff")), FORGET],
             id="after them it ends the attempt",
         ),
     ],
@@ -288,6 +290,7 @@ def after(seconds: float, **changes: Any) -> Observed:
                 [
                     KILL,
                     FinishAttempt(1, Ended("pod_not_started", "The container is not made yet.")),
+                    FORGET,
                 ],
                 0,
             ),
@@ -300,7 +303,7 @@ def after(seconds: float, **changes: Any) -> Observed:
         ),
         pytest.param(
             after(600, pods={1: HOMELESS}, row=STARTING),
-            Decision([KILL, FinishAttempt(1, Ended("pod_unschedulable", NO_ROOM))], 0),
+            Decision([KILL, FinishAttempt(1, Ended("pod_unschedulable", NO_ROOM)), FORGET], 0),
             id="and then makes room in the queue",
         ),
         pytest.param(
@@ -327,6 +330,7 @@ def after(seconds: float, **changes: Any) -> Observed:
                             "this namespace?",
                         ),
                     ),
+                    FORGET,
                 ],
                 0,
             ),
@@ -373,7 +377,7 @@ NO_POD_YET = a_row(JobStatus.STARTING, pod_created=False)
         ),
         pytest.param(
             observed(policy=DRAIN, row=STARTING, pods={1: PENDING}),
-            [KILL, FinishAttempt(1, DRAINED)],
+            [KILL, FinishAttempt(1, DRAINED), FORGET],
             id="drain ends a Pod that has not begun",
         ),
         pytest.param(observed(policy=DRAIN), [], id="drain lets run what runs"),

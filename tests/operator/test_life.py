@@ -6,6 +6,7 @@ Written as the API server sees it, because that is what a cluster has too little
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from encoder_core.states import JobStatus
 from encoder_db.jobs import cancel_job, read_page
 from encoder_db.store import Store
 from encoder_operator.decide import WAITING_S
-from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, KubeError
+from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, SECRETS, KubeError
 from encoder_operator.policy import PoolPolicy
 from encoder_operator.poolkeeper import PoolKeeper
 from tests.db import builders as make
@@ -98,6 +99,33 @@ def test_a_job_whose_pod_somebody_deletes_again_and_again_ends_and_says_what_to_
     assert desk.events().count("DisruptionObserved") == attempts
     labels = {"pool": desk.pool, "category": "infra", "reason": "pod_deleted"}
     assert desk.metrics.registry.get_sample_value("transcode_attempts_total", labels) == attempts
+
+
+def over_quota(desk: Desk, name: str, _attempt: int) -> None:
+    desk.api.refuse["POST", PODS.plural] = refusal(403, "Forbidden", "exceeded quota: small")
+    desk.settle(name)
+
+
+def without_a_node(desk: Desk, name: str, attempt: int) -> None:
+    desk.settle(name)
+    desk.pod(name, attempt)["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    desk.move_pod(name, HOMELESS, attempt=attempt)
+    desk.settle(name)
+
+
+@pytest.mark.parametrize("wait", [over_quota, without_a_node])
+def test_a_job_that_waits_for_room_leaves_no_secret_per_attempt(
+    desk: Desk, wait: Callable[[Desk, str, int], None]
+) -> None:
+    job = desk.submit()
+    for attempt in (1, 2, 3):
+        make.let_pass(desk.store, 3600)
+        another = desk.another()  # it knows nothing of the quota
+        another.dispatch()
+        wait(another, resource_name(job.uuid), attempt)
+    document = make.read(desk.store, job)
+    assert (document.status, document.attempt) == (J.QUEUED, 3)
+    assert desk.api.all(SECRETS) == desk.api.all(PODS) == []
 
 
 def test_nothing_is_written_when_nothing_has_changed(desk: Desk) -> None:

@@ -73,6 +73,22 @@ class Cache:
         if job is not None and (uid is None or job.uid == uid):
             del self.jobs[name]
 
+    def renew_job(self, answer: JobSeen) -> None:
+        """What the server answered to a write of ours."""
+        if _is_renewed(self.jobs.get(answer.name), answer):
+            self.jobs[answer.name] = answer
+
+    def drop_pool(self, name: str, uid: str) -> None:
+        """Forget a pool; not one that has taken its name meanwhile, whose watch may tell first."""
+        pool = self.pools.get(name)
+        if pool is not None and pool.uid == uid:
+            del self.pools[name]
+
+    def renew_pool(self, answer: PoolSeen) -> None:
+        """What the server answered to a write of ours."""
+        if _is_renewed(self.pools.get(answer.name), answer):
+            self.pools[answer.name] = answer
+
     def replace(
         self, *, jobs: Iterable[JobSeen], pods: Iterable[PodSeen], pools: Iterable[PoolSeen]
     ) -> set[str]:
@@ -100,3 +116,15 @@ class Cache:
             self.put_pod(pod)
         self.pools = {pool.name: pool for pool in pools}
         return changed
+
+
+def _is_renewed(known: JobSeen | PoolSeen | None, answer: JobSeen | PoolSeen) -> bool:
+    """
+    Whether an answer is later than what the watch has brought while it was on its way.
+
+    Nothing would tell again of a deletion, or of a change, that it takes back.
+    """
+    if known is None or known.uid != answer.uid:
+        return False
+    now, before = answer.resource_version, known.resource_version
+    return not (now.isdigit() and before.isdigit() and int(now) < int(before))

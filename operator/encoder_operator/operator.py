@@ -193,7 +193,7 @@ class Operator:
         pool = parse_pool(body)
         before = self._cache.pools.get(pool.name)
         if event == "DELETED":
-            self._cache.pools.pop(pool.name, None)
+            self._cache.drop_pool(pool.name, pool.uid)
         else:
             self._cache.pools[pool.name] = pool
         self._pools.wake(pool.name)

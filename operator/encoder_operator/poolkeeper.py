@@ -169,17 +169,17 @@ class PoolKeeper:
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "TranscodePool",
-            "metadata": {"name": pool.name},
+            "metadata": {"name": pool.name, "uid": pool.uid},
             "status": status,
         }
         try:
             updated = await self._kube.apply_status(POOLS, pool.name, body)
         except KubeError as error:
-            if not error.not_found:
-                raise
-            return
+            if error.not_found or error.status == 409:
+                return  # gone, or another under its name: its own events come
+            raise
         self._written[pool.name] = now
-        self._cache.pools[pool.name] = parse_pool(updated)
+        self._cache.renew_pool(parse_pool(updated))
 
 
 def _rules(row: pools.PoolRow) -> tuple[str, int, str, int | None, str | None]:

@@ -192,7 +192,8 @@ class Reconciler:
             if error.not_found or error.status == 409:
                 return None  # gone, or another under its name: its own events come
             raise
-        self.cache.jobs[job.name] = written = parse_job(updated)
+        written = parse_job(updated)
+        self.cache.renew_job(written)
         return written
 
 

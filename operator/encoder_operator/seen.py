@@ -130,6 +130,7 @@ class PoolSeen:
     name: str
     uid: str = ""
     generation: int
+    resource_version: str = ""
     max_concurrency: int
     stop_policy: Literal["None", "Hold", "Drain"]
     spec: Mapping[str, Any]
@@ -264,6 +265,7 @@ def parse_pool(body: Mapping[str, Any]) -> PoolSeen:
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         generation=metadata.get("generation", 1),
+        resource_version=metadata.get("resourceVersion", ""),
         max_concurrency=spec.get("maxConcurrency", 1),
         stop_policy=spec.get("stopPolicy", "None"),
         spec=spec,

@@ -138,6 +138,9 @@ class FakeApi:
         found = self.objects.get(path.removesuffix("/status"))
         if found is None:
             return refusal(404, "NotFound")
+        uid = found["metadata"].get("uid")
+        if body.get("metadata", {}).get("uid", uid) != uid:
+            return refusal(409, "Conflict")
         self.writes.append(f"PATCH {plural}/status")
         if found.get("status") != body["status"]:
             found["status"] = body["status"]

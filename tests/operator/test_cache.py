@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,51 @@ def test_a_deleted_job_goes_but_not_its_successor() -> None:
     assert cache.jobs == {}
 
 
+def a_pool(**changes: Any) -> PoolSeen:
+    values: dict[str, Any] = {
+        "name": "hd", "uid": "pool-1", "generation": 1, "resource_version": "7",
+        "max_concurrency": 4, "stop_policy": "None", "spec": {}, "status": {},
+    }  # fmt: skip
+    return PoolSeen(**{**values, **changes})
+
+
+def test_a_deleted_pool_goes_but_not_its_successor() -> None:
+    cache = Cache(pools={"hd": a_pool()})
+    cache.drop_pool("hd", "pool-0")
+    assert cache.pools == {"hd": a_pool()}
+    cache.drop_pool("hd", "pool-1")
+    cache.drop_pool("hd", "pool-1")
+    assert cache.pools == {}
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "kept"),
+    [
+        pytest.param({}, True, id="nothing"),
+        pytest.param({"resource_version": "9"}, True, id="the write itself"),
+        pytest.param({"resource_version": "10"}, False, id="a later change"),
+        pytest.param({"uid": "another"}, False, id="that another has its name now"),
+        pytest.param(None, False, id="its deletion"),
+    ],
+)
+def test_an_answer_to_a_write_counts_unless_the_watch_has_told_meanwhile_of(
+    meanwhile: dict[str, Any] | None, kept: bool
+) -> None:
+    job, pool = a_job(resource_version="9"), a_pool(resource_version="9")
+    cache = Cache()
+    if meanwhile is not None:
+        cache.jobs[NAME] = told = a_job(**meanwhile)
+        cache.pools["hd"] = told_of_pool = a_pool(**meanwhile)
+    cache.renew_job(job)
+    cache.renew_pool(pool)
+    if kept:
+        assert (cache.jobs, cache.pools) == ({NAME: job}, {"hd": pool})
+    elif meanwhile is None:
+        assert (cache.jobs, cache.pools) == ({}, {})
+    else:
+        assert (cache.jobs, cache.pools) == ({NAME: told}, {"hd": told_of_pool})
+
+
 BEFORE = ([a_job()], [a_pod()])
 
 
@@ -132,9 +178,6 @@ def test_a_fresh_list_is_the_truth_and_says_what_differed(
 
 
 def test_pools_are_replaced_too() -> None:
-    pool = PoolSeen(
-        name="hd", generation=1, max_concurrency=4, stop_policy="None", spec={}, status={}
-    )
-    cache = Cache(pools={"gone": pool})
-    cache.replace(jobs=[], pods=[], pools=[pool])
-    assert cache.pools == {"hd": pool}
+    cache = Cache(pools={"gone": a_pool()})
+    cache.replace(jobs=[], pods=[], pools=[a_pool()])
+    assert cache.pools == {"hd": a_pool()}

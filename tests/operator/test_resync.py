@@ -19,7 +19,7 @@ from encoder_db.pools import read_pool
 from encoder_db.store import Store
 from encoder_operator.act import Actor
 from encoder_operator.cache import Cache
-from encoder_operator.kube import JOBS, PODS
+from encoder_operator.kube import JOBS, PODS, POOLS
 from encoder_operator.metrics import Metrics
 from encoder_operator.operator import is_news, renewed
 from encoder_operator.pods import PodSettings
@@ -162,6 +162,70 @@ def test_a_pod_that_somebody_deleted_is_told_as_a_disruption_though_its_worker_e
         "Attempt 1: The Pod was deleted.",
     )
     assert desk.events().count("DisruptionObserved") == 1
+
+
+def once(event: Callable[[], None], *, moment: str) -> Callable[[str], None]:
+    """What happens at the first such moment of a write, and never again."""
+    left = [event]
+
+    def around(now: str) -> None:
+        if left and now.startswith(moment):
+            left.pop()()
+
+    return around
+
+
+def test_a_job_whose_deletion_is_told_while_its_status_is_written_is_canceled(store: Store) -> None:
+    desk = Desk(store)
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    desk.say(job, Started())
+    desk.watch()
+
+    def delete() -> None:
+        desk.api.objects.clear()
+        desk.watch()
+
+    desk.api.around_write = once(delete, moment="after PATCH")
+    for _ in range(3):
+        desk.look(name)
+    assert make.status(store, job) is J.CANCELED
+
+
+def test_a_pool_whose_deletion_is_told_while_its_status_is_written_holds_its_jobs(
+    store: Store,
+) -> None:
+    desk = Desk(store)
+    desk.watch()
+
+    def delete() -> None:
+        desk.api.objects.clear()
+        desk.watch()
+
+    desk.api.around_write = once(delete, moment="after PATCH")
+    asyncio.run(desk.keeper.reconcile(desk.pool))
+    asyncio.run(desk.keeper.reconcile(desk.pool))  # the watch woke it
+    with store.read() as tx:
+        pool = read_pool(tx, desk.pool)
+    assert pool is not None
+    assert pool.stop_policy == "Hold"
+
+
+def test_a_pool_that_is_deleted_and_made_again_is_not_given_the_status_of_the_first(
+    store: Store,
+) -> None:
+    desk = Desk(store)
+    desk.watch()
+
+    def replace() -> None:
+        desk.api.objects.clear()
+        desk.api.put(POOLS, desk.pool, spec={"maxConcurrency": 3})
+
+    desk.api.around_write = once(replace, moment="before PATCH")
+    asyncio.run(desk.keeper.reconcile(desk.pool))
+    assert "status" not in desk.api.objects[POOLS.path("work", desk.pool)]
+    desk.keep_pool()
+    assert desk.pool_condition("Ready") == "True"
 
 
 def test_a_pool_whose_resource_is_gone_holds_its_jobs(store: Store) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from encoder_core.ids import hash_token, new_token
 from encoder_core.retries import RetryLimits
@@ -280,7 +281,9 @@ def withdraw(store: Store, claimed: Claimed, *, delay_s: float) -> bool:
     Give the place back: nothing was begun, and nobody is to blame. The job is due after the delay.
 
     Without this, an attempt that waits for something would hold a place that its own message
-    needs to be claimed again. False: it is another's by now.
+    needs to be claimed again. The delay doubles with each that is withdrawn in a row, up to
+    LONGEST_WAIT_S: what is in the way may stay for days, and each try uses up a number.
+    False: it is another's by now.
     """
 
     def work(tx: Connection) -> bool:
@@ -291,6 +294,27 @@ def withdraw(store: Store, claimed: Claimed, *, delay_s: float) -> bool:
         if not has_not_begun(attempt, job) or attempt.token_hash != hash_token(claimed.token):
             return False
         close_attempt(tx, attempt, AttemptStatus.LOST)
-        return give_back(tx, claimed.message, delay_s=delay_s)
+        grown_s = delay_s * 2 ** _count_withdrawn_before(tx, job)
+        return give_back(tx, claimed.message, delay_s=min(grown_s, LONGEST_WAIT_S))
 
     return store.run(work)
+
+
+LONGEST_WAIT_S: Final = 300.0
+
+
+def _count_withdrawn_before(tx: Connection, job: JobRow) -> int:
+    """How many in a row right before the latest; no more than matter, and none forgiven."""
+    before = (
+        select(job_attempts.c.status, job_attempts.c.failure_code)
+        .where(
+            job_attempts.c.job_id == job.id,
+            job_attempts.c.number > job.attempts_forgiven,
+            job_attempts.c.number < job.attempt,
+        )
+        .order_by(job_attempts.c.number.desc())
+        .limit(10)
+    )
+    withdrawn = (AttemptStatus.LOST, None)
+    rows = takewhile(lambda row: tuple(row) == withdrawn, tx.execute(before))
+    return len(list(rows))

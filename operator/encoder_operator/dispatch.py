@@ -35,8 +35,9 @@ LANES: Final = 2  # one claims while the other's resources are made
 THREADS: Final = 4
 BUSY_S: Final = 0.1
 FAILED_S: Final = 2.0
+# The first delay each; it grows as long as nothing changes.
 OLD_RESOURCE_S: Final = 1.0
-REFUSED_S: Final = 30.0  # an API server that is overloaded, a right that is missing: not for long
+REFUSED_S: Final = 30.0  # an API server that is overloaded, a right that is missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

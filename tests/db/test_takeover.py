@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import pytest
 from sqlalchemy import update
 
 from encoder_core.reports import PUBLISH_LEASE_S
 from encoder_core.states import JobStatus
 from encoder_db.attempts import Claimed, mark_starting, withdraw
 from encoder_db.dialect import in_seconds
-from encoder_db.jobs import cancel_job
+from encoder_db.jobs import cancel_job, retry_job
 from encoder_db.pools import set_pool
 from encoder_db.queue import release_leases_of
-from encoder_db.store import Store
+from encoder_db.store import Store, now
 from encoder_db.tables import job_attempts
 from encoder_db.takeover import LAPSE_MARGIN_S, end_abandoned
 from tests.db import builders as make
@@ -93,6 +94,25 @@ def test_an_attempt_that_cannot_begin_yet_gives_its_place_back_and_charges_nobod
     assert not withdraw(store, second, delay_s=5)
     lost = make.read(store, job).attempts[0]
     assert (lost.status, lost.failure) == ("lost", None)
+
+
+def test_who_cannot_begin_again_and_again_asks_less_and_less_often(store: Store) -> None:
+    """Each time costs the job a number and a row, and what is in the way may stay for days."""
+    pool = make.kubernetes_pool(store, places=1)
+    job = make.create(store, make.spec(pool=pool))
+
+    def wait_s() -> float:
+        assert withdraw(store, make.claimed(store, engine="kubernetes"), delay_s=30)
+        due = make.read(store, job).due_at
+        with store.read() as tx:
+            left_s = (due - now(tx)).total_seconds() if due else 0.0
+        make.let_pass(store, left_s + 1)
+        return left_s
+
+    assert [wait_s() for _ in range(6)] == pytest.approx([30, 60, 120, 240, 300, 300], abs=5)
+    cancel_job(store, job.uuid, owner=None)
+    retry_job(store, job.uuid, owner=None)
+    assert wait_s() == pytest.approx(30, abs=5), "what a person asks for anew is tried at once"
 
 
 def test_a_dispatcher_that_died_before_it_began_holds_no_place(store: Store) -> None:

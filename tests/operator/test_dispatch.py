@@ -188,3 +188,18 @@ def test_a_retry_waits_for_the_old_resource_to_go_even_when_the_pool_has_one_pla
     desk.round()
     assert make.status(desk.store, job) is J.STARTING
     assert desk.cache.jobs[name].uid != old["metadata"]["uid"]
+
+
+def test_an_old_resource_that_cannot_go_costs_few_attempts(desk: Desk) -> None:
+    """Somebody's finalizer may keep it for days."""
+    job = desk.create()
+    desk.round()
+    cancel_job(desk.store, job.id, owner=None)
+    make.finish(desk.store, _attempt_of(desk, job), lost=True, exit_code=None)
+    [old] = desk.api.objects.values()
+    old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    retry_job(desk.store, job.id, owner=None)
+    for _ in range(30):
+        make.let_pass(desk.store, 20)
+        desk.round()
+    assert make.read(desk.store, job).attempt < 1 + 12, "in ten minutes"

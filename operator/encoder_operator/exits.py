@@ -170,19 +170,26 @@ NEVER_FITS: Final = (
 _NODES: Final = re.compile(r"0/(\d+) nodes are available")
 
 
+def fits_nowhere(words: str) -> bool:
+    """
+    Whether by the scheduler's words no node that exists would take the Pod even if it were empty.
+
+    A node without room now could take it once others ended. Of one that is too small the scheduler
+    says that to preempt others does not help, as of those that the Pod may not go to.
+    """
+    nodes = _NODES.match(words)
+    if nodes is None or "Insufficient" not in words:
+        return False
+    return f"available: {nodes[1]} Preemption is not helpful for scheduling" in words
+
+
 def hinted(words: str) -> str:
     """
     The scheduler's words, and what follows from them where they do not say it.
 
-    A node without room now could take the Pod once others ended. Of one that is too small the
-    scheduler says that to preempt others does not help, as of those that the Pod may not go to.
     A hint and no verdict: an autoscaler may bring a larger node.
     """
-    nodes = _NODES.match(words)
-    if nodes is None or "Insufficient" not in words:
-        return words
-    in_vain = f"available: {nodes[1]} Preemption is not helpful for scheduling"
-    return f"{words} {NEVER_FITS}" if in_vain in words else words
+    return f"{words} {NEVER_FITS}" if fits_nowhere(words) else words
 
 
 def classify_waiting(pod: PodSeen, policy: PoolPolicy) -> Stuck | None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from encoder_core.names import POOL_LABEL
 from encoder_db.pools import PoolRow
+from encoder_operator.exits import fits_nowhere
 from encoder_operator.seen import PodSeen, PoolSeen
 from encoder_operator.status import Condition, differs, stamp
 
@@ -34,12 +35,17 @@ class Blocked:
 
 
 def find_blocked(pods: Iterable[PodSeen], *, over_quota: str | None) -> Blocked | None:
-    """`pods` are those of one pool; `over_quota` is what the API server said of late."""
+    """
+    `pods` are those of one pool; `over_quota` is what the API server said of late.
+
+    What waits for a node has the next room, so others would only wait behind it. One that no node
+    could take even if it were empty waits for something else, and holds up nobody.
+    """
     waiting = [pod for pod in pods if not pod.ended and not pod.running and not pod.deleting]
     if over_quota is not None:
         return Blocked("CapacityBlocked", "QuotaExceeded", over_quota, "quota")
     for pod in waiting:
-        if pod.unschedulable:
+        if pod.unschedulable and not fits_nowhere(pod.unschedulable):
             said = f"{pod.name} waits for a node: {pod.unschedulable}"
             return Blocked("CapacityBlocked", "PodUnschedulable", said, "node")
     pulling = [pod for pod in waiting if pod.waiting in PULLING]
@@ -65,7 +71,7 @@ def conditions_of(
             if over
             else "No more run than maxConcurrency allows",
         ),
-        _blocked("CapacityBlocked", "RoomLeft", "No Pod waits for a node or for quota", blocked),
+        _blocked("CapacityBlocked", "RoomLeft", "No Pod waits for room or for quota", blocked),
         _blocked("ImageUnavailable", "ImagePulled", "Pods get the worker image", blocked),
         Condition("StoreReachable", "True", "Answers", "The database answers"),
         Condition(

@@ -39,6 +39,9 @@ INTERRUPTED: dict[str, Any] = {
     ],
 }
 NO_ROOM = "0/3 nodes are available: 3 Insufficient cpu."
+TOO_LARGE = (
+    f"{NO_ROOM} preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+)
 UNSCHEDULED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
 HOMELESS: dict[str, Any] = {
     "phase": "Pending",
@@ -426,6 +429,17 @@ def test_what_follows_a_pod_that_no_node_takes_stays_in_the_queue(store: Store) 
     assert document.waiting is not None
     assert document.waiting.reason == "PoolBlocked"
     assert NO_ROOM in document.waiting.message
+
+
+def test_a_pod_that_is_too_large_for_any_node_holds_up_nobody(store: Store) -> None:
+    desk = Desk(store, places=5)
+    _, name = desk.admitted()
+    desk.move_pod(name, {"phase": "Pending", "conditions": [{**UNSCHEDULED, "message": TOO_LARGE}]})
+    another = make.create(store, make.spec(pool=desk.pool), owner="film")
+    desk.keep_pool()
+    assert desk.dispatch() == 1
+    assert make.status(store, another) is J.STARTING
+    assert desk.pool_condition("Ready") == "True"
 
 
 def test_a_pod_that_no_node_takes_in_time_gives_its_place_back_and_its_pool_is_open_again(

@@ -62,7 +62,7 @@ def test_the_numbers_and_conditions_of_a_pool_that_is_open() -> None:
         "Ready": "Pool hd takes jobs",
         "Held": "Up to 4 jobs run at once",
         "OverLimit": "No more run than maxConcurrency allows",
-        "CapacityBlocked": "No Pod waits for a node or for quota",
+        "CapacityBlocked": "No Pod waits for room or for quota",
         "ImageUnavailable": "Pods get the worker image",
         "StoreReachable": "The database answers",
         "Throttled": "The API server takes what is written",
@@ -118,6 +118,11 @@ def stuck(number: int, **changes: Any) -> PodSeen:
     return a_pod(name=f"p{number}", running=False, phase=PodPhase.PENDING, **changes)
 
 
+TOO_LARGE = stuck(
+    1,
+    unschedulable="0/3 nodes are available: 3 Insufficient cpu. preemption: 0/3 nodes are "
+    "available: 3 Preemption is not helpful for scheduling.",
+)
 PULLING = [stuck(n, waiting="ErrImagePull", waiting_message="not found") for n in range(3)]
 
 
@@ -128,6 +133,9 @@ PULLING = [stuck(n, waiting="ErrImagePull", waiting_message="not found") for n i
         pytest.param([stuck(1)], None, None, id="one is on its way"),
         pytest.param([stuck(1, unschedulable="0/3")], None, ("CapacityBlocked", "node"),
                      id="one has no node"),
+        pytest.param([TOO_LARGE], None, None, id="one is too large for any node"),
+        pytest.param([TOO_LARGE, stuck(2, unschedulable="0/3")], None, ("CapacityBlocked", "node"),
+                     id="one has no node beside one that is too large for any"),
         pytest.param([], "exceeded quota", ("CapacityBlocked", "quota"), id="the quota is used up"),
         pytest.param(PULLING[:2], None, None, id="two cannot pull: it may be their node"),
         pytest.param(PULLING, None, ("ImageUnavailable", "image"), id="three cannot pull"),

@@ -436,6 +436,8 @@ def _code_of(error: KubeError) -> str | None:
     """What a refused creation means for the attempt. None: tried again as it is."""
     if error.blameless:
         return None
+    if error.too_large:
+        return "request_impossible"
     if error.over_quota:
         return "quota_exceeded"
     if error.denied:

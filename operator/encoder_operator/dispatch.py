@@ -221,10 +221,14 @@ class Dispatcher:
             await self._in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=0.0))
             raise error
         log.warning("not_admitted", extra={"job": job, "error": str(error)[:500]})
-        if not error.invalid:
+        if error.too_large:
+            said = f"source and outputs are too large for a TranscodeJob: {error.message}"
+        elif error.invalid:
+            said = f"The API server refused it: {error.message}"
+        else:
             await self._in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=REFUSED_S))
             return
-        because = failure("request_impossible", f"The API server refused it: {error.message}")
+        because = failure("request_impossible", said)
         await self._in_thread(lambda: self.store.run(lambda tx: jobs.fail_queued(tx, job, because)))
 
     async def _resource_of(self, claimed: Claimed) -> JobSeen | None:

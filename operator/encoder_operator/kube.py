@@ -31,6 +31,8 @@ BLAMELESS: Final = (
     *("not yet ready to handle request", "not yet synced to use for admission"),
     "status unknown for quota: ",
 )
+TOO_LARGE: Final = ("request is too large", "trying to send message larger than max")
+"""Etcd, and what the API server asks it with; both are a 500."""
 
 
 class KubeError(EncoderError):
@@ -81,6 +83,10 @@ class KubeError(EncoderError):
     @property
     def invalid(self) -> bool:
         return self.status in (400, 422)
+
+    @property
+    def too_large(self) -> bool:
+        return self.status == 413 or any(said in self.message for said in TOO_LARGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from encoder_operator.dispatch import Dispatcher
 from encoder_operator.kube import JOBS
 from encoder_operator.metrics import Metrics
 from tests.db import builders as make
-from tests.operator.fake_api import FakeApi, refusal
+from tests.operator.fake_api import Answer, FakeApi, refusal
 
 J = JobStatus
 
@@ -167,6 +167,39 @@ def test_a_resource_that_the_schema_refuses_fails_its_job(desk: Desk) -> None:
     assert document.failure is not None
     assert document.failure.code == "request_impossible"
     assert "spec.outputs[0]: too long" in document.failure.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(
+            refusal(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"),
+            id="the API server",
+        ),
+        pytest.param(refusal(500, "", "etcdserver: request is too large"), id="etcd"),
+        pytest.param(
+            refusal(
+                *(500, ""),
+                "rpc error: code = ResourceExhausted desc = trying to send message larger than max "
+                "(2097163 vs. 2097152)",
+            ),
+            id="the way to etcd",
+        ),
+    ],
+)
+def test_a_job_whose_resource_is_too_large_fails_and_says_so_if_too_large_for_(
+    desk: Desk, answer: Answer
+) -> None:
+    job = desk.create()
+    desk.api.refuse["POST", JOBS.plural] = answer
+    desk.round()
+    document = make.read(desk.store, job)
+    assert (document.status, document.attempt) == (J.FAILED, 1)
+    assert document.failure is not None
+    assert document.failure.code == "request_impossible"
+    assert document.failure.message == (
+        f"source and outputs are too large for a TranscodeJob: {answer.body['message']}"
+    )
 
 
 def test_a_retry_waits_for_the_old_resource_to_go_even_when_the_pool_has_one_place(

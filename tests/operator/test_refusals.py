@@ -55,6 +55,7 @@ NO_PARAMETERS = refusal(
     *(422, "Invalid"),
     OF_A_POLICY + "no params found for policy binding with `Deny` parameterNotFoundAction",
 )
+TOO_LARGE = refusal(500, "", "etcdserver: request is too large")
 NO_RIGHT = refusal(
     *(403, "Forbidden"),
     'pods is forbidden: User "system:serviceaccount:work:encoder-operator" cannot create resource '
@@ -86,6 +87,7 @@ def begun(desk: Desk) -> tuple[JobRow, str]:
         pytest.param(BY_POLICY_ITS_WAY, "admission_denied", J.FAILED, id="whatever its status"),
         pytest.param(BY_PROFILE, "admission_denied", J.FAILED, id="against the profile is final"),
         pytest.param(BY_WEBHOOK, "admission_denied", J.FAILED, id="denied by a webhook is final"),
+        pytest.param(TOO_LARGE, "request_impossible", J.FAILED, id="too large is final"),
     ],
 )
 @pytest.mark.parametrize("kind", [SECRETS, PODS], ids=["Secret", "Pod"])

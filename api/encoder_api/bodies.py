@@ -3,7 +3,7 @@ Read a request's body as strictly as JSON can be read, before any model sees it.
 
 What two parsers could read differently is refused: other encodings, duplicate names, NaN, numbers
 beyond floats, lone surrogates. So is what only costs: depth, huge objects, bodies over the limit.
-What is large takes turns, so that many at once do not take all memory.
+What is larger takes turns, so that many at once do not take all memory.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -26,54 +27,71 @@ MAX_NODES: Final = 50_000  # values in the whole body; 32 outputs with all field
 MAX_MARKS: Final = 4 * MAX_NODES
 """Commas and opening brackets, also those in texts. They are counted before the body is parsed: of
 empty lists alone seven million fit into the largest body, and as values they take half a GiB."""
-LARGE_BYTES: Final = 1024 * 1024
-LARGE_AT_ONCE: Final = 2  # each takes up to 70 MiB, as bytes, text and values, until it is answered
-PARSE_ELSEWHERE_BYTES: Final = 64 * 1024  # larger bodies would hold up everybody else's requests
+SMALL_BYTES: Final = 64 * 1024
+"""Larger bodies are parsed in a thread, or they would hold up everybody else's requests. And they
+take room: as bytes, text and values each has more than three times its size until its answer."""
+ROOM_BYTES: Final = 48 * 1024 * 1024
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
-class LargeBodies:
-    """The places for bodies over LARGE_BYTES. Who finds none waits, and its bytes with it."""
+class Room:
+    """The bytes of larger bodies that are under way at once. Who finds no room waits in turn."""
 
     def __init__(self, *, wait_s: float = 30.0) -> None:
-        self._places = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._free = ROOM_BYTES
         self._wait_s = wait_s
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Raises Problem (503) when none became free."""
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Problem(
-                "unavailable",
-                "Too many large requests are being taken; send this one again, or give large "
-                "sources by URL.",
-                headers={"Connection": "close", "Retry-After": "10"},
-            ) from None
+    async def take(self, size: int) -> AsyncIterator[None]:
+        """Raises Problem (503) when there was none for so long."""
+        size = min(size, ROOM_BYTES)
+        await self._wait_for(size)
         try:
             yield
         finally:
-            self._places.release()
+            self._give_back(size)
+
+    async def _wait_for(self, size: int) -> None:
+        if not self._waiting and size <= self._free:
+            self._free -= size
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await turn
+        except BaseException as error:
+            given = turn.done() and not turn.cancelled()
+            turn.cancel()
+            self._give_back(size if given else 0)
+            if isinstance(error, TimeoutError):
+                raise Problem(
+                    "unavailable",
+                    "Too many large requests are being taken; send this one again, or give large "
+                    "sources by URL.",
+                    headers={"Retry-After": "10"},
+                ) from None
+            raise
+
+    def _give_back(self, size: int) -> None:
+        self._free += size
+        while self._waiting and (self._waiting[0][1].done() or self._waiting[0][0] <= self._free):
+            next_size, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= next_size
+                turn.set_result(None)
 
 
-async def read_json(
-    request: Request,
-    *,
-    limit_bytes: int,
-    timeout_s: float,
-    large: LargeBodies,
-    until_answered: AsyncExitStack,
-) -> Any:
-    """
-    The body as Python values. Raises Problem: 400, 408, 413, 415 or 503.
+Admit = Callable[[int], Awaitable[None]]
+"""Asked once for a larger body, with its size, before more of it is kept. Raises Problem."""
 
-    A large one keeps its place in `large` for as long as `until_answered` is open.
-    """
+
+async def read_json(request: Request, *, limit_bytes: int, timeout_s: float, admit: Admit) -> Any:
+    """The body as Python values. Raises Problem: 400, 408, 413, 415, or what `admit` raises."""
     check_media_type(request.headers.get("content-type"))
-    body = await _read_body(request, limit_bytes, timeout_s, large, until_answered)
-    if len(body) > PARSE_ELSEWHERE_BYTES:
+    body = await _read_body(request, limit_bytes, timeout_s, admit)
+    if len(body) > SMALL_BYTES:
         return await run_in_threadpool(parse_json, body)
     return parse_json(body)
 
@@ -94,42 +112,46 @@ def check_media_type(content_type: str | None) -> None:
             raise Problem("unsupported_media_type", "Send JSON in UTF-8; other charsets are not.")
 
 
-async def _read_body(
-    request: Request,
-    limit_bytes: int,
-    timeout_s: float,
-    large: LargeBodies,
-    until_answered: AsyncExitStack,
-) -> bytes:
+async def _read_body(request: Request, limit_bytes: int, timeout_s: float, admit: Admit) -> bytes:
     """
     The whole body, given up as soon as it is announced or found to be over the limit.
 
-    `timeout_s` is for all of it, without the wait for a place: who drips bytes must not hold a
-    connection for ever.
+    `timeout_s` is for all of it, without the wait in `admit`: who drips bytes must not hold a
+    connection for ever. One that is not admitted is read to its end and not kept: who has not sent
+    all would see a broken connection in place of the answer.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
     now = asyncio.get_running_loop().time
-    started, chunks, size = now(), [], 0
+    started, size = now(), 0
+    chunks: list[bytes] = []
+    refusal: Problem | None = None
     try:
         async with asyncio.timeout(timeout_s) as allowed:
             async for chunk in request.stream():
                 before, size = size, size + len(chunk)
                 if size > limit_bytes:
                     raise _too_large(limit_bytes)
-                chunks.append(chunk)
-                if before <= LARGE_BYTES < size:
+                if before <= SMALL_BYTES < size:
                     spent_s = now() - started
                     allowed.reschedule(None)
-                    await until_answered.enter_async_context(large.place())
+                    try:
+                        await admit(int(announced) if announced.isdecimal() else limit_bytes)
+                    except Problem as error:
+                        refusal = error
+                        chunks.clear()
                     allowed.reschedule(now() + timeout_s - spent_s)
+                if refusal is None:
+                    chunks.append(chunk)
     except TimeoutError:
         raise Problem(
             "request_timeout",
             f"The body did not arrive within {timeout_s:g} s.",
             headers={"Connection": "close"},
         ) from None
+    if refusal is not None:
+        raise refusal
     return b"".join(chunks)
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Body = TypeVar("Body")
 Query = TypeVar("Query")
 
+Admits = Callable[["Services", Request], None]
+"""Asked before more than 64 KiB of a body are kept where no key says who asks. Raises Problem."""
+
 DEFAULT_BODY_BYTES: Final = 256 * 1024  # every body but a job's is small
 
 
@@ -83,6 +86,7 @@ class Operation:
     body: type[Model] | None
     body_required: bool
     body_limit: Callable[[Services], int] | None
+    admits: Admits | None
     query: type[Model] | None
     headers: Mapping[str, str]
     """Request headers with a meaning of their own."""
@@ -118,6 +122,7 @@ def operation(
     body: type[Model] | None = None,
     body_required: bool = True,
     body_limit: Callable[[Services], int] | None = None,
+    admits: Admits | None = None,
     query: type[Model] | None = None,
     headers: Mapping[str, str] | None = None,
     refuses: Sequence[str] = (),
@@ -145,6 +150,7 @@ def operation(
             body=body,
             body_required=body_required,
             body_limit=body_limit,
+            admits=admits,
             query=query,
             headers=headers or {},
             refuses=tuple(refuses),

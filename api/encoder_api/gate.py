@@ -90,12 +90,17 @@ async def _read_model(
     limit = DEFAULT_BODY_BYTES if operation.body_limit is None else operation.body_limit(services)
     if not operation.body_required and not _announces_body(request):
         return None
+
+    async def admit(size: int) -> None:
+        if operation.admits is not None:
+            await run_in_threadpool(operation.admits, services, request)
+        await until_answered.enter_async_context(services.room.take(size))
+
     document = await read_json(
         request,
         limit_bytes=limit,
         timeout_s=services.settings.body_timeout_s,
-        large=services.large_bodies,
-        until_answered=until_answered,
+        admit=admit,
     )
     try:
         return operation.body.model_validate(document)

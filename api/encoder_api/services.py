@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from encoder_api.auth import Authenticator
-from encoder_api.bodies import LargeBodies
+from encoder_api.bodies import Room
 from encoder_api.feed import Feed
 from encoder_api.health import DatabaseHealth
 from encoder_api.metrics import Metrics, RecordMetrics
@@ -29,7 +29,7 @@ class Services:
     intake: Intake
     feed: Feed
     limiter: RateLimiter
-    large_bodies: LargeBodies = field(default_factory=LargeBodies)
+    room: Room = field(default_factory=Room)
     draining: threading.Event = field(default_factory=threading.Event)
     """Set while the process is about to stop: /readyz says so to load balancers."""
 

@@ -11,7 +11,7 @@ from kubernetes.utils.quantity import parse_quantity
 MIB = 1024**2
 
 
-MOST: Final = 60
+MOST: Final = 200
 """Digits of the largest number that is read: what a CRD takes has fewer. To make a whole number of
 `1e1000000` takes minutes."""
 

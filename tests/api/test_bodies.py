@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 
 from encoder_api.bodies import (
-    LARGE_AT_ONCE,
-    LARGE_BYTES,
     MAX_DEPTH,
     MAX_MARKS,
     MAX_MEMBERS,
     MAX_NODES,
-    LargeBodies,
+    ROOM_BYTES,
+    SMALL_BYTES,
+    Room,
     check_media_type,
     parse_json,
     read_json,
@@ -124,14 +124,19 @@ def test_any_other_type_is_refused(content_type: str | None) -> None:
     assert refused.value.kind.status == 415
 
 
-# --- Large ones take turns -----------------------------------------------------------------------
+# --- Larger ones take turns ----------------------------------------------------------------------
 
-HALF = b'"' + b"a" * LARGE_BYTES
-LIMIT = 4 * LARGE_BYTES
+LIMIT = 2 * ROOM_BYTES
+LARGE = b'"' + b"a" * SMALL_BYTES
 
 
 async def read(
-    large: LargeBodies, until_answered: AsyncExitStack, *chunks: bytes, timeout_s: float = 30
+    room: Room,
+    until_answered: AsyncExitStack,
+    *chunks: bytes,
+    announced: int = ROOM_BYTES,
+    timeout_s: float = 30,
+    refusal: Problem | None = None,
 ) -> Any:
     """Read a body that comes in these pieces."""
     left = list(chunks)
@@ -139,51 +144,93 @@ async def read(
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
 
-    scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
-    return await read_json(
-        Request(scope, receive),
-        limit_bytes=LIMIT,
-        timeout_s=timeout_s,
-        large=large,
-        until_answered=until_answered,
-    )
+    async def admit(size: int) -> None:
+        if refusal is not None:
+            raise refusal
+        await until_answered.enter_async_context(room.take(size))
 
-
-@asynccontextmanager
-async def all_places_taken(large: LargeBodies) -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as answered:
-        for _ in range(LARGE_AT_ONCE):
-            await read(large, answered, HALF, b'"')
-        yield answered
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(announced).encode()),
+    ]
+    request = Request({"type": "http", "headers": headers}, receive)
+    try:
+        return await read_json(request, limit_bytes=LIMIT, timeout_s=timeout_s, admit=admit)
+    finally:
+        assert not left
 
 
 def within_a_minute(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 60))
 
 
-def test_a_large_body_waits_until_another_is_answered_and_a_small_one_does_not() -> None:
+def test_a_larger_body_waits_until_there_is_room_and_a_small_one_does_not() -> None:
     async def work() -> None:
-        large = LargeBodies()
-        async with AsyncExitStack() as later, all_places_taken(large) as answered:
-            waiting = asyncio.create_task(read(large, later, HALF, b'"'))
-            assert await read(large, later, b"[1", b"]") == [1]
+        room = Room()
+        async with AsyncExitStack() as later, AsyncExitStack() as answered:
+            for _ in range(2):
+                await read(room, answered, LARGE, b'"', announced=ROOM_BYTES // 2)
+            waiting = asyncio.create_task(read(room, later, LARGE, b'"', announced=len(LARGE) + 1))
+            assert await read(room, later, b"[1", b"]") == [1]
             await asyncio.sleep(0.05)
             assert not waiting.done()
             await answered.aclose()
-            assert len(await waiting) == LARGE_BYTES
+            assert len(await waiting) == SMALL_BYTES
 
     within_a_minute(work())
 
 
-def test_a_large_body_that_finds_no_place_is_to_be_sent_again() -> None:
+def test_who_waits_gets_room_in_turn() -> None:
     async def work() -> None:
-        large = LargeBodies(wait_s=0.01)
-        async with AsyncExitStack() as later, all_places_taken(large):
+        room, order = Room(), list[str]()
+
+        async def one(name: str, size: int) -> None:
+            async with room.take(size):
+                order.append(name)
+
+        async with AsyncExitStack() as answered:
+            await answered.enter_async_context(room.take(ROOM_BYTES - 10))
+            tasks = []
+            for name, size in (("large", 2 * ROOM_BYTES), ("gone", 5), ("small", 5)):
+                tasks.append(asyncio.create_task(one(name, size)))
+                await asyncio.sleep(0)
+            tasks[1].cancel()
+            await asyncio.sleep(0)
+            assert order == []
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order == ["large", "small"]
+
+    within_a_minute(work())
+
+
+def test_a_larger_body_that_finds_no_room_is_to_be_sent_again() -> None:
+    async def work() -> None:
+        room = Room(wait_s=0.01)
+        async with AsyncExitStack() as later, AsyncExitStack() as answered:
+            await read(room, answered, LARGE, b'"')
             with pytest.raises(Problem) as refused:
-                await read(large, later, HALF, b'"')
+                await read(room, later, LARGE, b'"')
         assert refused.value.kind.code == "unavailable"
-        assert refused.value.headers == {"Connection": "close", "Retry-After": "10"}
-        await read(large, later, HALF, b'"')
+        assert refused.value.headers == {"Retry-After": "10"}
+        async with AsyncExitStack() as answered:
+            await read(room, answered, LARGE, b'"')
+
+    within_a_minute(work())
+
+
+def test_who_is_given_room_and_canceled_at_once_gives_it_back() -> None:
+    async def work() -> None:
+        room = Room(wait_s=0.01)
+        holding, waiting = room.take(ROOM_BYTES), room.take(ROOM_BYTES)
+        await holding.__aenter__()
+        task = asyncio.create_task(waiting.__aenter__())
+        await asyncio.sleep(0)
+        await holding.__aexit__(None, None, None)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with room.take(ROOM_BYTES):
+            pass
 
     within_a_minute(work())
 
@@ -195,25 +242,37 @@ def test_a_large_body_that_finds_no_place_is_to_be_sent_again() -> None:
         pytest.param(b"a" * LIMIT, "body_too_large", id="that is too large"),
     ],
 )
-def test_a_large_body_that_is_refused_gives_its_place_back(rest: bytes, code: str) -> None:
+def test_a_larger_body_that_is_refused_gives_its_room_back(rest: bytes, code: str) -> None:
     async def work() -> None:
-        large = LargeBodies(wait_s=0.01)
-        for _ in range(LARGE_AT_ONCE + 1):
+        room = Room(wait_s=0.01)
+        for _ in range(2):
             with pytest.raises(Problem) as refused:
                 async with AsyncExitStack() as answered:
-                    await read(large, answered, HALF, rest)
+                    await read(room, answered, LARGE, rest)
             assert refused.value.kind.code == code
 
     within_a_minute(work())
 
 
-def test_the_wait_for_a_place_is_not_held_against_the_body() -> None:
+def test_a_larger_body_that_is_not_admitted_is_read_to_its_end_before_the_answer() -> None:
     async def work() -> None:
-        large = LargeBodies()
-        async with AsyncExitStack() as later, all_places_taken(large) as answered:
-            waiting = asyncio.create_task(read(large, later, HALF, b'"', timeout_s=0.5))
+        refusal = Problem("not_found", "There is no such job.")
+        async with AsyncExitStack() as answered:
+            with pytest.raises(Problem) as refused:
+                await read(Room(), answered, LARGE, b"a" * 100, b'"', refusal=refusal)
+        assert refused.value is refusal
+
+    within_a_minute(work())
+
+
+def test_the_wait_for_room_is_not_held_against_the_body() -> None:
+    async def work() -> None:
+        room = Room()
+        async with AsyncExitStack() as later, AsyncExitStack() as answered:
+            await read(room, answered, LARGE, b'"')
+            waiting = asyncio.create_task(read(room, later, LARGE, b'"', timeout_s=0.5))
             await asyncio.sleep(0.6)
             await answered.aclose()
-            assert len(await waiting) == LARGE_BYTES
+            assert len(await waiting) == SMALL_BYTES
 
     within_a_minute(work())

@@ -68,6 +68,30 @@ def test_who_does_not_hold_the_attempt_is_told(
     assert response.json()["accepted"] is False
 
 
+def large_report(claimed: Claimed) -> dict[str, Any]:
+    return envelope(claimed, report={"type": "log", "tail": "🎬" * 30_000, "lines": 900})
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({}, 401, id="without a token"),
+        pytest.param({"Authorization": "Bearer wrong"}, 404, id="without a job"),
+        pytest.param(
+            {"Authorization": "Bearer wrong", "Encoder-Job": str(uuid4())}, 404, id="unknown"
+        ),
+    ],
+)
+def test_a_large_report_is_read_only_from_who_holds_the_attempt(
+    client: CheckedClient, claimed: Claimed, headers: dict[str, str], status: int
+) -> None:
+    report = large_report(claimed)
+    assert client.post("/internal/reports", json=report, headers=headers).status_code == status
+    held = {"Authorization": f"Bearer {claimed.token}", "Encoder-Job": str(claimed.job.uuid)}
+    response = client.post("/internal/reports", json=report, headers=held)
+    assert response.json()["accepted"] is True
+
+
 def test_a_report_that_is_none_is_refused_by_pointer(
     client: CheckedClient, claimed: Claimed
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import threading
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -99,10 +100,15 @@ class HttpChannel:
 
     def exchange(self, envelope: Envelope) -> Answer | None:
         body = encode_envelope(envelope)
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {envelope.token.get_secret_value()}",
+            "Encoder-Job": str(envelope.job_uuid),
+        }
         until = self._clock.monotonic() + PATIENCE_S
         pause = FIRST_PAUSE_S
         while True:
-            answer = self._post(body)
+            answer = self._post(body, headers)
             if answer is not None or isinstance(envelope.report, (ProgressReport, LogReport)):
                 return answer
             if self._clock.monotonic() + pause > until:
@@ -110,12 +116,11 @@ class HttpChannel:
             self._clock.sleep(pause)
             pause = min(2 * pause, 8.0)
 
-    def _post(self, body: bytes) -> Answer | None:
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> Answer | None:
         try:
             response: Any = self._pool.request(
-                "POST", self._url, body=body, headers={"Content-Type": "application/json"},
-                redirect=False,
-            )  # fmt: skip
+                "POST", self._url, body=body, headers=headers, redirect=False
+            )
         except self._error:
             return None
         if response.status in GONE:

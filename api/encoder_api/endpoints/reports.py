@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Final
 from uuid import UUID
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from encoder_api.auth import bearer_token, unauthorized
 from encoder_api.contract import Call, Reply, answer, operation
 from encoder_api.endpoints.jobs import no_such_job
+from encoder_api.services import Services
 from encoder_core.reports import Answer, Envelope
 from encoder_db.blobs import list_blobs, read_blob
 from encoder_db.reports import apply_report
@@ -23,6 +25,14 @@ REPORT_BYTES: Final = 16 * 1024 * 1024
 _BYTES: Final = "application/octet-stream"
 
 
+def _check_token(services: Services, request: Request) -> None:
+    """Only who holds an attempt may make the service read 16 MiB."""
+    token, uuid = _token(request), _uuid(request.headers.get("encoder-job", ""))
+    with services.store.read() as tx:
+        if job_of_token(tx, uuid, token) is None:
+            raise no_such_job()
+
+
 @operation(
     "POST",
     "/internal/reports",
@@ -30,6 +40,12 @@ _BYTES: Final = "application/octet-stream"
     scope=None,
     body=Envelope,
     body_limit=lambda _: REPORT_BYTES,
+    admits=_check_token,
+    headers={
+        "Authorization": "`Bearer` and the attempt's token, needed with more than 64 KiB.",
+        "Encoder-Job": "The uuid of the attempt's job, needed with more than 64 KiB.",
+    },
+    refuses=("unauthorized", "not_found"),
     replies={200: Reply(says="What the worker has to do now.", model=Answer)},
 )
 def take_report(call: Call[Envelope, None]) -> Response:
@@ -53,11 +69,9 @@ def read_inline_source(call: Call[None, None]) -> Response:
     Number 0 is the job's source, number N + 1 the image of the watermark of output N.
     """
     store = call.services.store
-    token = bearer_token(call.request.headers.get("authorization"))
-    if token is None:
-        raise unauthorized("Send the attempt's token as `Authorization: Bearer …`.")
+    token, uuid = _token(call.request), _uuid(call.request.path_params["uuid"])
     with store.read() as tx:
-        job_id = job_of_token(tx, _uuid(call.request.path_params["uuid"]), token)
+        job_id = job_of_token(tx, uuid, token)
         number = call.request.path_params["number"]
         if job_id is None or number not in map(str, list_blobs(tx, job_id)):
             raise no_such_job()
@@ -67,6 +81,13 @@ def read_inline_source(call: Call[None, None]) -> Response:
 def _blob(store: Store, job_id: int, number: int) -> Iterator[bytes]:
     with store.read() as tx:
         yield from read_blob(tx, job_id, number)
+
+
+def _token(request: Request) -> str:
+    token = bearer_token(request.headers.get("authorization"))
+    if token is None:
+        raise unauthorized("Send the attempt's token as `Authorization: Bearer …`.")
+    return token
 
 
 def _uuid(text: str) -> UUID:

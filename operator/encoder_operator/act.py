@@ -235,7 +235,8 @@ class Actor:
             if code is None:
                 raise
             if code == "quota_exceeded":
-                until = seen.now + timedelta(seconds=QUOTA_S)
+                # By our own clock, which those look at who ask; what was seen has the database's.
+                until = datetime.now(UTC) + timedelta(seconds=QUOTA_S)
                 self.cache.note_quota(policy.name, error.message, until)
             await self._end_unmade(seen, attempt, Ended(code, error.message))
             return

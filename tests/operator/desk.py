@@ -57,7 +57,7 @@ class Desk:
             make.kubernetes_pool(store, places=places)
             self.api.put(POOLS, self.pool, spec={"maxConcurrency": places})
         kube = self.kube = self.api.kube(metrics=self.metrics)
-        actor = Actor(
+        actor = self.actor = Actor(
             store=store,
             kube=kube,
             cache=self.cache,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,9 +14,11 @@ from encoder_core.reports import Started
 from encoder_core.states import JobStatus
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
-from encoder_operator.act import NameTaken
+from encoder_operator.act import QUOTA_S, NameTaken
+from encoder_operator.decide import StartPod
 from encoder_operator.exits import classify_waiting
 from encoder_operator.kube import PODS, SECRETS, Kind, KubeError
+from encoder_operator.observe import observe
 from encoder_operator.policy import PoolPolicy
 from tests.db import builders as make
 from tests.operator.builders import a_pod
@@ -133,6 +138,25 @@ def test_a_job_outlives_an_attempt_that_lacks_a_(desk: Desk, answer: Answer) -> 
     assert attempt.failure is not None
     assert (document.status, attempt.failure.code) == (J.QUEUED, "pod_invalid")
     assert attempt.failure.message == answer.body["message"]
+
+
+@pytest.mark.parametrize("ahead_s", [-60.0, 600.0])
+def test_a_used_up_quota_holds_its_pool_for_as_long_whatever_the_database_takes_for_now(
+    desk: Desk, ahead_s: float
+) -> None:
+    desk.api.refuse["POST", PODS.plural] = forbidden("exceeded quota: small")
+    _, name = begun(desk)
+    desk.watch()
+    seen = observe(desk.store, desk.cache, name, defaults=desk.actor.defaults).observed
+    before = datetime.now(UTC)
+    skewed = replace(seen, now=before + timedelta(seconds=ahead_s))
+    asyncio.run(desk.actor.act(StartPod(1), skewed))
+    after = datetime.now(UTC)
+    over = [
+        desk.cache.over_quota(desk.pool, moment + timedelta(seconds=QUOTA_S)) is None
+        for moment in (before - timedelta(seconds=1), after)
+    ]
+    assert over == [False, True]
 
 
 def test_the_next_attempt_is_made_from_the_pool_as_somebody_mended_it(desk: Desk) -> None:

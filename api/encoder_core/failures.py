@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from encoder_core.model import NOT_BOOLEAN, Model
 
@@ -191,8 +191,9 @@ class Failure(Model):
 
     code: str
     fault: Fault
-    message: str
-    """One sentence with the facts. Never a credential, never a whole URL."""
+    message: Annotated[str, AfterValidator(lambda text: text[:MESSAGE_CHARACTERS])]
+    """One sentence with the facts. Never a credential, never a whole URL. Of a worker that says
+    more, the beginning: its report is worth more than the rest of a sentence."""
     hint: str
     retryable: bool
     output: Annotated[int, NOT_BOOLEAN] | None = None
@@ -209,7 +210,7 @@ def failure(
     return Failure(
         code=code,
         fault=kind.fault,
-        message=(message or f"{kind.title}.")[:MESSAGE_CHARACTERS],
+        message=message or f"{kind.title}.",
         hint=kind.hint,
         retryable=kind.retryable,
         output=output,

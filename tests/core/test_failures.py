@@ -12,6 +12,7 @@ from encoder_core.failures import (
     FAILURES,
     MESSAGE_CHARACTERS,
     Budget,
+    Failure,
     FailureKind,
     Fault,
     failure,
@@ -82,6 +83,8 @@ def test_a_failure_carries_what_its_kind_says() -> None:
 
 
 def test_a_long_message_keeps_its_beginning_and_a_long_detail_its_end() -> None:
+    long = {**failure("encode_failed").to_json(), "message": "a" + "x" * 5000}
+    assert len(Failure.model_validate(long).message) == MESSAGE_CHARACTERS
     cut = failure("encode_failed", "a" + "x" * 5000, detail="x" * 5000 + "z")
     assert (len(cut.message), cut.message[0]) == (MESSAGE_CHARACTERS, "a")
     assert cut.detail is not None

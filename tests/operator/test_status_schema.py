@@ -11,13 +11,17 @@ import yaml
 
 from encoder_core.documents import AttemptDocument, JobDocument
 from encoder_core.failures import failure
+from encoder_core.reports import FinalReport, Outcome
 from encoder_core.specs import Priority
 from encoder_core.states import AttemptStatus, JobStatus
 from encoder_db.pools import PoolRow
+from encoder_db.store import Store
+from encoder_operator.kube import JOBS
 from encoder_operator.poolstatus import build_pool_status
 from encoder_operator.seen import PoolSeen
 from encoder_operator.status import build_conditions, build_status
 from tests.operator.builders import JOB, NOW, a_job, a_pod
+from tests.operator.desk import RUNNING, Desk
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -44,6 +48,31 @@ def unknown_fields(value: Any, schema: dict[str, Any], path: str = "status") -> 
     if isinstance(value, list):
         return [p for item in value for p in unknown_fields(item, schema["items"], f"{path}[]")]
     return []
+
+
+def too_long(value: Any, schema: dict[str, Any], path: str = "status") -> list[str]:
+    if isinstance(value, dict):
+        fields = schema["properties"]
+        return [p for key, item in value.items() for p in too_long(item, fields[key], key)]
+    if isinstance(value, list):
+        return [p for item in value for p in too_long(item, schema["items"], path)]
+    is_it = isinstance(value, str) and len(value) > schema.get("maxLength", len(value))
+    return [path] if is_it else []
+
+
+def test_what_a_worker_says_at_length_fits_into_its_jobs_status(store: Store) -> None:
+    desk = Desk(store)
+    job, name = desk.admitted()
+    desk.move_pod(name, RUNNING)
+    said = failure("worker_failed").model_copy(update={"message": "x" * 5000})
+    assert desk.say(job, FinalReport(outcome=Outcome.FAILED, failure=said))
+    ended = {"terminated": {"exitCode": 1}}
+    worker = {"name": "worker", "state": ended}
+    desk.move_pod(name, {"phase": "Failed", "containerStatuses": [worker]})
+    desk.settle(name)
+    status = desk.api.objects[JOBS.path("work", name)]["status"]
+    assert status["attempts"][0]["message"].startswith("xxx")
+    assert too_long(status, schema_of("transcodejobs")) == []
 
 
 @pytest.mark.parametrize("status", list(JobStatus))

@@ -30,6 +30,7 @@ SECRET_QUERY_PARAMETERS: Final = re.compile(
 """Query parameters whose values open something: signed URLs of the large clouds, and the usual."""
 
 
+MAX_URL_BYTES: Final = 8192
 _CONTROL: Final = re.compile(r"[\x00-\x1f]")
 _NOT_IN_URL: Final = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -121,8 +122,9 @@ def _check_secret(value: SecretStr) -> SecretStr:
 def check_url(value: SecretStr, *, schemes: tuple[str, ...]) -> SecretStr:
     """Refuse what two parsers could read differently; the dialler checks the address later."""
     url = value.get_secret_value()
-    if len(url) > 8192:
-        raise ValueError("must have at most 8192 characters")
+    # Of bytes, since that bounds the URL as it is shown, too: three characters for each.
+    if len(url.encode()) > MAX_URL_BYTES:
+        raise ValueError(f"must have at most {MAX_URL_BYTES} bytes in UTF-8")
     if _NOT_IN_URL.search(url):
         raise ValueError("must not contain spaces, control characters or backslashes")
     try:
@@ -155,7 +157,7 @@ Secret = Annotated[
 ]
 """A credential: prints as `***`, is shown as `{"set": true}`, is stored only sealed."""
 
-_URL_SCHEMA = {"type": "string", "format": "uri", "maxLength": 8192}
+_URL_SCHEMA = {"type": "string", "format": "uri", "maxLength": MAX_URL_BYTES}
 
 HttpUrl = Annotated[
     SecretStr,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from encoder_core.errors import EncoderError
 from encoder_db.intake import Submission, create_jobs
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
@@ -75,16 +75,13 @@ class Intake:
             return
         try:
             jobs = self._create([submission for submission, _ in batch])
-        except (EncoderError, IntegrityError) as error:
-            if len(batch) == 1:
-                batch[0][1].set_exception(error)
+        except BaseException as error:
+            if len(batch) == 1 or not _is_of_one(error):
+                for _, answer in batch:
+                    answer.set_exception(error)
                 return
-            # One of them is at fault, or two collide: alone, each gets its own answer.
-            for one in batch:
+            for one in batch:  # alone, each gets its own answer
                 self._write([one])
-        except BaseException as error:  # the database is away: so it is for all of them
-            for _, answer in batch:
-                answer.set_exception(error)
         else:
             for (_, answer), job in zip(batch, jobs, strict=True):
                 answer.set_result(job)
@@ -92,6 +89,18 @@ class Intake:
     def _create(self, submissions: Sequence[Submission]) -> list[JobRow]:
         keys = self._store.keys
         return self._store.run(lambda tx: create_jobs(tx, submissions, keys=keys))
+
+
+def _is_of_one(error: BaseException) -> bool:
+    """
+    Whether one of several jobs is at fault, or two collide; a mistake of ours counts as that.
+
+    Otherwise the database is away, and so it is for all of them. Perhaps it has them nevertheless,
+    when it went with the commit: whoever tried them one by one could make them twice.
+    """
+    if isinstance(error, DBAPIError):
+        return isinstance(error, (IntegrityError, DataError))
+    return isinstance(error, Exception) and not isinstance(error, PoolTimeout)
 
 
 def _not_given_up(batch: Sequence[Waiting]) -> list[Waiting]:

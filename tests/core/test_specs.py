@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from encoder_core.model import MAX_URL_BYTES
 from encoder_core.specs import (
     MAX_INLINE_BYTES,
     MAX_OUTPUTS,
@@ -261,6 +262,7 @@ def test_a_wrong_source_is_refused_where_it_is_wrong(
         "https://example.com:0/",
         "https://example.com:99999/",
         "https://example.com/" + "a" * 8192,
+        "https://example.com/" + "é" * 4096,
         "example.com/a.mp4",
         "",
     ],
@@ -268,6 +270,15 @@ def test_a_wrong_source_is_refused_where_it_is_wrong(
 def test_an_address_that_two_parsers_could_read_differently_is_refused(url: str) -> None:
     refused = refusal_of(a_request(source={"kind": "http", "url": url}))
     assert [place for place, _ in refused] == ["source.http.url"]
+
+
+@pytest.mark.parametrize("text", ["🎬", "é", ":", "%", "a&", "sig&"])
+def test_the_longest_address_is_still_shown_when_all_of_it_is_quoted(text: str) -> None:
+    begin = "https://example.com/?"
+    room = (MAX_URL_BYTES - len(begin)) // len(text.encode())
+    asked = JobSpec.model_validate(a_request(notificationUrl=begin + text * room))
+    shown = asked.to_json()["notificationUrl"]
+    assert MAX_URL_BYTES < len(shown) <= 3 * MAX_URL_BYTES
 
 
 @pytest.mark.parametrize(

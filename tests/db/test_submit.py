@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from encoder_core.errors import InvalidRequest, Refused
 from encoder_core.specs import JobSpec
@@ -102,6 +103,37 @@ def test_one_that_is_refused_fails_no_other(store: Store) -> None:
         nowhere.result(60)
     with pytest.raises(Refused, match="has this externalId already"):
         taken.result(60)
+
+
+def test_one_that_is_a_mistake_of_ours_fails_no_other(store: Store) -> None:
+    make.create(store)
+    intake = Intake(store)
+    half_a_pair = make.spec().model_copy(update={"external_id": "\ud83c"})  # no driver writes it
+    with while_one_is_written(store, intake) as (submit, _):
+        good = submit(asked())
+        bad = submit(asked(half_a_pair))
+        late = submit(asked())
+        wait_for(intake, 3)
+    assert isinstance(bad.exception(60), UnicodeEncodeError)
+    assert good.result(60).id
+    assert late.result(60).id
+    assert make.count(store, "jobs") == 4
+
+
+def test_a_database_that_is_away_is_asked_once_for_all(store: Store) -> None:
+    make.create(store)
+    intake = Intake(store)
+    with while_one_is_written(store, intake) as (submit, transactions):
+        answers = [submit(asked()) for _ in range(3)]
+        wait_for(intake, 3)
+
+        @event.listens_for(store.engine, "before_cursor_execute")
+        def _go_away_after_the_first(*_: object) -> None:
+            if len(transactions) > 1:
+                raise OperationalError("SELECT 1", {}, Exception("gone"))
+
+    assert {type(answer.exception(60)) for answer in answers} == {OperationalError}
+    assert len(transactions) == 2
 
 
 def test_two_with_the_same_idempotency_key_make_one_job(store: Store) -> None:

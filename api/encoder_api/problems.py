@@ -46,6 +46,7 @@ _CATALOGUE: Final = (
     ProblemType("request_timeout", 408, "The body did not arrive in time"),
     ProblemType("body_too_large", 413, "The body is too large"),
     ProblemType("unsupported_media_type", 415, "The body must be application/json"),
+    ProblemType("head_too_large", 431, "The headers are too large"),
     ProblemType("invalid_request", 422, "One or more fields are not valid"),
     ProblemType("idempotency_key_reused", 422, "The Idempotency-Key was used for another request"),
     # What stands in its way

@@ -11,6 +11,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -18,6 +19,7 @@ import uvloop
 from starlette.applications import Starlette
 
 from encoder_api.app import services_of
+from encoder_api.connections import Connection, Limits
 from encoder_core.errors import ConfigurationError
 
 BACKLOG: Final = 2048
@@ -39,6 +41,7 @@ class ApiServer:
         port: int,
         drain_s: float = 0.0,
         shutdown_s: float = 20.0,
+        limits: Limits | None = None,
     ) -> None:
         """Binds the socket, so that a taken port is an error here. Raises ConfigurationError."""
         self._socket = listen(host, port)
@@ -50,7 +53,7 @@ class ApiServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=partial(Connection, limits=limits or Limits()),  # type: ignore[arg-type]  # made like one
                 log_config=None,
                 access_log=False,
                 server_header=False,

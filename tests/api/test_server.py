@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from encoder_api.app import create_app, services_of
+from encoder_api.connections import Limits
 from encoder_api.endpoints.health import PING_S
 from encoder_api.server import ApiServer, listen
 from encoder_api.settings import ApiSettings
@@ -28,8 +29,10 @@ WAIT_S = 30.0
 
 
 @contextmanager
-def running(app: Starlette, *, drain_s: float = 0.0) -> Iterator[ApiServer]:
-    server = ApiServer(app, host="127.0.0.1", port=0, drain_s=drain_s)
+def running(
+    app: Starlette, *, drain_s: float = 0.0, limits: Limits | None = None
+) -> Iterator[ApiServer]:
+    server = ApiServer(app, host="127.0.0.1", port=0, drain_s=drain_s, limits=limits)
     started = threading.Event()
     thread = threading.Thread(target=server.run, kwargs={"ready": started.set})
     thread.start()

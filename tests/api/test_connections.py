@@ -1,0 +1,133 @@
+"""What a connection may take: bounds for those who have no key, and for those who do not read."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from encoder_api.app import create_app
+from encoder_api.connections import Limits
+from encoder_api.server import ApiServer
+from encoder_api.settings import ApiSettings
+from encoder_db.store import Store
+from tests.api.test_server import WAIT_S, connected, get, running
+
+LIMITS = Limits(head_bytes=2_000, headers=10, ahead=2)
+LIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+END = b"\r\n"
+CHUNKED = (
+    b"POST /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+)
+
+
+@contextmanager
+def dialled(server: ApiServer) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.settimeout(WAIT_S)
+        yield connection
+
+
+def answer_of(connection: socket.socket) -> tuple[int, str | None, bytes]:
+    """Status, `Connection` and body of the next answer."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, response.headers["connection"], response.read()
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:  # it had not read all that was sent
+        return True
+
+
+# --- How much a request may say before it is one ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(LIVE + b"X: " + b"x" * 2_000, id="a header without an end"),
+        pytest.param(LIVE + b"a:1\r\n" * 11, id="headers without an end"),
+        pytest.param(LIVE + b"X: " + b"x" * 2_000 + END + END, id="a whole head"),
+        pytest.param(LIVE + b"a:1\r\n" * 10 + END, id="a whole head of many headers"),
+        pytest.param(b"GET /" + b"x" * 2_000, id="a path without an end"),
+        pytest.param(END * 1_001, id="empty lines before a request"),
+    ],
+)
+def test_a_head_without_bounds_is_refused(store: Store, head: bytes) -> None:
+    app = create_app(ApiSettings(), store)
+    with running(app, limits=LIMITS) as server, dialled(server) as connection:
+        connection.sendall(head)
+        status, then, body = answer_of(connection)
+        assert (status, then) == (431, "close")
+        problem = json.loads(body)
+        assert problem["type"] == "urn:encoder:problem:head_too_large"
+        assert problem["detail"].endswith("at most 2000 bytes, in 10 headers.")
+        assert is_closed(connection)
+
+
+def test_each_request_of_a_connection_has_the_whole_bound(store: Store) -> None:
+    app = create_app(ApiSettings(), store)
+    with running(app, limits=LIMITS) as server, connected(server) as connection:
+        for _ in range(3):
+            connection.request("GET", "/livez", headers={"X": "x" * 1_800})
+            response = connection.getresponse()
+            assert (response.status, response.read()[:1]) == (200, b"{")
+        connection.request("GET", "/livez", headers={"X": "x" * 2_000})
+        assert connection.getresponse().status == 431
+
+
+def test_a_body_is_no_head(store: Store) -> None:
+    body = json.dumps({"x" * 50: "x" * 20_000})
+    app = create_app(ApiSettings(), store)
+    with running(app, limits=LIMITS) as server, connected(server) as connection:
+        for sent in (body, iter([body.encode()] * 3)):  # of a known length, and in chunks
+            connection.request("POST", "/livez", body=sent, encode_chunked=True)
+            response = connection.getresponse()
+            assert (response.status, response.read()[:1]) == (405, b"{")
+        assert get(connection, "/livez") == 200
+
+
+@pytest.mark.parametrize(
+    "trailer",
+    [
+        pytest.param(b"X: " + b"x" * 2_001, id="one without an end"),
+        pytest.param(b"a:1\r\n" * 11, id="many"),
+    ],
+)
+def test_what_follows_a_body_in_chunks_has_bounds_too(store: Store, trailer: bytes) -> None:
+    app = create_app(ApiSettings(), store)
+    with running(app, limits=LIMITS) as server, dialled(server) as connection:
+        connection.sendall(CHUNKED)
+        assert answer_of(connection)[0] == 405
+        connection.sendall(trailer)
+        assert answer_of(connection)[0] == 431
+        assert is_closed(connection)
+
+
+def test_requests_ahead_of_their_answers_have_bounds(store: Store) -> None:
+    app = create_app(ApiSettings(), store)
+    with running(app, limits=LIMITS) as server:
+        with dialled(server) as connection:
+            connection.sendall((LIVE + END) * 3)
+            assert [answer_of(connection)[0] for _ in range(3)] == [200] * 3
+        with dialled(server) as connection:
+            connection.sendall((LIVE + END) * 4)  # in one read: none of them is answered yet
+            assert is_closed(connection)
+
+
+def test_what_is_no_http_does_not_fall_into_an_answer_that_has_begun(store: Store) -> None:
+    app = create_app(ApiSettings(), store)
+    with running(app) as server:
+        with dialled(server) as connection:
+            connection.sendall(b"\0")
+            assert answer_of(connection)[0] == 400
+        with dialled(server) as connection:
+            connection.sendall(LIVE + END + b"\0")
+            assert is_closed(connection)

@@ -114,6 +114,11 @@ class Metrics:
             ["kind"], registry=registry,
         )  # fmt: skip
 
+    def forget_pool(self, name: str) -> None:
+        """Numbers of a pool that is gone would stand as they were, and so would their alerts."""
+        for gauge in (self.limit, self.active, self.pending, self.queued, self.oldest_queued_s):
+            gauge.remove(name)
+
     def count_attempt(self, pool: str, category: str, code: str | None) -> None:
         """A code that this version does not know is a newer worker's: one series for all."""
         known = code is None or code in FAILURES

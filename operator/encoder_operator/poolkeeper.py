@@ -68,6 +68,7 @@ class PoolKeeper:
     async def reconcile(self, name: str) -> float | None:
         pool = self._cache.pools.get(name)
         if pool is None:
+            self._metrics.forget_pool(name)
             await in_thread(lambda: self._store.run(lambda tx: cluster.hold_pool(tx, name)))
             self._written.pop(name, None)
             self._throttled.pop(name, None)

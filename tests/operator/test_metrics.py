@@ -200,6 +200,29 @@ def moved(family: Metric) -> bool:
     return any(s.value for s in family.samples if s.name.endswith(("_total", "_count")))
 
 
+def test_the_numbers_of_a_pool_go_with_it(store: Store) -> None:
+    """Else an alert on Pods that do not start would stand for ever."""
+    desk = Desk(store)
+    desk.admitted()
+    desk.keep_pool()
+    assert gauges_of(desk.metrics, desk.pool) == {
+        *("transcode_pool_limit", "transcode_active", "transcode_pending"),
+        *("transcode_queued", "transcode_oldest_queued_seconds"),
+    }
+    del desk.api.objects[POOLS.path("work", desk.pool)]
+    for _ in range(2):
+        desk.keep_pool()
+        assert gauges_of(desk.metrics, desk.pool) == set()
+
+
+def gauges_of(metrics: Metrics, pool: str) -> set[str]:
+    return {
+        family.name
+        for family in metrics.registry.collect()
+        if family.type == "gauge" and any(s.labels.get("pool") == pool for s in family.samples)
+    }
+
+
 @pytest.mark.parametrize("stage", ["waiting", "starting", "running"])
 def test_a_canceled_job_is_counted_once_wherever_it_was(store: Store, stage: str) -> None:
     desk = Desk(store, places=0 if stage == "waiting" else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Literal
@@ -47,8 +48,9 @@ SESSION_SQL = (
     "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', "
     f"innodb_lock_wait_timeout = {LOCK_WAIT_S}"
 )
+WAL = "PRAGMA journal_mode = WAL"  # readers do not wait for the writer
+WAL_PAUSES_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SQLITE_PRAGMAS = (
-    "PRAGMA journal_mode = WAL",  # readers do not wait for the writer
     "PRAGMA synchronous = FULL",  # what was answered 202 survives a power cut
     f"PRAGMA busy_timeout = {LOCK_WAIT_S * 1000}",
 )
@@ -202,6 +204,7 @@ def _sqlite_engine(url: URL, *, reads: bool) -> Engine:
         connection.isolation_level = None  # or Python's driver begins transactions of its own
         for pragma in SQLITE_PRAGMAS:
             connection.execute(pragma).close()
+        _enter_wal(connection)
 
     if not reads:
 
@@ -211,6 +214,20 @@ def _sqlite_engine(url: URL, *, reads: bool) -> Engine:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """While another makes a new file's first change, SQLite refuses this without waiting."""
+    for pause_s in WAL_PAUSES_S:
+        try:
+            connection.execute(WAL).close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _BUSY_SQLITE:
+                raise
+            time.sleep(pause_s)
+        else:
+            return
+    connection.execute(WAL).close()
 
 
 def retry_reason(error: DBAPIError) -> str | None:

@@ -263,6 +263,28 @@ def test_a_record_in_memory_is_refused(url: str) -> None:
         Store.open(url)
 
 
+def test_a_new_file_is_opened_also_while_another_writes_its_first_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite refuses the change to WAL then, however long it is told to wait for a lock."""
+    path = tmp_path / "new.db"
+    first = sqlite3.connect(path, isolation_level=None)
+    first.execute("BEGIN IMMEDIATE")
+    first.execute("CREATE TABLE one (id INTEGER)")
+    waited = []
+
+    def sleep(pause_s: float) -> None:
+        waited.append(pause_s)
+        if len(waited) == 3:
+            first.execute("COMMIT")
+
+    monkeypatch.setattr("encoder_db.dialect.time.sleep", sleep)
+    with Store.open(f"sqlite:///{path}") as store, store.read() as tx:
+        assert tx.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+    first.close()
+    assert len(waited) == 3
+
+
 # --- Time ------------------------------------------------------------------------------------
 
 
@@ -289,25 +311,3 @@ def test_moments_are_counted_from_the_databases_now(store: Store, seconds: float
         stored = tx.execute(select(instance_secrets.c.created_at).where(row)).scalar_one()
         apart = (stored - now(tx)).total_seconds()
     assert apart == pytest.approx(seconds, abs=2)
-
-
-def test_a_new_file_is_opened_also_while_another_writes_its_first_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLite refuses the change to WAL then, however long it is told to wait for a lock."""
-    path = tmp_path / "new.db"
-    first = sqlite3.connect(path, isolation_level=None)
-    first.execute("BEGIN IMMEDIATE")
-    first.execute("CREATE TABLE one (id INTEGER)")
-    waited = []
-
-    def sleep(pause_s: float) -> None:
-        waited.append(pause_s)
-        if len(waited) == 3:
-            first.execute("COMMIT")
-
-    monkeypatch.setattr("encoder_db.dialect.time.sleep", sleep)
-    with Store.open(f"sqlite:///{path}") as store, store.read() as tx:
-        assert tx.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
-    first.close()
-    assert len(waited) == 3

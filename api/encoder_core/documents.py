@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from encoder_core.failures import Failure, Warned
@@ -11,6 +11,8 @@ from encoder_core.model import Instant, Model
 from encoder_core.reports import OutputResult, Phase, SourceInfo
 from encoder_core.specs import Priority
 from encoder_core.states import AttemptStatus, JobStatus, OutputStatus
+
+MOST_ATTEMPTS: Final = 50  # each event carries them, and a job may be tried again for ever
 
 
 class Document(Model):
@@ -144,6 +146,7 @@ class JobDocument(JobSummary):
     waiting: Waiting | None = None
     """Why it does not run yet; null when it runs or is over."""
     attempts: list[AttemptDocument] = []
+    """The latest 50, the earliest of them first; `GET /jobs/{id}/attempts` has them all."""
     request_id: str | None = None
     """Of the request that made it; the log lines of its workers have it too."""
 
@@ -154,7 +157,7 @@ class JobPage(JobDocument):
     position: Position | None = None
     """Of a job that waits: how many come before it, and when it is expected to start."""
     timeline: list[TimelineEntry] = []
-    """The earliest first."""
+    """The earliest first; of attempts, those that are shown."""
 
 
 class LogDocument(Document):

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, select
 
 from encoder_core.documents import (
+    MOST_ATTEMPTS,
     AttemptDocument,
     JobDocument,
     JobPage,
@@ -59,20 +60,23 @@ _ATTEMPTS: Final = (
     .where(job_attempts.c.job_id == bindparam("job_id"))
     .order_by(job_attempts.c.number)
 )
-_ATTEMPTS_WITH_STEPS: Final = _ATTEMPTS.add_columns(
+_LATEST: Final = (
+    _ATTEMPTS.order_by(None).order_by(job_attempts.c.number.desc()).limit(MOST_ATTEMPTS)
+)
+_LATEST_WITH_STEPS: Final = _LATEST.add_columns(
     job_attempts.c.scheduled_at, job_attempts.c.pulled_at, job_attempts.c.final_report
 )
 
 
 def load_document(tx: Connection, which: ColumnElement[bool] | int) -> JobDocument | None:
     """One job with everything that is known of it: three queries, two before its first attempt."""
-    found = _load(tx, which, _ATTEMPTS)
+    found = _load(tx, which, _LATEST)
     return None if found is None else JobDocument(**found[0])
 
 
 def load_page(tx: Connection, which: ColumnElement[bool]) -> JobPage | None:
     """The same, and when each step was over: one query more."""
-    found = _load(tx, which, _ATTEMPTS_WITH_STEPS)
+    found = _load(tx, which, _LATEST_WITH_STEPS)
     if found is None:
         return None
     fields, attempts = found
@@ -93,7 +97,7 @@ def _load(
     outputs = _outputs_of(tx, [row["id"]])[row["id"]]
     attempts: Sequence[RowMapping] = []
     if row["attempt"]:
-        attempts = tx.execute(query, {"job_id": row["id"]}).mappings().all()
+        attempts = tx.execute(query, {"job_id": row["id"]}).mappings().all()[::-1]
     waits = row["status"] == JobStatus.QUEUED and row["leased_by"] is None
     fields = {
         **_summary_fields(row, outputs),

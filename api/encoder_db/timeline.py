@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from encoder_core.documents import Step, TimelineEntry
+from encoder_core.documents import MOST_ATTEMPTS, Step, TimelineEntry
 from encoder_core.events import FINAL_EVENTS, job_event
 from encoder_core.states import JobStatus
 from encoder_db.tables import job_events, webhook_attempts
 
+_MOST_MOMENTS: Final = 2 * MOST_ATTEMPTS  # each was queued, and a job's last one confirmed
 _ORDER: Final = list(Step)
 _TELLING: Final = (job_event(JobStatus.QUEUED), *sorted(FINAL_EVENTS))
 
@@ -28,7 +29,7 @@ class Moment:
 
 
 def read_moments(tx: Connection, job_id: int) -> list[Moment]:
-    """In their order: one query."""
+    """The latest ones in their order: one query."""
     sent = webhook_attempts
     query = (
         select(
@@ -42,10 +43,12 @@ def read_moments(tx: Connection, job_id: int) -> list[Moment]:
             & (sent.c.outcome == "delivered"),
         )
         .where(job_events.c.job_id == job_id, job_events.c.type.in_(_TELLING))
-        .order_by(job_events.c.seq, sent.c.id)
+        .order_by(job_events.c.seq.desc(), sent.c.id.desc())
+        .limit(_MOST_MOMENTS)
     )
     return [
-        Moment(row.type, row.at, _end(row.sent_at, row.duration_ms)) for row in tx.execute(query)
+        Moment(row.type, row.at, _end(row.sent_at, row.duration_ms))
+        for row in reversed(tx.execute(query).all())
     ]
 
 

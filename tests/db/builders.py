@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, event, func, select, text, update
+from sqlalchemy import Connection, event, func, insert, select, text, update
 
 from encoder_core.documents import JobDocument
-from encoder_core.failures import Failure
+from encoder_core.failures import Failure, failure
 from encoder_core.reports import (
     Answer,
     Envelope,
@@ -40,7 +40,7 @@ from encoder_db.pools import create_pool
 from encoder_db.queue import Engine, QueueMessage, claim
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
-from encoder_db.tables import job_attempts, metadata
+from encoder_db.tables import job_attempts, jobs, metadata
 from encoder_db.types import Timestamp
 
 # Tests use these beside the builders.
@@ -195,6 +195,20 @@ def complete(store: Store, worker: Claimed) -> None:
         say(store, worker, uploaded(item.index))
     say(store, worker, succeeded())
     assert finish(store, worker) is JobStatus.COMPLETED
+
+
+def finish_many(store: Store, job: JobRow, count: int) -> int:
+    """Let the job, the next one of its queue, have so many attempts behind it; the last number."""
+    worker = running(store)
+    say(store, worker, failed(failure("source_unreachable")))
+    finish(store, worker, exit_code=20)
+    with store.begin() as tx:
+        done = tx.execute(select(job_attempts).where(job_attempts.c.job_id == job.id))
+        first = dict(done.mappings().one())
+        later = [{**first, "number": number} for number in range(2, count + 1)]
+        tx.execute(insert(job_attempts), later)
+        tx.execute(update(jobs).where(jobs.c.id == job.id).values(attempt=count))
+    return count
 
 
 # --- Looking ---------------------------------------------------------------------------------

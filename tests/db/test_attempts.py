@@ -7,6 +7,7 @@ import threading
 import pytest
 from sqlalchemy import select, update
 
+from encoder_core.documents import MOST_ATTEMPTS
 from encoder_core.errors import JobError
 from encoder_core.failures import Failure, Warned, failure
 from encoder_core.reports import (
@@ -32,7 +33,9 @@ from encoder_db.attempts import (
     read_work,
 )
 from encoder_db.cluster import bind_resource
-from encoder_db.jobs import cancel_job, delete_job, read_row
+from encoder_db.documents import list_attempts
+from encoder_db.events import list_events
+from encoder_db.jobs import cancel_job, delete_job, read_page, read_row
 from encoder_db.outcomes import judge
 from encoder_db.pools import set_pool
 from encoder_db.rows import JobRow
@@ -542,6 +545,22 @@ def test_attempts_have_a_limit(store: Store) -> None:
     seen = make.read(store, job)
     assert seen.failure == failure("encode_failed", "Boom.")
     assert make.count(store, "queue_jobs") == 0
+
+
+def test_of_many_attempts_the_latest_are_shown_and_told(store: Store) -> None:
+    job = make.create(store)
+    number = make.finish_many(store, job, 3 * MOST_ATTEMPTS)
+    latest = list(range(number - MOST_ATTEMPTS + 1, number + 1))
+    assert cancel_job(store, job.id, owner=None)
+    with store.read() as tx:
+        page = read_page(tx, job.id, owner=None)
+        told = list_events(tx, job.id)[-1].data
+        everyone = list_attempts(tx, job.id)
+    assert page is not None
+    assert [attempt.number for attempt in page.attempts] == latest
+    assert sorted({step.attempt for step in page.timeline if step.attempt}) == latest
+    assert [attempt["number"] for attempt in told["attempts"]] == latest
+    assert [attempt.number for attempt in everyone] == list(range(1, number + 1))
 
 
 def test_attempts_that_the_machines_lost_do_not_count_as_the_jobs(store: Store) -> None:

@@ -248,7 +248,7 @@ function inWords(stream) {
 
 function attempts(list) {
   if (!list.length) return null;
-  return section("Attempts", list.length, h("ol", { class: "attempts" }, list.map((attempt) =>
+  return section("Attempts", list.at(-1).number, h("ol", { class: "attempts" }, list.map((attempt) =>
     h("li", {},
       h("div", { class: "line" },
         h("span", { class: "number" }, attempt.number),

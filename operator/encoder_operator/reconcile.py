@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy.exc import DBAPIError
 
 from encoder_core.documents import JobDocument
+from encoder_core.failures import MESSAGE_CHARACTERS
 from encoder_core.names import GROUP, VERSION
 from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db import cluster
@@ -141,7 +142,7 @@ class Reconciler:
         if document.status is not JobStatus.STARTING:
             return
         reason = None if stuck is None else reason_of(stuck.code)
-        message = "" if stuck is None else stuck.message
+        message = "" if stuck is None else stuck.message[:MESSAGE_CHARACTERS]  # as it is kept
         known = document.waiting
         if (known.reason if known else None) == reason and (not known or known.message == message):
             return

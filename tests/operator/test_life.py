@@ -361,6 +361,17 @@ def test_a_node_without_room_is_the_reason_in_both(desk: Desk) -> None:
     assert make.read(desk.store, job).waiting is None
 
 
+def test_a_reason_is_noted_once_however_long_it_is(desk: Desk) -> None:
+    job, name = desk.admitted()
+    said = f"0/900 nodes are available: {'1 node(s) had untolerated taint, ' * 40}"
+    desk.move_pod(name, {"phase": "Pending", "conditions": [{**UNSCHEDULED, "message": said}]})
+    desk.settle(name)
+    assert said_by_both(desk, name, job) == said[:1024]
+    with make.statements(desk.store) as asked:
+        desk.settle(name)
+    assert [text for text in asked if not text.startswith("SELECT")] == []
+
+
 @pytest.mark.parametrize(
     ("waits", "reason"),
     [("ImagePullBackOff", "ImageUnavailable"), ("CreateContainerConfigError", "PodInvalid")],

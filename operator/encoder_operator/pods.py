@@ -226,21 +226,23 @@ def _placement(template: Mapping[str, Any], avoid_nodes: Sequence[str]) -> dict[
             for why in ("not-ready", "unreachable")
         ),
     ]
-    affinity = dict(template.get("affinity") or {})
-    if avoid_nodes:
-        others = {
-            "key": "kubernetes.io/hostname",
-            "operator": "NotIn",
-            "values": sorted(set(avoid_nodes)),
-        }
-        node = dict(affinity.get("nodeAffinity") or {})
-        preferred = "preferredDuringSchedulingIgnoredDuringExecution"
-        wish = {"weight": 100, "preference": {"matchExpressions": [others]}}
-        node[preferred] = [*node.get(preferred, []), wish]
-        affinity["nodeAffinity"] = node
+    affinity = _avoiding(avoid_nodes, template.get("affinity") or {})
     if affinity:
         chosen["affinity"] = affinity
     return chosen
+
+
+_PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
+
+
+def _avoiding(nodes: Sequence[str], affinity: Mapping[str, Any]) -> Mapping[str, Any]:
+    node = affinity.get("nodeAffinity") or {}
+    wishes = node.get(_PREFERRED) or [] if isinstance(node, dict) else None
+    if not nodes or not isinstance(wishes, list):
+        return affinity  # what is no affinity, the API server refuses, and says why
+    others = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": sorted(set(nodes))}
+    wish = {"weight": 100, "preference": {"matchExpressions": [others]}}
+    return {**affinity, "nodeAffinity": {**node, _PREFERRED: [*wishes, wish]}}
 
 
 def _secret_volume(name: str, secret: str) -> dict[str, Any]:

@@ -175,10 +175,29 @@ def test_a_node_that_failed_the_job_is_avoided_if_another_will_do() -> None:
         a_job(), 2, SETTINGS, PoolPolicy(), SIZES, owner="default", avoid_nodes=["bad", "bad"]
     )
     node = pod["spec"]["affinity"]["nodeAffinity"]
-    [wish] = node["preferredDuringSchedulingIgnoredDuringExecution"]
+    [wish] = node[PREFERRED]
     [expression] = wish["preference"]["matchExpressions"]
     assert (expression["operator"], expression["values"]) == ("NotIn", ["bad"])
     assert "requiredDuringSchedulingIgnoredDuringExecution" not in node
+
+
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        pytest.param("x", id="a word"),
+        pytest.param(["x"], id="a list"),
+        pytest.param({PREFERRED: "x"}, id="a preference that is a word"),
+        pytest.param({PREFERRED: {"weight": 1}}, id="a preference that is no list"),
+    ],
+)
+def test_what_is_no_affinity_is_left_to_the_api_server_to_refuse_such_as(node: Any) -> None:
+    """The schema lets it through, and in the first attempt the API server says what is wrong."""
+    policy = PoolPolicy(template={"affinity": {"nodeAffinity": node}})
+    pod = build_pod(a_job(), 2, SETTINGS, policy, SIZES, owner="default", avoid_nodes=["bad"])
+    assert pod["spec"]["affinity"] == {"nodeAffinity": node}
 
 
 @pytest.mark.parametrize(("asked", "want"), [(60, 60), (9000, 3600)], ids=["less", "more"])

@@ -177,6 +177,9 @@ class Actor:
             return Refused("SpecInvalid", said, final=True)
         except RequestRefused as error:
             log.warning("not_adopted", extra={"resource": job.name, "why": str(error)})
+            if error.code == "pool_draining":
+                said = f"Pool {job.pool} is drained: it takes no new jobs until it is open again."
+                return Refused("PoolHeld", said, final=False)
             return Refused("SpecInvalid", str(error), final=True)
         return None
 

@@ -142,6 +142,14 @@ def another_pool(store: Store) -> Desk:
     return desk
 
 
+def drained_before(store: Store) -> Desk:
+    desk = Desk(store)
+    desk.api.put_spec(desk.pool, {"maxConcurrency": 1, "stopPolicy": "Drain"})
+    desk.keep_pool()
+    desk.apply(NAME, BY_HAND)
+    return desk
+
+
 def applied(store: Store, **spec: Any) -> Desk:
     desk = Desk(store)
     desk.apply(NAME, {**BY_HAND, **spec})
@@ -188,6 +196,7 @@ STARTS: list[Case] = [
     ("PodNotStarted", starts, "No node was chosen yet."),
 ]
 NO_JOB: list[Case] = [
+    ("PoolHeld", drained_before, "it takes no new jobs until it is open again."),
     ("PreviousEnding", replaced, "An earlier job of this name still ends."),
     ("PoolNotFound", another_pool, "There is no TranscodePool film."),
     ("StoreUnavailable", away, "The database does not answer: nothing starts"),
@@ -251,6 +260,16 @@ def test_a_resource_that_is_no_job_yet_says_why(
     assert (status, told) == ("False", reason)
     assert words in message
     assert desk.condition(NAME, "Succeeded")[1:] == (told, message)
+
+
+def test_a_job_that_was_applied_to_a_drained_pool_starts_once_that_is_open(store: Store) -> None:
+    desk = drained_before(store)
+    desk.settle(NAME)
+    assert desk.condition(NAME, "Succeeded")[0] == "Unknown"
+    desk.api.put_spec(desk.pool, {"maxConcurrency": 1})
+    desk.keep_pool()
+    desk.settle(NAME)
+    assert desk.dispatch() == 1
 
 
 def test_a_resource_that_was_refused_for_good_stays_so_through_an_outage(store: Store) -> None:

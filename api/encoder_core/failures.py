@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from encoder_core.model import NOT_BOOLEAN, Model
 
@@ -189,7 +189,8 @@ def kind_of(code: str) -> FailureKind:
 class Failure(Model):
     """A failure as clients see it, in a job, an output or an attempt."""
 
-    code: str
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    """Also one that the catalogue does not have: a worker may be newer."""
     fault: Fault
     message: Annotated[str, AfterValidator(lambda text: text[:MESSAGE_CHARACTERS])]
     """One sentence with the facts. Never a credential, never a whole URL. Of a worker that says

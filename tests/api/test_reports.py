@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from encoder_core.failures import failure
 from encoder_core.ids import new_token
 from encoder_db.attempts import open_attempt
 from encoder_db.queue import claim
@@ -100,6 +101,21 @@ def test_a_report_that_is_none_is_refused_by_pointer(
     assert response.status_code == 422
     assert response.json()["errors"][0]["pointer"] == "/report/percent"
     assert claimed.token not in response.text
+
+
+@pytest.mark.parametrize("code", ["", "Not A Code", "a" * 65, "ü"])
+def test_a_failure_whose_code_is_none_is_refused(
+    client: CheckedClient, claimed: Claimed, code: str
+) -> None:
+    """It fits neither the record nor a TranscodeJob; what its exit code says counts then."""
+    report = {
+        "type": "final",
+        "outcome": "failed",
+        "failure": {**failure("worker_failed").to_json(), "code": code},
+    }
+    response = client.post("/internal/reports", json=envelope(claimed, report=report))
+    assert response.status_code == 422
+    assert [e["pointer"] for e in response.json()["errors"]] == ["/report/failure/code"]
 
 
 def fetch(client: CheckedClient, job: Any, token: str | None) -> Any:

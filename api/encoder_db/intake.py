@@ -19,7 +19,7 @@ from encoder_core.sealing import KeyRing
 from encoder_core.specs import InlineSource, JobSpec, Source
 from encoder_core.states import JobStatus, OutputStatus
 from encoder_db.blobs import SOURCE_BLOB, decode_inline, image_blob, write_blob
-from encoder_db.dialect import db_now, insert_all
+from encoder_db.dialect import db_now, insert_all, to_json
 from encoder_db.documents import document_of_new
 from encoder_db.events import record_accepted
 from encoder_db.idempotency import Idempotency, Replayed, keep_answer, read_idempotent
@@ -30,6 +30,7 @@ from encoder_db.tables import job_outputs, jobs, pools, queue_owners
 
 NOTIFICATION = "/notificationUrl"
 MAX_AHEAD: Final = timedelta(days=366)
+MAX_SHOWN_BYTES: Final = 1024 * 1024  # each change of the job is recorded, and sent, with all of it
 QUOTA_RETRY_S: Final = 30.0  # a place in the queue becomes free with every job that starts
 
 
@@ -78,10 +79,11 @@ def create_jobs(
     """
     Record jobs and put them into their queues: all of them, in as many statements as one takes.
 
-    Raises InvalidRequest when a pool does not exist or `startAt` is too far away, Refused when an
-    owner's externalId is taken (409), the pool is being drained (409) or too many jobs of the owner
-    wait (429), and Replayed when the request was answered before. Of several jobs nothing says
-    which one it was, and what collides among them is an IntegrityError: take them one by one then.
+    Raises InvalidRequest when a pool does not exist, `startAt` is too far away or the job would be
+    shown with more than 1 MiB; Refused when an owner's externalId is taken (409), the pool is being
+    drained (409) or too many jobs of the owner wait (429); and Replayed when the request was
+    answered before. Of several jobs nothing says which one it was, and what collides among them is
+    an IntegrityError: take them one by one then.
     """
     moment, known_queues, draining = _look_up(tx, submissions)
     new = [_New.of(one, moment, keys) for one in submissions]
@@ -229,8 +231,9 @@ class _New:
         inline = submission.inline
         if inline is None:
             inline = decode_inline(submission.spec)
-        spec = _detach_inline(submission.spec, inline)
-        public, secrets = split_secrets(spec)
+        public, secrets = split_secrets(_detach_inline(submission.spec, inline))
+        _check_size(public)
+        spec = submission.spec
         notification = secrets.pop(NOTIFICATION, None)
         if notification is None and spec.notification_url is not None:
             notification = spec.notification_url.get_secret_value()
@@ -289,6 +292,21 @@ def _insert_outputs(
         ]
         for one in new
     ]
+
+
+def check_size(spec: JobSpec) -> None:
+    """Raise InvalidRequest of a job that nobody submits, as `create_jobs` would."""
+    _check_size(_detach_inline(spec, decode_inline(spec)).to_json())
+
+
+def _check_size(public: Mapping[str, Any]) -> None:
+    size = len(to_json(public).encode())
+    if size > MAX_SHOWN_BYTES:
+        detail = (
+            f"would be shown with {size} bytes of JSON, and {MAX_SHOWN_BYTES} are the most: give "
+            "shorter URLs, texts and lists, or several jobs with fewer outputs each"
+        )
+        raise InvalidRequest([FieldProblem("", "too_large", detail)])
 
 
 def _detach_inline(spec: JobSpec, inline: Mapping[int, bytes]) -> JobSpec:

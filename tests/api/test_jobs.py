@@ -163,6 +163,27 @@ def test_a_wrong_request_is_answered_with_its_field(
     assert problem["instance"] == f"urn:encoder:request:{response.headers['x-request-id']}"
 
 
+@pytest.mark.parametrize("path", ["/jobs", "/plan"])
+def test_a_job_that_would_be_shown_with_more_than_a_mebibyte_is_refused(
+    client: CheckedClient, path: str
+) -> None:
+    place = {"kind": "https", "url": "https://media.example/?a=" + "🎬" * 2000}
+    outputs = [output(destination=place, watermark={"source": place})] * 32
+    answer = client.post(path, json=job(outputs=outputs))
+    assert answer.status_code == 422
+    [error] = answer.json()["errors"]
+    assert (error["pointer"], error["code"]) == ("", "too_large")
+    assert "1048576 are the most: give shorter URLs" in answer.json()["detail"]
+
+
+def test_the_bytes_of_an_inline_source_are_not_shown_and_do_not_count(
+    client: CheckedClient,
+) -> None:
+    document = job(source={"kind": "inline", "data": "A" * 2_000_000})
+    assert client.post("/plan", json=document).status_code == 200
+    assert client.post("/jobs", json=document).status_code == 202
+
+
 def test_files_are_accepted_where_there_is_a_folder_for_them(
     make_client: ClientMaker, tmp_path: Any
 ) -> None:

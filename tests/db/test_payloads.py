@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
+import pytest
 from sqlalchemy import func, select
 
+from encoder_core.errors import InvalidRequest
+from encoder_core.model import MAX_URL_BYTES
 from encoder_core.reports import OutputFile, OutputReport, OutputResult
-from encoder_core.specs import MAX_METADATA, MAX_OUTPUTS, JobSpec
+from encoder_core.specs import MAX_OUTPUTS, JobSpec
 from encoder_core.states import OutputStatus
+from encoder_db.cluster import adopt_job
+from encoder_db.dialect import to_json
+from encoder_db.intake import MAX_SHOWN_BYTES
 from encoder_db.outbox import claim_deliveries
 from encoder_db.store import Store
 from encoder_db.tables import job_events
 from tests.db import builders as make
 
 MIB = 1024 * 1024
-LARGEST_BYTES = 4 * MIB  # docs/webhooks.md says so
-FIGURE = "\N{CLAPPER BOARD}"  # four bytes in UTF-8, twelve where JSON has ASCII only
-LONGEST_URL = 8192
+LARGEST_BYTES = MIB + 16 * 1024  # docs/webhooks.md says so
+FIGURE = "\N{CLAPPER BOARD}"  # four bytes in UTF-8, twelve where a URL is shown
 ORDINARY_BYTES = 4096
 EACH_FILE_BYTES = 200
 FILES = 1000
@@ -27,6 +33,22 @@ def test_a_webhook_of_the_largest_job_stays_below_what_receivers_are_told(store:
     make.create(store, JobSpec.model_validate(largest()))
     [first] = claim_deliveries(store, worker="sender", limit=1, lease_s=60)
     assert MIB < len(first.body) < LARGEST_BYTES
+
+
+def test_a_larger_job_is_refused_with_what_to_do(store: Store) -> None:
+    asked = JobSpec.model_validate(largest(url_characters=MAX_URL_BYTES // 4 - 10))
+    with pytest.raises(InvalidRequest, match="give shorter URLs, texts and lists") as it:
+        make.create(store, asked)
+    assert [(problem.pointer, problem.code) for problem in it.value.problems] == [("", "too_large")]
+    assert make.count(store, "jobs") == 0
+
+
+def test_one_that_is_applied_by_hand_is_refused_too(store: Store) -> None:
+    pool = make.kubernetes_pool(store)
+    asked = JobSpec.model_validate(largest(url_characters=MAX_URL_BYTES // 4 - 10))
+    asked = asked.model_copy(update={"pool": pool})
+    with pytest.raises(InvalidRequest, match="the most"), store.begin() as tx:
+        adopt_job(tx, spec=asked, name="large", uid="1", keys=store.keys)
 
 
 def test_a_webhook_of_an_ordinary_job_has_a_few_kilobytes(store: Store) -> None:
@@ -51,29 +73,16 @@ def test_each_file_that_was_uploaded_adds_its_url_and_little_more(store: Store) 
     assert max(sizes) < ORDINARY_BYTES + FILES * (len(file.url) + EACH_FILE_BYTES)
 
 
-def largest() -> dict[str, Any]:
-    """Every text at its longest, in what takes most room: pictures at a thousand moments."""
-    place = {"kind": "https", "url": longest_url(), "headers": longest_headers()}
-    tags = ("title", "artist", "album", "date", "genre", "comment", "copyright")
-    output = {
-        "container": "jpg",
-        "thumbnails": {"at": [number + 0.12345678901 for number in range(1000, 2000)]},
-        "metadata": dict.fromkeys(tags, FIGURE * 512),
-        "watermark": {"source": place},
-        "destination": place,
-    }
+def largest(*, url_characters: int | None = None) -> dict[str, Any]:
+    """As many outputs as there may be, and URLs as long as the whole allows."""
+    if url_characters is None:
+        rest = JobSpec.model_validate(largest(url_characters=0)).to_json()
+        room = MAX_SHOWN_BYTES - len(to_json(rest))
+        url_characters = room // (len(quote(FIGURE)) * 2 * MAX_OUTPUTS)
+    place = {"kind": "https", "url": f"https://media.example/?a={FIGURE * url_characters}"}
+    output = {"container": "jpg", "watermark": {"source": place}, "destination": place}
     return {
-        "source": place,
+        "source": {"kind": "https", "url": "https://media.example/in.mp4"},
         "outputs": [output] * MAX_OUTPUTS,
-        "notificationUrl": longest_url(),
-        "externalId": FIGURE * 128,
-        "metadata": {f"{number:x>64}": FIGURE * 512 for number in range(MAX_METADATA)},
+        "notificationUrl": "https://app.example/hook",
     }
-
-
-def longest_url() -> str:
-    return "https://media.example/".ljust(LONGEST_URL, "a")
-
-
-def longest_headers() -> dict[str, str]:
-    return {f"{number:x>128}": "a-secret-value" for number in range(32)}

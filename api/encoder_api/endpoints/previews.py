@@ -16,6 +16,7 @@ from encoder_core.media.probe import Probe, parse_probe
 from encoder_core.model import NOT_BOOLEAN, Model
 from encoder_core.specs import JobRequest, OutputSpec
 from encoder_db import pools
+from encoder_db.intake import check_size
 
 TAG: Final = "previews"
 MAX_STREAMS: Final = 64
@@ -152,6 +153,7 @@ def plan_job(call: Call[PlanRequest, None]) -> Response:
     """
     request = call.body
     check_job(request, files_root=call.services.settings.files_root)
+    check_size(request.model_copy(update={"probe": None}))
     with call.services.store.read() as tx:
         if not pools.has_pool(tx, request.pool):
             raise InvalidRequest([FieldProblem("/pool", "pool_unknown", "there is no such pool")])

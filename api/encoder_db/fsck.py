@@ -259,6 +259,10 @@ def _change_attempts(tx: Connection, job: JobRow, numbers: Iterable[int], **valu
     tx.execute(update(job_attempts).where(these).values(values))
 
 
+def _purge(tx: Connection, job: JobRow, record: Record) -> None:
+    purge_deleted(tx, job.id)
+
+
 def _restart(tx: Connection, job: JobRow, record: Record) -> None:
     if job.status is JobStatus.CANCELING:
         end_canceled(tx, job)
@@ -326,7 +330,7 @@ REPAIRS: Final[Mapping[str, Callable[[Connection, JobRow, Record], None]]] = {
     "place": _end_attempts,
     "attempt_number": _number,
     "attempt_end": _time_attempts,
-    "deleted": lambda tx, job, record: purge_deleted(tx, job.id),
+    "deleted": _purge,
     "pointless_message": lambda tx, job, record: remove(tx, job.id),
     "waiting": lambda tx, job, record: enqueue(tx, job),
     "owner": _restart,

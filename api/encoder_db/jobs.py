@@ -28,7 +28,7 @@ from encoder_db.idempotency import Idempotency, Replayed
 from encoder_db.intake import create_job, refuse_draining
 from encoder_db.outcomes import close_attempt
 from encoder_db.positions import read_position
-from encoder_db.purge import purge_deleted
+from encoder_db.purge import purge_deleted, purge_rest
 from encoder_db.rows import JOB_COLUMNS, JobRef, JobRow, by_ref, lock_job, read_open_attempt
 from encoder_db.secrets import keep_credentials, read_credentials, replace_credentials
 from encoder_db.store import Store
@@ -285,24 +285,26 @@ def delete_job(store: Store, ref: JobRef, *, owner: str | None) -> bool:
     """
     Make a job disappear from every answer, and stop it when it runs.
 
-    Its rows go now, or with the end of its attempt. What was to be announced still is. False when
-    there is no such job.
+    Its rows go now, in portions when it is heavy, or with the end of its attempt. What was to be
+    announced still is. False when there is no such job.
     """
 
-    def work(tx: Connection) -> bool:
+    def work(tx: Connection) -> tuple[bool, int | None]:
         job = lock_job(tx, by_ref(ref, owner))
         if job is None:
-            return False
+            return False, None
         job = _stop(tx, job)
         if job.is_final:
-            purge_deleted(tx, job.id)
-            return True
+            return True, None if purge_deleted(tx, job.id) else job.id
         # The caller's name for it is free again, although the row stays for a while.
         gone = update(jobs).where(jobs.c.id == job.id)
         tx.execute(gone.values(deleted_at=db_now(), external_id=None))
-        return True
+        return True, None
 
-    return store.run(work)
+    existed, going = store.run(work)
+    if going is not None:
+        purge_rest(store, going)
+    return existed
 
 
 def fail_queued(tx: Connection, job_id: int, failure: Failure) -> bool:

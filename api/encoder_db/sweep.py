@@ -15,7 +15,7 @@ from encoder_db.endings import end_canceled, requeue_job
 from encoder_db.events import PARKED_UNTIL, release_next
 from encoder_db.messages import enqueue
 from encoder_db.outcomes import close_attempt
-from encoder_db.purge import purge_deleted
+from encoder_db.purge import deleted_and_over, purge_rest
 from encoder_db.rows import JobRow, lock_job, read_attempt, read_open_attempt
 from encoder_db.store import Store
 from encoder_db.tables import job_attempts, jobs, queue_jobs, webhook_deliveries
@@ -47,7 +47,7 @@ def sweep(store: Store, *, settle_s: float = SETTLE_S) -> Mended:
         restarted=_each_job(store, _active_without_attempt().where(quiet), _restart)
         + _each_job(store, _local_without_message().where(quiet), _enqueue),
         places=_give_back_places(store),
-        purged=_each_job(store, _deleted_and_over(), _purge),
+        purged=_purge(store),
         messages=_drop_messages(store),
         deliveries=_unpark(store),
     )
@@ -83,12 +83,6 @@ def _active_without_attempt() -> Select[Any]:
 def _local_without_message() -> Select[Any]:
     """The local engine holds the message while it works: without one nobody notices its death."""
     return select(jobs.c.id).where(jobs.c.status.in_(sorted(ACTIVE_JOB)), _LOCAL_ATTEMPT, ~_MESSAGE)
-
-
-def _deleted_and_over() -> Select[Any]:
-    return select(jobs.c.id).where(
-        jobs.c.deleted_at.is_not(None), jobs.c.status.in_(sorted(FINAL_JOB))
-    )
 
 
 def _each_job(store: Store, query: Select[Any], mend: Callable[[Connection, JobRow], bool]) -> int:
@@ -133,9 +127,13 @@ def _restart(tx: Connection, job: JobRow) -> bool:
     return True
 
 
-def _purge(tx: Connection, job: JobRow) -> bool:
-    purge_deleted(tx, job.id)
-    return True
+def _purge(store: Store) -> int:
+    count = 0
+    for page in _pages(store, deleted_and_over()):
+        for job_id in page:
+            purge_rest(store, job_id)
+        count += len(page)
+    return count
 
 
 def _give_back_places(store: Store) -> int:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-import pytest
-from sqlalchemy import delete, insert, select, update
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import pytest
+from sqlalchemy import delete, event, func, insert, select, update
+
+from encoder_core.errors import Refused
+from encoder_core.failures import failure
 from encoder_core.states import AttemptStatus, JobStatus
+from encoder_db.blobs import CHUNK_BYTES, write_blob
+from encoder_db.bump import bump_job
+from encoder_db.fsck import fsck
 from encoder_db.idempotency import Idempotency
-from encoder_db.jobs import cancel_job, create_job, delete_job
+from encoder_db.jobs import cancel_job, create_job, delete_job, fail_queued, retry_job
 from encoder_db.outbox import claim_deliveries, finish_delivery
+from encoder_db.purge import PORTION_BYTES
 from encoder_db.retention import delete_old_jobs
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from encoder_db.sweep import Mended, sweep
-from encoder_db.tables import job_attempts, jobs, metadata, queue_jobs, webhook_deliveries
+from encoder_db.tables import (
+    job_attempts,
+    job_events,
+    jobs,
+    metadata,
+    queue_jobs,
+    webhook_deliveries,
+)
 from encoder_db.workers import beat, list_workers, retire
 from tests.db import builders as make
 
@@ -79,6 +96,133 @@ def test_expired_answers_credentials_and_logs_go_too(store: Store) -> None:
     make.let_pass(store, DAY_S)
     assert delete_old_jobs(store, older_than_h=48) == 1
     assert [make.count(store, name) for name in tables] == [0, 0, 0]
+
+
+# --- What is heavy ---------------------------------------------------------------------------
+
+EVENT_BYTES = PORTION_BYTES // 4 + 1
+
+
+def _with_large_events(store: Store) -> JobRow:
+    """A job that is over and has to announce six events of more than a portion together."""
+    job = make.create(store, make.spec(notificationUrl="https://down.example.com/"))
+    for _ in range(4):
+        bump_job(store, job.id, owner=None)
+    cancel_job(store, job.id, owner=None)
+    _enlarge_events(store, job, EVENT_BYTES)
+    return job
+
+
+def _enlarge_events(store: Store, job: JobRow, size: int) -> None:
+    with store.begin() as tx:
+        of_job = update(job_events).where(job_events.c.job_id == job.id)
+        tx.execute(of_job.values(payload="x" * size))
+
+
+def _with_a_large_source(store: Store) -> JobRow:
+    """A job that failed and whose inline sources are more than two portions."""
+    job = make.create(store, make.spec(notificationUrl="https://down.example.com/"))
+    assert store.run(lambda tx: fail_queued(tx, job.id, failure("never_fits")))
+    with store.begin() as tx:
+        for number in range(3):
+            write_blob(tx, job.id, number, bytes(PORTION_BYTES - CHUNK_BYTES))
+    return job
+
+
+class Died(Exception):
+    """As if the process had been killed."""
+
+
+@contextmanager
+def _dying_after(store: Store, commits: int) -> Iterator[None]:
+    left = commits
+
+    def commit(_: Any) -> None:
+        nonlocal left
+        if left == 0:
+            raise Died
+        left -= 1
+
+    event.listen(store.engine, "commit", commit)
+    with pytest.raises(Died):
+        yield
+    event.remove(store.engine, "commit", commit)
+
+
+def _bodies(store: Store) -> list[int]:
+    """How long what is to be announced is, wherever it is kept."""
+    body = func.coalesce(webhook_deliveries.c.body, job_events.c.payload)
+    table = webhook_deliveries.outerjoin(
+        job_events, job_events.c.id == webhook_deliveries.c.event_id
+    )
+    with store.read() as tx:
+        return list(tx.execute(select(func.length(body)).select_from(table)).scalars())
+
+
+Remove = Callable[[Store, JobRow], object]
+
+
+def _by_age(store: Store, job: JobRow) -> int:
+    return delete_old_jobs(store, older_than_h=0)
+
+
+def _by_request(store: Store, job: JobRow) -> bool:
+    return delete_job(store, job.id, owner=None)
+
+
+@pytest.mark.parametrize("finish", [_by_age, lambda store, _: sweep(store)], ids=["age", "sweep"])
+@pytest.mark.parametrize("remove", [_by_age, _by_request], ids=["by age", "by request"])
+@pytest.mark.parametrize(
+    ("heavy", "table"),
+    [(_with_large_events, "job_events"), (_with_a_large_source, "job_blobs")],
+    ids=["events", "sources"],
+)
+def test_what_dies_while_it_deletes_a_heavy_job_leaves_a_portion_to_whoever_comes_next(
+    store: Store, heavy: Callable[[Store], JobRow], table: str, remove: Remove, finish: Remove
+) -> None:
+    job = heavy(store)
+    make.let_pass(store, 1)
+    to_announce, rows = _bodies(store), make.count(store, table)
+    with _dying_after(store, commits=1):
+        remove(store, job)
+    assert 0 < make.count(store, table) < rows
+    assert fsck(store).findings == []
+    with pytest.raises(Refused, match="no such job"):
+        retry_job(store, job.id, owner=None)
+    finish(store, job)
+    assert make.count(store, table) == make.count(store, "jobs") == 0
+    assert _bodies(store) == to_announce
+    assert fsck(store).findings == []
+
+
+@pytest.mark.parametrize("remove", [_by_age, _by_request], ids=["by age", "by request"])
+def test_a_heavy_job_goes_in_portions(store: Store, remove: Remove) -> None:
+    job = _with_large_events(store)
+    make.let_pass(store, 1)
+    with make.statements(store) as seen:
+        assert remove(store, job) == 1
+    assert sum("DELETE FROM job_events" in statement for statement in seen) == 2
+    assert make.count(store, "job_events") == make.count(store, "jobs") == 0
+
+
+def test_a_heavy_job_keeps_no_other_from_being_forgotten(store: Store) -> None:
+    _finished(store)
+    _with_large_events(store)
+    _finished(store)
+    make.let_pass(store, 1)
+    assert delete_old_jobs(store, older_than_h=0) == 3
+    assert make.count(store, "jobs") == make.count(store, "job_events") == 0
+
+
+def test_jobs_are_forgotten_as_many_at_once_as_are_a_portion(store: Store) -> None:
+    for _ in range(3):
+        job = make.create(store)
+        cancel_job(store, job.id, owner=None)
+        _enlarge_events(store, job, PORTION_BYTES // 5)  # of two each
+    make.let_pass(store, 1)
+    with make.statements(store) as seen:
+        assert delete_old_jobs(store, older_than_h=0) == 3
+    assert sum("DELETE FROM jobs" in statement for statement in seen) == 2
 
 
 # --- Workers ---------------------------------------------------------------------------------

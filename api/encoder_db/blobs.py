@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from itertools import count
 from typing import Final
 
 from sqlalchemy import Connection, delete, insert, select
@@ -48,16 +49,20 @@ def write_blob(tx: Connection, job_id: int, number: int, data: bytes) -> None:
 
 def read_blob(tx: Connection, job_id: int, number: int) -> Iterator[bytes]:
     """The bytes in order, one chunk in memory at a time. Nothing when there are none."""
-    chunk = 0
-    while True:
-        query = select(job_blobs.c.data).where(
-            job_blobs.c.job_id == job_id, job_blobs.c.number == number, job_blobs.c.chunk == chunk
-        )
-        data = tx.execute(query).scalar_one_or_none()
+    for chunk in count():
+        data = read_chunk(tx, job_id, number, chunk)
         if data is None:
             return
-        yield bytes(data)
-        chunk += 1
+        yield data
+
+
+def read_chunk(tx: Connection, job_id: int, number: int, chunk: int) -> bytes | None:
+    """One part of them, counted from 0; None behind the last."""
+    query = select(job_blobs.c.data).where(
+        job_blobs.c.job_id == job_id, job_blobs.c.number == number, job_blobs.c.chunk == chunk
+    )
+    data = tx.execute(query).scalar_one_or_none()
+    return None if data is None else bytes(data)
 
 
 def list_blobs(tx: Connection, job_id: int) -> frozenset[int]:

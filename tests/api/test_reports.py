@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import event
+from starlette.types import Message
 
 from encoder_core.failures import failure
 from encoder_core.ids import new_token
@@ -128,6 +131,44 @@ def test_the_worker_fetches_the_bytes_of_an_inline_source(
 ) -> None:
     response = fetch(client, claimed.job.uuid, claimed.token)
     assert (response.status_code, response.content) == (200, DATA)
+
+
+def test_who_reads_slowly_keeps_nobody_from_the_database(
+    client: CheckedClient, claimed: Claimed, store: Store
+) -> None:
+    in_use: set[object] = set()
+    event.listen(store.reads, "checkout", lambda connection, *_: in_use.add(connection))
+    event.listen(store.reads, "checkin", lambda connection, *_: in_use.discard(connection))
+    held_while_sending = []
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            held_while_sending.append(len(in_use))
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()  # the worker stays
+        raise AssertionError
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "query_string": b"",
+        "path": f"/internal/jobs/{claimed.job.uuid}/inline/0",
+        "scheme": "http",
+        "server": ("127.0.0.1", 8080),
+        "client": ("127.0.0.1", 50_000),
+        "headers": [
+            (b"host", b"127.0.0.1:8080"),
+            (b"authorization", f"Bearer {claimed.token}".encode()),
+        ],
+    }
+
+    async def ask() -> None:
+        await client.app(scope, receive, send)
+
+    asyncio.run(ask())
+    assert held_while_sending == [0, 0, 0]
 
 
 def test_nobody_else_does(client: CheckedClient, claimed: Claimed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Final
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from encoder_api.contract import Call, Reply, answer, operation
 from encoder_api.endpoints.jobs import no_such_job
 from encoder_api.services import Services
 from encoder_core.reports import Answer, Envelope
-from encoder_db.blobs import list_blobs, read_blob
+from encoder_db.blobs import list_blobs, read_chunk
 from encoder_db.reports import apply_report
 from encoder_db.store import Store
 from encoder_db.tokens import job_of_token
@@ -79,8 +80,13 @@ def read_inline_source(call: Call[None, None]) -> Response:
 
 
 def _blob(store: Store, job_id: int, number: int) -> Iterator[bytes]:
-    with store.read() as tx:
-        yield from read_blob(tx, job_id, number)
+    for chunk in count():
+        # Each with a connection of its own: whoever does not read would keep one for ever.
+        with store.read() as tx:
+            data = read_chunk(tx, job_id, number, chunk)
+        if data is None:
+            return
+        yield data
 
 
 def _token(request: Request) -> str:

@@ -60,8 +60,8 @@ class ApiSettings(BaseSettings):
     max_queued_per_owner: int | None = Field(
         None, ge=1, le=10_000_000, validation_alias="ENCODER_MAX_QUEUED_PER_OWNER"
     )
-    """How many jobs of one owner may wait at once; more are answered with 429. Unset: any number.
-    How many run at once is the pool's `maxPerOwner`."""
+    """How many jobs of one owner may wait at once; more, and retries of others, are answered with
+    429. Unset: any number. How many run at once is the pool's `maxPerOwner`."""
 
     rate_limit_per_s: float = Field(
         100.0, ge=0, le=100_000, validation_alias="ENCODER_RATE_LIMIT_PER_S"

@@ -180,14 +180,19 @@ def _refuse(tx: Connection, submissions: Sequence[Submission], draining: Set[str
     coming = Counter(one.owner for one in submissions)
     quotas = {one.owner: one.max_queued for one in submissions if one.max_queued is not None}
     for owner, most in quotas.items():
-        besides = {"owner": owner, "besides": max(0, most - coming[owner])}
-        if coming[owner] > most or tx.execute(_QUEUED, besides).first() is not None:
-            raise Refused(
-                "too_many_queued",
-                f"{most} jobs of yours wait already; send this one again when some have started",
-                status=429,
-                retry_after_s=QUOTA_RETRY_S,
-            )
+        refuse_too_many(tx, owner, most=most, coming=coming[owner])
+
+
+def refuse_too_many(tx: Connection, owner: str, *, most: int, coming: int = 1) -> None:
+    """Raise when more than so many jobs of an owner would wait, with those that are coming."""
+    besides = {"owner": owner, "besides": max(0, most - coming)}
+    if coming > most or tx.execute(_QUEUED, besides).first() is not None:
+        raise Refused(
+            "too_many_queued",
+            f"{most} jobs of yours wait already; send this one again when some have started",
+            status=429,
+            retry_after_s=QUOTA_RETRY_S,
+        )
 
 
 def refuse_draining(tx: Connection, pool: str) -> None:

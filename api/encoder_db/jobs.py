@@ -25,7 +25,7 @@ from encoder_db.endings import (
     requeue_job,
 )
 from encoder_db.idempotency import Idempotency, Replayed
-from encoder_db.intake import create_job, refuse_draining
+from encoder_db.intake import create_job, refuse_draining, refuse_too_many
 from encoder_db.outcomes import close_attempt
 from encoder_db.positions import read_position
 from encoder_db.purge import purge_deleted, purge_rest
@@ -171,13 +171,15 @@ def retry_job(
     *,
     owner: str | None,
     secrets: Mapping[str, str] | None = None,
+    max_queued: int | None = None,
 ) -> JobDocument:
     """
     Queue a failed or canceled job again, for the outputs that are not uploaded.
 
     Attempt numbers go on, and their budgets begin anew. `secrets` are new credentials by JSON
-    pointer, in place of the stored ones. Raises Refused: 404 `job_not_found`, 409 `job_not_final`,
-    `job_completed`, `applied_resource`, `pool_draining` or `credentials_required`; and
+    pointer, in place of the stored ones. `max_queued` is how many jobs of its owner may wait, this
+    one included. Raises Refused: 404 `job_not_found`, 409 `job_not_final`, `job_completed`,
+    `applied_resource`, `pool_draining` or `credentials_required`, 429 `too_many_queued`; and
     InvalidRequest when a secret does not fit.
     """
 
@@ -197,6 +199,8 @@ def retry_job(
         if specs and not missing_outputs(tx, job.id):
             raise Refused("job_completed", NO_OUTPUTS_LEFT, status=409)
         refuse_draining(tx, job.pool)
+        if max_queued is not None:
+            refuse_too_many(tx, job.owner, most=max_queued)
         _renew_credentials(tx, store, job, specs, secrets or {})
         # Its next run gets a resource of its own: the one of the last run may be gone by now.
         anew = {"attempts_forgiven": job.attempt, "resource_name": None, "resource_uid": None}

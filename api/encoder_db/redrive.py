@@ -79,6 +79,7 @@ def redrive_jobs(
     pool: str | None = None,
     limit: int = 200,
     after_id: int = 0,
+    max_queued: int | None = None,
 ) -> Redriven:
     """
     Try all failed jobs again that failed for one reason, the oldest first, up to `limit`.
@@ -103,7 +104,7 @@ def redrive_jobs(
     refused: list[tuple[int, Refused]] = []
     for job_id in found[:limit]:
         try:
-            retry_job(store, job_id, owner=owner)
+            retry_job(store, job_id, owner=owner, max_queued=max_queued)
             queued.append(job_id)
         except Refused as reason:
             refused.append((job_id, reason))

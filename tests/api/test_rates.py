@@ -90,3 +90,17 @@ def test_an_owner_with_a_full_queue_is_told_when_to_come_back(
     assert refused.json()["type"] == "urn:encoder:problem:too_many_queued"
     assert int(refused.headers["retry-after"]) > 0
     assert client.post("/jobs", json=job(), headers=two).status_code == 202
+
+
+def test_jobs_that_were_canceled_are_no_way_around_it(
+    make_client: ClientMaker, add_key: AddKey
+) -> None:
+    client = make_client(max_queued_per_owner=1)
+    key = add_key("one")
+    canceled = client.post("/jobs", json=job(), headers=key).json()["id"]
+    client.post(f"/jobs/{canceled}/cancel", headers=key)
+    assert client.post("/jobs", json=job(), headers=key).status_code == 202
+    refused = client.post(f"/jobs/{canceled}/retry", headers=key)
+    assert refused.status_code == 429
+    assert refused.json()["type"] == "urn:encoder:problem:too_many_queued"
+    assert int(refused.headers["retry-after"]) > 0

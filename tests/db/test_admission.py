@@ -8,10 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from encoder_core.errors import InvalidRequest, Refused
+from encoder_core.failures import failure
+from encoder_core.states import JobStatus
 from encoder_db.idempotency import Idempotency, Replayed
 from encoder_db.intake import create_job
-from encoder_db.jobs import cancel_job, retry_job
+from encoder_db.jobs import cancel_job, fail_queued, retry_job
 from encoder_db.pools import set_pool
+from encoder_db.redrive import redrive_jobs
 from encoder_db.rows import JobRow, Refusal
 from encoder_db.store import Store, now
 from tests.db import builders as make
@@ -82,6 +85,35 @@ def test_a_quota_costs_one_query_and_none_without_it(store: Store) -> None:
     with make.statements(store) as limited:
         _ask(store, max_queued=100)
     assert len(limited) == len(without) + 1
+
+
+def _canceled(store: Store, *, owner: str = make.OWNER) -> JobRow:
+    job = _ask(store, owner=owner)
+    cancel_job(store, job.id, owner=None)
+    return job
+
+
+def test_a_retry_by_request_counts_like_a_new_job(store: Store) -> None:
+    first, second = _canceled(store), _canceled(store)
+    retry_job(store, first.id, owner=None, max_queued=1)
+    with pytest.raises(Refused, match="1 jobs of yours wait already") as refused:
+        retry_job(store, second.id, owner=None, max_queued=1)
+    assert (refused.value.code, refused.value.status) == ("too_many_queued", 429)
+    assert make.read(store, second).status is JobStatus.CANCELED
+    retry_job(store, _canceled(store, owner="bob").id, owner=None, max_queued=1)
+    retry_job(store, second.id, owner=None)
+
+
+def test_a_redrive_puts_back_no_more_than_the_quota_allows(store: Store) -> None:
+    failed = [_ask(store) for _ in range(3)]
+    because = failure("never_fits")
+    for job in failed:
+        store.run(lambda tx, job=job: fail_queued(tx, job.id, because))  # type: ignore[misc]  # mypy infers no type for a lambda's default
+    done = redrive_jobs(store, owner=make.OWNER, failure_code="never_fits", max_queued=2)
+    assert done.queued == [job.id for job in failed[:2]]
+    assert [(job_id, why.code) for job_id, why in done.refused] == [
+        (failed[2].id, "too_many_queued")
+    ]
 
 
 # --- How many may run ------------------------------------------------------------------------

@@ -329,7 +329,7 @@ def cancel_job(call: Call[None, None]) -> Response:
     body_required=False,
     refuses=(
         *("job_not_final", "job_completed", "applied_resource"),
-        *("credentials_required", "pool_draining"),
+        *("credentials_required", "pool_draining", "too_many_queued"),
     ),
     replies={
         202: Reply(says="The job waits for its turn again.", model=JobDocument, names_job=True)
@@ -349,6 +349,7 @@ def retry_job(call: Call[RetryRequest | None, None]) -> Response:
             job_ref(call.request),
             owner=visible_owner(call.principal),
             secrets=revealed(given),
+            max_queued=call.services.settings.max_queued_per_owner,
         )
     return answer(job, 202)
 

@@ -172,16 +172,18 @@ def redrive_jobs(call: Call[RedriveRequest, None]) -> Response:
     """
     Try all failed jobs again that failed for one reason.
 
-    As `POST /jobs/{id}/retry` does of each; what is done stays done when another cannot be.
+    As `POST /jobs/{id}/retry` does of each; what is done stays done when another cannot be. Of an
+    admin, who sees the jobs of all, any number may wait again.
     """
-    wanted = call.body
+    wanted, owner = call.body, visible_owner(call.principal)
     done = redrive.redrive_jobs(
         call.services.store,
-        owner=visible_owner(call.principal),
+        owner=owner,
         failure_code=wanted.failure_code,
         pool=wanted.pool,
         limit=wanted.limit,
         after_id=wanted.after_id,
+        max_queued=None if owner is None else call.services.settings.max_queued_per_owner,
     )
     return answer(_result(done))
 

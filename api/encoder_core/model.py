@@ -112,10 +112,10 @@ def _dump_url(value: SecretStr, info: SerializationInfo) -> str:
     return url if is_revealing(info) else redact_url(url)
 
 
-def _check_secret(value: SecretStr) -> SecretStr:
+def _check_secret(value: SecretStr, *, most: int) -> SecretStr:
     text = value.get_secret_value()
-    if not text or len(text) > 4096 or _CONTROL.search(text):
-        raise ValueError("must have 1 to 4096 characters and no control characters")
+    if not text or len(text) > most or _CONTROL.search(text):
+        raise ValueError(f"must have 1 to {most} characters and no control characters")
     return value
 
 
@@ -143,7 +143,7 @@ def check_url(value: SecretStr, *, schemes: tuple[str, ...]) -> SecretStr:
 
 Secret = Annotated[
     SecretStr,
-    AfterValidator(_check_secret),
+    AfterValidator(lambda value: _check_secret(value, most=4096)),
     PlainSerializer(_dump_secret),
     WithJsonSchema(
         {
@@ -156,6 +156,23 @@ Secret = Annotated[
     ),
 ]
 """A credential: prints as `***`, is shown as `{"set": true}`, is stored only sealed."""
+
+
+RenewedSecret = Annotated[
+    SecretStr,
+    AfterValidator(lambda value: _check_secret(value, most=MAX_URL_BYTES)),
+    PlainSerializer(_dump_secret),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "writeOnly": True,
+            "minLength": 1,
+            "maxLength": MAX_URL_BYTES,
+            "pattern": r"^[^\u0000-\u001f]+$",
+        }
+    ),
+]
+"""In place of one that a job has, a signed URL as well: what it is for says what else must hold."""
 
 _URL_SCHEMA = {"type": "string", "format": "uri", "maxLength": MAX_URL_BYTES}
 

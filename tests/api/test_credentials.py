@@ -75,6 +75,26 @@ def test_it_names_what_does_not_fit(client: CheckedClient, body: Any, pointer: s
     assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
+def test_a_signed_url_is_renewed_however_long_it_may_be(client: CheckedClient) -> None:
+    url = f"https://example.com/in.mp4?X-Amz-Security-Token={'t' * 8000}"
+    source = {"kind": "https", "url": url}
+    accepted = submit(client, job(source=source))
+    renewed = {"credentials": {"/source/url": url.replace("ttt", "new", 1)}}
+    assert client.patch(f"/jobs/{accepted['id']}/credentials", json=renewed).status_code == 200
+    client.post(f"/jobs/{accepted['id']}/cancel")
+    assert client.post(f"/jobs/{accepted['id']}/retry").status_code == 409
+    assert client.post(f"/jobs/{accepted['id']}/retry", json=renewed).status_code == 202
+
+
+def test_another_credential_is_no_longer_than_at_first(client: CheckedClient) -> None:
+    accepted = submit(client)
+    renewed = {"credentials": {"/source/access_key_secret": "s" * 4097}}
+    response = client.patch(f"/jobs/{accepted['id']}/credentials", json=renewed)
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error["pointer"] == "/credentials/~1source~1access_key_secret"
+
+
 def test_jobs_of_others_are_not_there(client: CheckedClient, add_key: AddKey) -> None:
     accepted = submit(client, job(), **add_key("one"))
     path = f"/jobs/{accepted['id']}/credentials"

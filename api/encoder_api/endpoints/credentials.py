@@ -11,12 +11,12 @@ from encoder_api.auth import visible_owner
 from encoder_api.contract import Call, Reply, Scope, answer, operation
 from encoder_api.endpoints.jobs import job_ref, pointing_into_body, revealed
 from encoder_core.documents import JobDocument
-from encoder_core.model import Model, Secret
+from encoder_core.model import Model, RenewedSecret
 from encoder_db import jobs as db_jobs
 
 
 class NewCredentials(Model):
-    credentials: Annotated[dict[str, Secret], Field(min_length=1)]
+    credentials: Annotated[dict[str, RenewedSecret], Field(min_length=1)]
     """By JSON pointer into the job's request, such as `/source/access_key_secret`."""
 
 

@@ -27,7 +27,7 @@ from encoder_api.pages import NEXT, link_next
 from encoder_api.problems import Problem
 from encoder_core.documents import Document, JobDocument, JobPage, JobSummary
 from encoder_core.errors import InvalidRequest
-from encoder_core.model import Model, Secret
+from encoder_core.model import Model, RenewedSecret
 from encoder_core.redaction import escape_pointer
 from encoder_core.specs import InlineSource, JobRequest, JobSpec, Label
 from encoder_core.states import JobStatus
@@ -98,7 +98,7 @@ class Deleted(Document):
 
 
 class RetryRequest(Model):
-    credentials: dict[str, Secret] = {}
+    credentials: dict[str, RenewedSecret] = {}
     """New credentials by JSON pointer into the job's request, such as
     `/source/access_key_secret`. Needed once the old ones have been destroyed."""
 
@@ -354,7 +354,7 @@ def retry_job(call: Call[RetryRequest | None, None]) -> Response:
     return answer(job, 202)
 
 
-def revealed(given: Mapping[str, Secret]) -> dict[str, str]:
+def revealed(given: Mapping[str, RenewedSecret]) -> dict[str, str]:
     return {pointer: secret.get_secret_value() for pointer, secret in given.items()}
 
 

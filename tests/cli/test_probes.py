@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,26 @@ def test_each_path_says_what_it_is_asked_for_and_why_not() -> None:
         assert get(asked, "/livez") == (503, "the loop stands still\n")
         assert get(asked, "/readyz") == (200, "ok\n")
         assert get(asked, "/metrics")[0] == 404
+
+
+def test_who_takes_long_to_ask_is_cut_off_whatever_comes() -> None:
+    with (
+        serve_probes(0, unwell=lambda: None, unready=lambda: None, request_s=1) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=0.1) as slow,
+    ):
+        slow.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        for _ in range(600):
+            try:
+                slow.sendall(b"x")
+                answer = slow.recv(1)
+            except TimeoutError:
+                continue  # still open
+            except ConnectionError:
+                answer = b""
+            break
+        else:
+            pytest.fail("the connection stays open as long as something comes")
+        assert answer == b""
 
 
 def test_without_a_port_nothing_listens() -> None:

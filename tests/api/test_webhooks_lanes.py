@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from encoder_api.webhooks.lanes import FORGET_S, PAUSE_MAX_S, PAUSE_MIN_S, Lanes
+from encoder_api.webhooks.lanes import FORGET_S, PAUSE_MAX_S, PAUSE_MIN_S, REMEMBERED, Lanes
 
 A, B, C = b"host a", b"host b", b"host c"
 
@@ -184,3 +184,19 @@ def test_hosts_of_the_past_are_forgotten() -> None:
     take_all(made)
     made.done(A, well=True, now=0)
     assert (made.running, made.full_hosts(now=0), made.room(now=0)) == (0, frozenset(), 8)
+
+
+def test_of_hosts_that_answered_the_latest_are_remembered() -> None:
+    made = lanes(answering=(A, B))
+    for number in range(REMEMBERED - 2):
+        answer(made, b"host %d" % number)
+    answer(made, A)
+    assert (made.wanted(A), made.wanted(B)) == (4, 4)
+    answer(made, C)
+    assert (made.wanted(A), made.wanted(B), made.wanted(C)) == (4, 1, 4)
+
+
+def answer(made: Lanes[To], host: bytes) -> None:
+    made.add(To(host), start_by=100)
+    assert made.take(now=0) == To(host)
+    made.done(host, well=True, now=0)

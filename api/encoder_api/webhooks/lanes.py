@@ -9,6 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar
 PAUSE_MIN_S: Final = 0.5
 """After the first attempt that finds a host unwell; doubled by each that follows."""
 PAUSE_MAX_S: Final = 15.0  # what one that hangs takes: refusing fast gets no more attempts
+REMEMBERED: Final = 10_000  # hosts that answered: one that is forgotten answers again
 FORGET_S: Final = 120.0
 """So long after its pause a host that nothing was sent to begins anew. Longer than an attempt."""
 
@@ -41,7 +42,7 @@ class Lanes(Generic[D]):
         self._per_host = per_host
         self._waiting: deque[tuple[D, float]] = deque()
         self._running: Counter[bytes] = Counter()
-        self._answering: set[bytes] = set()
+        self._answering: dict[bytes, None] = {}  # a set that knows whose answer is the oldest
         self._pauses: dict[bytes, _Pause] = {}
 
     @property
@@ -98,10 +99,13 @@ class Lanes(Generic[D]):
         self._running[host_hash] -= 1
         self._running += Counter()  # drops the zeros, or the hosts of a lifetime would add up
         if well:
-            self._answering.add(host_hash)
+            self._answering.pop(host_hash, None)
+            self._answering[host_hash] = None
+            if len(self._answering) > REMEMBERED:
+                del self._answering[next(iter(self._answering))]
             self._pauses.pop(host_hash, None)
         else:
-            self._answering.discard(host_hash)
+            self._answering.pop(host_hash, None)
             self._pause(host_hash, now)
 
     def _pause(self, host_hash: bytes, now: float) -> None:

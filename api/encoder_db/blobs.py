@@ -25,17 +25,20 @@ def image_blob(index: int) -> int:
     return index + 1
 
 
-def decode_inline(spec: JobSpec) -> dict[int, bytes]:
-    """The bytes that a request has in itself, by the number that they are stored under."""
+def find_inline(spec: JobSpec) -> dict[int, InlineSource]:
+    """What a request has in itself, by the number that it is stored under."""
     places = {SOURCE_BLOB: spec.source} | {
         image_blob(index): output.watermark.source
         for index, output in enumerate(spec.outputs)
         if output.watermark is not None
     }
+    return {number: place for number, place in places.items() if isinstance(place, InlineSource)}
+
+
+def decode_inline(spec: JobSpec) -> dict[int, bytes]:
+    """Its bytes."""
     return {
-        number: base64.b64decode(place.data or "")
-        for number, place in places.items()
-        if isinstance(place, InlineSource)
+        number: base64.b64decode(place.data or "") for number, place in find_inline(spec).items()
     }
 
 

@@ -19,7 +19,14 @@ from encoder_core.sealing import KeyRing
 from encoder_core.specs import InlineSource, JobSpec
 from encoder_core.states import JOB_TRANSITIONS, JobStatus
 from encoder_db.attempts import mark_starting, read_work
-from encoder_db.blobs import CHUNK_BYTES, SOURCE_BLOB, image_blob, list_blobs, read_blob
+from encoder_db.blobs import (
+    CHUNK_BYTES,
+    SOURCE_BLOB,
+    find_inline,
+    image_blob,
+    list_blobs,
+    read_blob,
+)
 from encoder_db.cluster import adopt_job, bind_resource
 from encoder_db.events import list_events
 from encoder_db.idempotency import Idempotency, Replayed
@@ -113,6 +120,21 @@ def test_inline_bytes_may_be_left_in_the_spec(store: Store) -> None:
     job = make.create(store, asked)
     with store.read() as tx:
         assert b"".join(read_blob(tx, job.id, 0)) == b"hi"
+
+
+@pytest.mark.parametrize(
+    ("source", "image", "numbers"),
+    [
+        pytest.param("file", "file", set(), id="nothing"),
+        pytest.param("inline", "file", {SOURCE_BLOB}, id="the source"),
+        pytest.param("file", "inline", {image_blob(1)}, id="an image"),
+        pytest.param("inline", "inline", {SOURCE_BLOB, image_blob(1)}, id="both"),
+    ],
+)
+def test_what_a_request_has_in_itself_is_found(source: str, image: str, numbers: set[int]) -> None:
+    places = {"file": {"kind": "file", "path": "a"}, "inline": {"kind": "inline", "data": "aGk="}}
+    outputs = [make.output("a.mp4"), make.output("b.mp4", watermark={"source": places[image]})]
+    assert set(find_inline(make.spec(outputs, source=places[source]))) == numbers
 
 
 def test_the_images_of_watermarks_are_blobs_beside_that_of_the_source(store: Store) -> None:

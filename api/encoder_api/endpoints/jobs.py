@@ -29,10 +29,10 @@ from encoder_core.documents import Document, JobDocument, JobPage, JobSummary
 from encoder_core.errors import InvalidRequest
 from encoder_core.model import Model, RenewedSecret
 from encoder_core.redaction import escape_pointer
-from encoder_core.specs import InlineSource, JobRequest, JobSpec, Label
+from encoder_core.specs import JobRequest, JobSpec, Label
 from encoder_core.states import JobStatus
 from encoder_db import jobs as db_jobs
-from encoder_db.blobs import decode_inline
+from encoder_db.blobs import decode_inline, find_inline
 from encoder_db.idempotency import Replayed
 from encoder_db.intake import Submission
 from encoder_db.rows import JobRow
@@ -181,7 +181,7 @@ async def submit_job(call: Call[JobRequest, None]) -> Response:
 
 async def accept_job(call: Call[Any, None]) -> Response:
     """Check the body, a JobSpec, as a whole, and make a job of it."""
-    if isinstance(call.body.source, InlineSource):  # megabytes to decode and to recognise again
+    if find_inline(call.body):  # megabytes to decode and to recognise again
         submission = await run_in_threadpool(_submission, call)
     else:
         submission = _submission(call)

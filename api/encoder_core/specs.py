@@ -535,6 +535,17 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
+# MySQL compares `a` and `a ` as the same name, SQLite does not: nobody means both.
+ExternalId = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^\x09-\x0d\x20]([\s\S]*[^\x09-\x0d\x20])?$",
+    ),
+]
+
+
 class JobSpec(Model):
     """A job as it is stored. Without outputs it is a probe of its source."""
 
@@ -545,8 +556,8 @@ class JobSpec(Model):
     priority: Priority = Priority.NORMAL
     start_at: Moment | None = None
     """Not before this moment, at most a year ahead. A moment that is past means now."""
-    external_id: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
-    """The caller's own name for the job, unique per owner."""
+    external_id: ExternalId | None = None
+    """The caller's own name for the job, unique per owner. No white space at its ends."""
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=MAX_METADATA)] | None = (
         None
     )

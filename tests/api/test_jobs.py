@@ -98,6 +98,12 @@ def test_an_inline_source_is_kept_as_bytes(client: CheckedClient, store: Store) 
     ("document", "pointer", "code"),
     [
         pytest.param({}, "/source", "required", id="an empty object"),
+        pytest.param(
+            job(externalId="a "), "/externalId", "invalid", id="a name that ends with a space"
+        ),
+        pytest.param(
+            job(externalId="\ta"), "/externalId", "invalid", id="a name that begins with a tab"
+        ),
         pytest.param(job(source={"kind": "ftp"}), "/source", "invalid", id="ftp without a host"),
         pytest.param(
             job(source={"kind": "file", "path": "a"}), "/source/kind", "not_allowed", id="a file"

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from encoder_core.errors import InvalidRequest, Refused
@@ -100,6 +101,15 @@ def test_an_external_id_is_unique_for_its_owner_until_the_job_is_deleted(store: 
     make.running(store)
     assert delete_job(store, job.id, owner=None)
     make.create(store, make.spec(externalId="mine"))
+
+
+@pytest.mark.parametrize("name", ["a", "é 🎬", "a\n\tb"])
+def test_two_names_are_the_same_on_every_database_or_on_none(store: Store, name: str) -> None:
+    make.create(store, make.spec(externalId=name))
+    for other in (f"{name} ", f" {name}", f"{name}\n"):
+        with pytest.raises(ValidationError, match="externalId"):
+            make.spec(externalId=other)
+    make.create(store, make.spec(externalId=f"{name}\N{NO-BREAK SPACE}"))
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 1], ids="{0} bytes".format)

@@ -17,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Integer,
     Select,
     Table,
     bindparam,
@@ -109,6 +110,27 @@ def _in_seconds_mysql(element: Any, compiler: Any, **kw: Any) -> str:
 def _in_seconds_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
+
+
+# --- Sizes -----------------------------------------------------------------------------------
+
+
+class byte_length(FunctionElement[int]):
+    """How many bytes a text or a JSON has: `length` alone counts characters in SQLite."""
+
+    type = Integer()
+    inherit_cache = True
+    name = "byte_length"
+
+
+@compiles(byte_length, "mysql")
+def _byte_length_mysql(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"OCTET_LENGTH({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(byte_length, "sqlite")
+def _byte_length_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
 
 
 # --- Engines ---------------------------------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, bindparam, func, select
 
 from encoder_core.documents import (
     MOST_ATTEMPTS,
@@ -22,6 +23,8 @@ from encoder_core.documents import Progress as ProgressDocument
 from encoder_core.failures import Failure, Warned
 from encoder_core.reports import OutputResult, SourceInfo
 from encoder_core.states import JobStatus
+from encoder_db.dialect import byte_length
+from encoder_db.portions import PAGE_BYTES, Page, begin_within
 from encoder_db.tables import job_attempts, job_outputs, job_progress, jobs, queue_jobs
 from encoder_db.timeline import build_timeline, read_moments
 
@@ -46,6 +49,9 @@ def _columns(table: Table, names: Sequence[str], *, prefix: str = "") -> list[Co
 _SUMMARIES: Final = select(
     *_columns(jobs, _SUMMARY), *_columns(job_progress, _PROGRESS, prefix="progress_")
 ).outerjoin(job_progress, job_progress.c.job_id == jobs.c.id)
+_LISTED: Final = _SUMMARIES.add_columns(
+    (byte_length(jobs.c.source) + byte_length(jobs.c.request)).label("size")
+)
 _SEEN: Final = _SUMMARIES.add_columns(
     *_columns(jobs, _OWN_PAGE), queue_jobs.c.visible_at.label("due_at"), queue_jobs.c.leased_by
 ).outerjoin(queue_jobs, queue_jobs.c.job_id == jobs.c.id)
@@ -53,6 +59,22 @@ _ONE: Final = _SEEN.where(jobs.c.id == bindparam("job_id"))
 _OUTPUTS: Final = (
     select(*_columns(job_outputs, _OUTPUT))
     .where(job_outputs.c.job_id.in_(bindparam("job_ids", expanding=True)))
+    .order_by(job_outputs.c.job_id, job_outputs.c.position)
+)
+_SIZES: Final = (
+    select(
+        job_outputs.c.job_id.label("key"),
+        func.sum(
+            byte_length(job_outputs.c.spec) + func.coalesce(byte_length(job_outputs.c.result), 0)
+        ).label("size"),
+    )
+    .where(job_outputs.c.job_id.in_(bindparam("job_ids", expanding=True)))
+    .group_by(job_outputs.c.job_id)
+)
+_PAGE: Final = begin_within(_SIZES, PAGE_BYTES, latest_first=True)
+_LISTED_OUTPUTS: Final = (
+    select(*_columns(job_outputs, _OUTPUT), _PAGE.c.found)
+    .join(_PAGE, _PAGE.c.key == job_outputs.c.job_id)
     .order_by(job_outputs.c.job_id, job_outputs.c.position)
 )
 _ATTEMPTS: Final = (
@@ -128,12 +150,30 @@ def document_of_new(
 
 def load_summaries(
     tx: Connection, where: Sequence[ColumnElement[bool]], *, limit: int
-) -> list[JobSummary]:
+) -> Page[JobSummary]:
     """The latest first: two queries."""
-    query: Select[Any] = _SUMMARIES.where(*where).order_by(jobs.c.id.desc()).limit(limit)
-    rows = tx.execute(query).mappings().all()
-    outputs = _outputs_of(tx, [row["id"] for row in rows])
-    return [JobSummary(**_summary_fields(row, outputs[row["id"]])) for row in rows]
+    query = _LISTED.where(*where).order_by(jobs.c.id.desc()).limit(limit + 1)
+    found = tx.execute(query).mappings().all()
+    before = accumulate((row["size"] for row in found), initial=0)
+    rows = [row for row, begin in zip(found, before, strict=False) if begin <= PAGE_BYTES][:limit]
+    outputs, last = _listed_outputs(tx, [row["id"] for row in rows])
+    page = [row for row in rows if last is None or row["id"] >= last]
+    return Page(
+        (JobSummary(**_summary_fields(row, outputs[row["id"]])) for row in page),
+        more=len(page) < len(found),
+    )
+
+
+def _listed_outputs(
+    tx: Connection, job_ids: Sequence[int]
+) -> tuple[Mapping[int, list[OutputDocument]], int | None]:
+    """The outputs of the latest of these jobs, and the last job if not of all: one query."""
+    if not job_ids:
+        return defaultdict(list), None
+    rows = tx.execute(_LISTED_OUTPUTS, {"job_ids": list(job_ids)}).mappings().all()
+    outputs = _by_job(rows)
+    cut = bool(rows) and rows[0]["found"] > len(outputs)
+    return outputs, min(outputs) if cut else None
 
 
 def list_outputs(tx: Connection, job_id: int) -> list[OutputDocument]:
@@ -184,10 +224,12 @@ def _progress(row: Mapping[Any, Any]) -> ProgressDocument | None:
 
 def _outputs_of(tx: Connection, job_ids: Sequence[int]) -> dict[int, list[OutputDocument]]:
     """The outputs of these jobs in the order of the request: one query."""
+    return _by_job(tx.execute(_OUTPUTS, {"job_ids": list(job_ids)}).mappings())
+
+
+def _by_job(rows: Iterable[RowMapping]) -> dict[int, list[OutputDocument]]:
     found: dict[int, list[OutputDocument]] = defaultdict(list)
-    if not job_ids:
-        return found
-    for row in tx.execute(_OUTPUTS, {"job_ids": list(job_ids)}).mappings():
+    for row in rows:
         found[row["job_id"]].append(
             OutputDocument(
                 id=row["id"],

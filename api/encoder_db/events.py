@@ -18,8 +18,9 @@ from encoder_core.documents import EventDocument, JobDocument
 from encoder_core.events import FINAL_EVENTS, job_event, webhook_payload
 from encoder_core.ids import new_uuid
 from encoder_core.states import JobStatus
-from encoder_db.dialect import db_now, insert_all, inserted_id, to_json
+from encoder_db.dialect import byte_length, db_now, insert_all, inserted_id, to_json
 from encoder_db.documents import load_document
+from encoder_db.portions import PAGE_BYTES, Page, begin_within
 from encoder_db.secrets import read_sealed_webhook
 from encoder_db.tables import job_events, jobs, webhook_attempts, webhook_deliveries
 
@@ -202,16 +203,26 @@ class StreamedEvent:
 
 
 def list_events(
-    tx: Connection, job_id: int, *, after: int = 0, limit: int = 100
-) -> list[EventDocument]:
-    """A job's events with a higher sequence number than `after`, in order."""
-    query = (
-        _events()
+    tx: Connection,
+    job_id: int,
+    *,
+    after: int = 0,
+    limit: int = 100,
+    most_bytes: int = PAGE_BYTES,
+) -> Page[EventDocument]:
+    """A job's events with a higher sequence number than `after`, in order: one query."""
+    sized = (
+        select(job_events.c.id.label("key"), byte_length(job_events.c.payload).label("size"))
         .where(job_events.c.job_id == job_id, job_events.c.seq > after)
         .order_by(job_events.c.seq)
-        .limit(limit)
+        .limit(limit + 1)
     )
-    return [_event(row.payload) for row in tx.execute(query)]
+    page = begin_within(sized, most_bytes)
+    query = _events().add_columns(page.c.found).join(page, page.c.key == job_events.c.id)
+    rows = tx.execute(query.order_by(job_events.c.seq).limit(limit)).all()
+    return Page(
+        (_event(row.payload) for row in rows), more=bool(rows) and rows[0].found > len(rows)
+    )
 
 
 def events_since(tx: Connection, event_row_id: int, *, limit: int = 500) -> list[StreamedEvent]:

@@ -27,6 +27,7 @@ from encoder_db.endings import (
 from encoder_db.idempotency import Idempotency, Replayed
 from encoder_db.intake import create_job, refuse_draining, refuse_too_many
 from encoder_db.outcomes import close_attempt
+from encoder_db.portions import Page
 from encoder_db.positions import read_position
 from encoder_db.purge import purge_deleted, purge_rest
 from encoder_db.rows import JOB_COLUMNS, JobRef, JobRow, by_ref, lock_job, read_open_attempt
@@ -94,7 +95,7 @@ def list_jobs(
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     text: str | None = None,
-) -> list[JobSummary]:
+) -> Page[JobSummary]:
     """
     The latest jobs first, in two queries. The next page begins before the last id of this one.
     """

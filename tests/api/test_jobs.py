@@ -173,9 +173,7 @@ def test_a_wrong_request_is_answered_with_its_field(
 def test_a_job_that_would_be_shown_with_more_than_a_mebibyte_is_refused(
     client: CheckedClient, path: str
 ) -> None:
-    place = {"kind": "https", "url": "https://media.example/?a=" + "🎬" * 2000}
-    outputs = [output(destination=place, watermark={"source": place})] * 32
-    answer = client.post(path, json=job(outputs=outputs))
+    answer = client.post(path, json=job(outputs=[large_output()] * 32))
     assert answer.status_code == 422
     [error] = answer.json()["errors"]
     assert (error["pointer"], error["code"]) == ("", "too_large")
@@ -438,6 +436,25 @@ def test_pages_link_to_the_next_one_by_the_same_filters(client: CheckedClient) -
     assert linked(client, events) == []
     client.post(events.replace("events?limit=1", "cancel"))
     assert linked(client, events) == ["?limit=1&after=1"]
+
+
+def test_pages_of_large_jobs_are_shorter_and_link_to_the_next_one_too(
+    client: CheckedClient,
+) -> None:
+    numbers = [submit(client, job(outputs=[large_output()] * 20))["id"] for _ in range(6)]
+    for _ in range(6):
+        client.post(f"/jobs/{numbers[-1]}/bump")
+    path = "/jobs"
+    pages = [path, *(path + link for link in linked(client, path))]
+    seen = [one["id"] for page in pages for one in client.get(page).json()["jobs"]]
+    assert (len(pages), seen) == (2, numbers[::-1])
+    events = f"/jobs/{numbers[-1]}/events"
+    assert linked(client, events) == ["?after=5"]
+
+
+def large_output() -> dict[str, Any]:
+    place = {"kind": "https", "url": "https://media.example/?a=" + "🎬" * 2000}
+    return output(destination=place, watermark={"source": place})
 
 
 def test_a_job_that_comes_or_goes_between_pages_is_not_seen_twice(client: CheckedClient) -> None:

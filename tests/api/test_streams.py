@@ -14,6 +14,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from encoder_api.app import create_app, services_of
+from encoder_api.endpoints.events import STREAM_BYTES
 from encoder_api.feed import GAP_S, MAX_GAPS, STREAMS_PER_KEY, Feed, Place
 from encoder_api.problems import Problem
 from encoder_api.settings import ApiSettings
@@ -21,7 +22,7 @@ from encoder_api.streams import EventStream
 from encoder_db import jobs as db_jobs
 from encoder_db.store import Store
 from tests.api.conftest import CheckedClient
-from tests.api.samples import job
+from tests.api.samples import job, output
 from tests.api.test_server import WAIT_S, connected, running
 from tests.db import builders as make
 
@@ -57,6 +58,17 @@ def test_a_stream_tells_all_and_ends_with_the_job(client: CheckedClient) -> None
         ("2", "job.canceled"),
     ]
     assert [json.loads(event["data"]) for event in told] == client.get(path).json()["events"]
+
+
+def test_a_stream_of_large_events_is_read_in_portions_and_tells_all(client: CheckedClient) -> None:
+    place = {"kind": "https", "url": "https://media.example/?a=" + "a" * 8000}
+    large = [output(destination=place)] * 30
+    path = client.post("/jobs", json=job(outputs=large)).headers["location"]
+    for action in (*["bump"] * 3, "cancel"):
+        assert client.post(f"{path}/{action}").status_code == 200
+    told = parse(client.get(f"{path}/events", headers=STREAM).text)
+    assert min(len(event["data"]) for event in told) > STREAM_BYTES / 2
+    assert [event["id"] for event in told] == ["1", "2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize(

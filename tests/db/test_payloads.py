@@ -1,4 +1,4 @@
-"""How large a webhook can be: the largest job that a request may ask for."""
+"""How large a webhook and a page can be: with the largest jobs that requests may ask for."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import func, select
 
+from encoder_core.documents import JobSummary
 from encoder_core.errors import InvalidRequest
 from encoder_core.model import MAX_URL_BYTES
 from encoder_core.reports import OutputFile, OutputReport, OutputResult
-from encoder_core.specs import MAX_OUTPUTS, JobSpec
+from encoder_core.specs import MAX_METADATA, MAX_OUTPUTS, JobSpec
 from encoder_core.states import OutputStatus
+from encoder_db.bump import bump_job
 from encoder_db.cluster import adopt_job
 from encoder_db.dialect import to_json
+from encoder_db.events import list_events
 from encoder_db.intake import MAX_SHOWN_BYTES
+from encoder_db.jobs import list_jobs
 from encoder_db.outbox import claim_deliveries
+from encoder_db.portions import PAGE_BYTES
 from encoder_db.store import Store
 from encoder_db.tables import job_events
 from tests.db import builders as make
@@ -71,6 +76,59 @@ def test_each_file_that_was_uploaded_adds_its_url_and_little_more(store: Store) 
     with store.read() as tx:
         sizes = tx.execute(select(func.length(job_events.c.payload))).scalars().all()
     assert max(sizes) < ORDINARY_BYTES + FILES * (len(file.url) + EACH_FILE_BYTES)
+
+
+# --- Pages -----------------------------------------------------------------------------------
+
+
+def test_a_page_of_large_jobs_ends_after_some_megabytes(store: Store) -> None:
+    asked = JobSpec.model_validate(largest())
+    probe = make.spec([])  # one without outputs
+    made = [make.create(store, spec).id for spec in (asked, probe) * 7]
+    pages = []
+    before = None
+    while before is None or pages[-1].more:
+        with store.read() as tx:
+            pages.append(list_jobs(tx, owner=None, before_id=before))
+        before = pages[-1][-1].id
+    assert [job.id for page in pages for job in page] == made[::-1]
+    assert [[len(job.outputs) for job in page] for page in pages] == [
+        [0, MAX_OUTPUTS] * 5,
+        [0, MAX_OUTPUTS] * 2,
+    ]
+
+
+def test_a_page_of_jobs_with_long_metadata_ends_after_some_megabytes(store: Store) -> None:
+    metadata = {f"{number:x>64}": FIGURE * 512 for number in range(MAX_METADATA)}
+    make.create_many(store, make.spec(metadata=metadata), 80)
+    with store.read() as tx:
+        first = list_jobs(tx, owner=None)
+        second = list_jobs(tx, owner=None, before_id=first[-1].id)
+    assert (first.more, second.more) == (True, False)
+    assert len(first) + len(second) == 80
+    assert PAGE_BYTES < sum(map(size_of, first)) < PAGE_BYTES + MIB
+
+
+def test_a_page_of_large_events_ends_after_some_megabytes(store: Store) -> None:
+    job = make.create(store, JobSpec.model_validate(largest()))
+    for _ in range(6):
+        bump_job(store, job.id, owner=None)
+    with store.read() as tx:
+        first = list_events(tx, job.id)
+        second = list_events(tx, job.id, after=first[-1].sequence)
+        alone = list_events(tx, job.id, most_bytes=1)
+        none = list_events(tx, job.id, after=7)
+    assert [[event.sequence for event in page] for page in (first, second, alone, none)] == [
+        [1, 2, 3, 4],
+        [5, 6, 7],
+        [1],
+        [],
+    ]
+    assert [page.more for page in (first, second, alone, none)] == [True, False, True, False]
+
+
+def size_of(job: JobSummary) -> int:
+    return len(to_json(job.to_json()).encode())
 
 
 def largest(*, url_characters: int | None = None) -> dict[str, Any]:

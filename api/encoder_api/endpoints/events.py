@@ -26,6 +26,7 @@ from encoder_db import outbox
 from encoder_db.rows import JobRow
 
 STREAM_PAGE: Final = 50  # each event carries the job's document
+STREAM_BYTES: Final = 256 * 1024  # what each of thousands of readers may leave unread
 
 
 class EventList(Document):
@@ -40,7 +41,7 @@ class EventQuery(Model):
     after: Annotated[int, Field(ge=0, le=MAX_ID)] = 0
     """Only events with a larger sequence."""
     limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
-    """How many events at most; a stream has no limit."""
+    """How many events at most, fewer where they are large; a stream has no limit."""
 
 
 @operation(
@@ -83,9 +84,8 @@ def list_page(call: Call[None, EventQuery]) -> Response:
     query = call.query
     with call.services.store.read() as tx:
         job = known_row(tx, call)
-        found = outbox.list_events(tx, job.id, after=query.after, limit=query.limit + 1)
-    page, more = found[: query.limit], len(found) > query.limit
-    after = page[-1].sequence if more else None
+        page = outbox.list_events(tx, job.id, after=query.after, limit=query.limit)
+    after = page[-1].sequence if page.more else None
     return answer_unless_known(
         call.request,
         EventList(events=page, next_after=after),
@@ -103,7 +103,9 @@ async def stream_events(call: Call[None, EventQuery]) -> Response:
 
     def read_page(after: int) -> list[EventDocument] | None:
         with services.store.read() as tx:
-            events = outbox.list_events(tx, job.id, after=after, limit=STREAM_PAGE)
+            events = outbox.list_events(
+                tx, job.id, after=after, limit=STREAM_PAGE, most_bytes=STREAM_BYTES
+            )
             return events if events or outbox.has_events(tx, job.id) else None
 
     job = await run_in_threadpool(find)

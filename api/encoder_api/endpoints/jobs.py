@@ -69,7 +69,7 @@ Moment = Annotated[
 
 class JobQuery(Model):
     limit: Annotated[int, Field(ge=1, le=PAGE)] = PAGE
-    """How many jobs at most."""
+    """How many jobs at most; fewer where they are large."""
     cursor: str | None = None
     """`nextCursor` of the page before, with the same filters."""
     status: JobStatus | None = None
@@ -236,11 +236,10 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
     if owner is not None and query.owner not in (None, owner):
         return answer_unless_known(call.request, JobList(jobs=[]))  # as of one without jobs
     with call.services.store.read() as tx:
-        # One more than the page tells whether there is a next one.
-        found = db_jobs.list_jobs(
+        page = db_jobs.list_jobs(
             tx,
             owner=owner if query.owner is None else query.owner,
-            limit=query.limit + 1,
+            limit=query.limit,
             before_id=before,
             status=query.status,
             pool=query.pool,
@@ -249,8 +248,7 @@ def list_jobs(call: Call[None, JobQuery]) -> Response:
             created_before=query.created_before,
             text=query.text,
         )
-    page, more = found[: query.limit], len(found) > query.limit
-    cursor = make_cursor(keys, page[-1].id, binding=binding) if more else None
+    cursor = make_cursor(keys, page[-1].id, binding=binding) if page.more else None
     return answer_unless_known(
         call.request,
         JobList(jobs=page, next_cursor=cursor),

@@ -45,6 +45,10 @@ def _checked_owner(name: str) -> str:
 def _checked_key_name(name: str) -> str:
     if not 1 <= len(name) <= 128:
         raise typer.BadParameter("1 to 128 characters")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("must be text in UTF-8") from None
     return name
 
 

@@ -226,6 +226,8 @@ def _sqlite_engine(url: URL, *, reads: bool) -> Engine:
         connection.isolation_level = None  # or Python's driver begins transactions of its own
         for pragma in SQLITE_PRAGMAS:
             connection.execute(pragma).close()
+        # SQLite's own knows the case of ASCII only.
+        connection.create_function("lower", 1, _lower, deterministic=True)
         _enter_wal(connection)
 
     if not reads:
@@ -250,6 +252,10 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
         else:
             return
     connection.execute(WAL).close()
+
+
+def _lower(value: object) -> str | None:
+    return None if value is None else str(value).lower()
 
 
 def retry_reason(error: DBAPIError) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Text, cast, func, or_, select, update
@@ -128,12 +129,12 @@ def _having_text(text: str) -> list[ColumnElement[bool]]:
     No index finds it, so what is looked through is bounded.
     """
     newest = select(func.coalesce(func.max(jobs.c.id), 0)).scalar_subquery()
-    places = (
-        *(jobs.c.external_id, jobs.c.failure_code, jobs.c.resource_name),
-        *(cast(jobs.c.source, Text), cast(jobs.c.request, Text)),
-    )
-    wanted = text.lower()
-    found = [func.lower(place).contains(wanted, autoescape=True) for place in places]
+    places: list[ColumnElement[Any]] = [
+        *(jobs.c.external_id, cast(jobs.c.source, Text), cast(jobs.c.request, Text))
+    ]
+    if text.isascii():  # what they hold is, and MySQL compares it with nothing else
+        places += [jobs.c.failure_code, jobs.c.resource_name]
+    found = [place.icontains(text, autoescape=True) for place in places]
     return [jobs.c.id > newest - TEXT_JOBS, or_(*found)]
 
 

@@ -122,6 +122,8 @@ def list_keys(tx: Connection) -> list[KeyRow]:
 def revoke_key(tx: Connection, key: str) -> bool:
     """Revoke a key by its beginning (`enc_` and eight characters); False when none is live."""
     public = key.removeprefix("enc_")[:8]
+    if not public.isascii():  # MySQL refuses the comparison
+        return False
     live = (api_keys.c.public == public) & api_keys.c.revoked_at.is_(None)
     revoked = update(api_keys).where(live).values(revoked_at=db_now())
     return tx.execute(revoked).rowcount == 1

@@ -34,3 +34,9 @@ def test_a_key_is_shown_once_works_and_is_revoked(
         assert authenticate_key(store, made["key"]) is not None
         run("revoke", listed["key"])
         assert authenticate_key(store, made["key"]) is None
+
+
+def test_a_name_that_is_not_utf_8_is_refused() -> None:
+    result = CliRunner().invoke(app, ["keys", "create", "--name", "caf\udce9"])
+    assert result.exit_code == 2
+    assert "must be text in UTF-8" in result.output

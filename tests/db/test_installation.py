@@ -65,6 +65,13 @@ def test_a_revoked_key_works_no_more(store: Store) -> None:
     assert key.rpartition("_")[2] not in str(row.to_json())
 
 
+@pytest.mark.parametrize("beginning", ["é", "enc_é", "enc_🎬aaaaaaa", "\udce9", "", "enc_"])
+def test_what_is_no_beginning_of_a_key_revokes_none(store: Store, beginning: str) -> None:
+    key = _key(store)
+    assert not store.run(lambda tx: revoke_key(tx, beginning))
+    assert authenticate_key(store, key) is not None
+
+
 def test_the_use_of_a_key_is_noted_at_most_once_a_minute(store: Store) -> None:
     key = _key(store)
     noted = []

@@ -288,6 +288,16 @@ def test_a_list_can_be_narrowed(store: Store) -> None:
         assert ids(owner=None, created_after=theirs.created_at) == []
 
 
+@pytest.mark.parametrize("text", ["Élan", "élan", "ÉLAN 🎬", "N %_/"])
+def test_a_text_is_found_in_any_case_also_beyond_ascii(store: Store, text: str) -> None:
+    name = make.create(store, make.spec(externalId="Élan 🎬 n %_/"))
+    title = make.create(store, make.spec(metadata={"title": "Un élan 🎬 N %_/"}))
+    make.create(store, make.spec(externalId="Plan", metadata={"title": "🎞 n _%/"}))
+    with store.read() as tx:
+        found = list_jobs(tx, owner=None, text=text)
+    assert [job.id for job in found] == [title.id, name.id]
+
+
 def test_a_list_of_200_takes_as_many_queries_as_a_list_of_2(store: Store) -> None:
     for _ in range(30):
         make.create(store, make.spec(3))

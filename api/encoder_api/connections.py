@@ -6,13 +6,27 @@ Nobody needs a key to connect, so nothing here may grow with what a stranger sen
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import resource
 import uuid
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from encoder_api.problems import Problem, respond
+
+log = logging.getLogger("encoder.api")
+
+MOST: Final = 4096  # each takes up to 100 KiB while it says nothing of use
+
+
+def most_connections() -> int:
+    """What the limit of open files leaves: a quarter of it is for the database and the work."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST if files == resource.RLIM_INFINITY else min(MOST, files * 3 // 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +42,12 @@ class Limits:
     ahead: int = 16
     """Requests that may wait for the answer to one before them. One read has room for 14,000."""
 
+    head_s: float = 30.0
+    """For the first head; each later one has as long as a connection may be idle."""
+
+    most: int = field(default_factory=most_connections)
+    """Connections at once. For one more, the one gives way whose time for a head is up first."""
+
 
 class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
@@ -36,9 +56,26 @@ class Connection(HttpToolsProtocol):
         self._unfinished_bytes = 0
         """What arrived since a head, or a piece of a body, was complete: the parser keeps it."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as there
+        if len(self.connections) >= self._limits.most and not self._make_room():
+            self.transport = transport
+            transport.abort()  # a refusal would have to be written, and to wait for its reader
+            return
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self._limits.head_s, self.timeout_keep_alive_handler
+        )
+
     def data_received(self, data: bytes) -> None:
         self._unfinished_bytes += len(data)
+        # Not bytes end the wait for a head, but a head: they may come one at a time.
+        waiting, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
         super().data_received(data)
+        if waiting is not None:
+            if self._is_serving:
+                waiting.cancel()
+            else:
+                self.timeout_keep_alive_task = waiting
         if self._is_head_too_large():
             self.send_400_response("")
 
@@ -56,17 +93,47 @@ class Connection(HttpToolsProtocol):
         self._unfinished_bytes = 0
         super().on_body(body)
 
+    @property
+    def waits_until(self) -> float | None:
+        """When it is closed if no head comes; None while a request is served."""
+        timer = self.timeout_keep_alive_task
+        return None if timer is None else timer.when()
+
+    def timeout_keep_alive_handler(self) -> None:
+        # Closing would wait for ever for one that does not read the end of its last answer.
+        self._unset_keepalive_if_required()
+        self.transport.abort()
+
     def send_400_response(self, msg: str) -> None:
         """The parser's refusal, and ours. In the middle of another answer nothing can be said."""
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_serving:
             self.transport.close()
         elif self._is_head_too_large():
             self._say_too_large()
             self.transport.close()
         else:
             super().send_400_response(msg)
+
+    @property
+    def _is_serving(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _make_room(self) -> bool:
+        """Whether one that only waits was there to be closed."""
+        waiting = [
+            (until_s, connection)
+            for connection in self.connections
+            if isinstance(connection, Connection)
+            and (until_s := connection.waits_until) is not None
+        ]
+        if not waiting:
+            log.warning("connection_refused", extra={"connections": len(self.connections)})
+            return False
+        _, first = min(waiting, key=itemgetter(0))
+        first.timeout_keep_alive_handler()
+        return True
 
     def _is_head_too_large(self) -> bool:
         if self._unfinished_bytes > self._limits.head_bytes:

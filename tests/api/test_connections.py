@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from encoder_api.app import create_app
 from encoder_api.connections import Limits
 from encoder_api.server import ApiServer
 from encoder_api.settings import ApiSettings
+from encoder_db import jobs as db_jobs
 from encoder_db.store import Store
 from tests.api.test_server import WAIT_S, connected, get, running
+from tests.db import builders as make
 
+STREAM = {"Accept": "text/event-stream"}
 LIMITS = Limits(head_bytes=2_000, headers=10, ahead=2)
 LIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 END = b"\r\n"
@@ -132,3 +140,89 @@ def test_what_is_no_http_does_not_fall_into_an_answer_that_has_begun(store: Stor
         with dialled(server) as connection:
             connection.sendall(LIVE + END + b"\0")
             assert is_closed(connection)
+
+
+# --- How long, and how many ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([LIVE], id="half a head"),
+    ],
+)
+def test_a_connection_without_a_request_is_closed(store: Store, sent: list[bytes]) -> None:
+    app = create_app(ApiSettings(), store)
+    with running(app, limits=Limits(head_s=0.05)) as server, dialled(server) as connection:
+        for piece in sent:
+            connection.sendall(piece)
+        assert is_closed(connection)
+
+
+def test_bytes_do_not_put_off_the_end_of_the_wait_for_a_head(store: Store) -> None:
+    app = create_app(ApiSettings(), store)
+    with running(app, limits=Limits(head_s=0.2)) as server, dialled(server) as connection:
+        connection.sendall(LIVE + b"X: ")
+        connection.settimeout(0.01)
+        for _ in range(int(WAIT_S / 0.01)):
+            try:
+                connection.sendall(b"x")
+                assert connection.recv(1) == b""
+                return
+            except TimeoutError:
+                continue
+            except OSError:  # closed while a byte was under way
+                return
+        raise AssertionError("it was not closed")
+
+
+def test_a_request_that_takes_longer_than_its_head_may_is_served(store: Store) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Response:
+        begun.set()
+        assert may_end.wait(WAIT_S)
+        return Response("done")
+
+    app = create_app(ApiSettings(), store)
+    app.router.routes.insert(0, Route("/slow", slow))
+    with running(app, limits=Limits(head_s=2.0)) as server, dialled(server) as connection:
+        connection.sendall(LIVE.replace(b"livez", b"slow") + END)
+        assert begun.wait(WAIT_S)
+        with dialled(server) as other:
+            assert is_closed(other)  # it came later: the time of the first is over, too
+        may_end.set()
+        assert answer_of(connection)[2] == b"done"
+
+
+def test_who_said_nothing_yet_gives_way_to_who_comes(store: Store) -> None:
+    app = create_app(ApiSettings(), store)
+    with (
+        running(app, limits=Limits(most=2)) as server,
+        dialled(server) as silent,
+        connected(server) as known,
+        connected(server) as other,
+    ):
+        assert get(known, "/livez") == 200
+        assert get(other, "/livez") == 200
+        assert is_closed(silent)
+        assert get(known, "/livez") == 200
+
+
+def test_a_request_that_is_served_gives_way_to_nobody(store: Store) -> None:
+    created = make.create(store, make.spec())
+    app = create_app(ApiSettings(), store)
+    with running(app, limits=Limits(most=1)) as server, connected(server) as connection:
+        connection.request("GET", f"/jobs/{created.id}/events", headers=STREAM)
+        response = connection.getresponse()
+        assert response.readline().startswith(b"retry:")
+        with dialled(server) as other:
+            assert is_closed(other)
+        db_jobs.cancel_job(store, created.id, owner=None)
+        assert b"job.canceled" in response.read()
+
+
+def test_connections_leave_files_for_the_work() -> None:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert files == resource.RLIM_INFINITY or Limits().most < files

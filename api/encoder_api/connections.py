@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
+import struct
 import uuid
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -20,6 +22,8 @@ from encoder_api.problems import Problem, respond
 
 log = logging.getLogger("encoder.api")
 
+PACE_BYTES: Final = 64 * 1024
+RESET: Final = struct.pack("ii", 1, 0)  # of SO_LINGER: what the kernel holds is dropped as well
 MOST: Final = 4096  # each takes up to 100 KiB while it says nothing of use
 
 
@@ -45,6 +49,9 @@ class Limits:
     head_s: float = 30.0
     """For the first head; each later one has as long as a connection may be idle."""
 
+    unread_s: float = 30.0
+    """How long a client may take to read PACE_BYTES of an answer: slower ones are cut off."""
+
     most: int = field(default_factory=most_connections)
     """Connections at once. For one more, the one gives way whose time for a head is up first."""
 
@@ -55,6 +62,7 @@ class Connection(HttpToolsProtocol):
         self._limits = limits
         self._unfinished_bytes = 0
         """What arrived since a head, or a piece of a body, was complete: the parser keeps it."""
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as there
         if len(self.connections) >= self._limits.most and not self._make_room():
@@ -65,6 +73,11 @@ class Connection(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(
             self._limits.head_s, self.timeout_keep_alive_handler
         )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_keepalive_if_required()
+        self._be_content()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._unfinished_bytes += len(data)
@@ -92,6 +105,44 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._unfinished_bytes = 0
         super().on_body(body)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._be_content()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():  # which takes until all is read
+            self._expect_reader()
+
+    def _expect_reader(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread and self._patience is None:
+            self._patience = self.loop.call_later(
+                self._limits.unread_s, self._check_reader, max(0, unread - PACE_BYTES)
+            )
+
+    def _check_reader(self, most_bytes: int) -> None:
+        self._patience = None
+        if self.transport.get_write_buffer_size() > most_bytes:
+            self._cut_off()
+        else:
+            self._expect_reader()
+
+    def _be_content(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _cut_off(self) -> None:
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.transport.abort()
 
     @property
     def waits_until(self) -> float | None:

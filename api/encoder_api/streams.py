@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Send
+from starlette.types import Receive, Scope, Send
 
 from encoder_api.feed import Bell, Feed
 from encoder_api.problems import Problem, invalid_parameter
@@ -21,7 +20,6 @@ MEDIA_TYPE: Final = "text/event-stream"
 LAST_EVENT_ID: Final = "Last-Event-ID"
 BEAT_S: Final = 15.0  # proxies cut connections that are silent for 30 to 60 s
 CHECK_BEATS: Final = 4  # how often a long stream is asked again for its key
-PATIENCE_S: Final = 30.0  # who does not read for so long is gone, or might as well be
 RETRY_MS: Final = 2_000
 
 ReadPage = Callable[[int], list[EventDocument] | None]
@@ -29,29 +27,30 @@ ReadPage = Callable[[int], list[EventDocument] | None]
 
 
 class EventStream(StreamingResponse):
-    """Ends when its reader does not read."""
+    """
+    Lines about a job, from a bell that is listened to for as long as they are sent.
+
+    Raises Problem (429), before it has begun, when there is no place for one more.
+    """
 
     media_type = MEDIA_TYPE
 
     def __init__(
         self,
-        content: AsyncIterator[bytes],
+        listening: AbstractContextManager[Bell],
+        lines: Callable[[Bell], AsyncIterator[bytes]],
         *,
         headers: Mapping[str, str] | None = None,
-        patience_s: float = PATIENCE_S,
     ) -> None:
-        super().__init__(content, headers=headers)
-        self._patience_s = patience_s
+        super().__init__((), headers=headers)
+        self._listening = listening
+        self._lines = lines
 
-    async def stream_response(self, send: Send) -> None:
-        async def send_in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self._patience_s):
-                    await send(message)
-            except TimeoutError:
-                raise ClientDisconnect from None
-
-        await super().stream_response(send_in_time)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Here and not in the lines: a client may be gone before the first of them.
+        with self._listening as bell:
+            self.body_iterator = self._lines(bell)
+            await super().__call__(scope, receive, send)
 
 
 def wants_stream(request: Request) -> bool:
@@ -70,7 +69,6 @@ def resume_after(request: Request, *, default: int) -> int:
 
 async def follow(
     feed: Feed,
-    listening: AbstractContextManager[Bell],
     bell: Bell,
     *,
     after: int,
@@ -80,8 +78,7 @@ async def follow(
     """
     The lines of a stream. Ends with the job's final event, with the job, or with the service.
 
-    `may_go_on` raises Problem when the reader's key was revoked meanwhile. `listening` is left at
-    the end, whoever ends it.
+    `may_go_on` raises Problem when the reader's key was revoked meanwhile.
     """
     beats, ended = 0, False
     try:
@@ -108,8 +105,6 @@ async def follow(
                 await run_in_threadpool(may_go_on)
     except Problem:
         return
-    finally:
-        listening.__exit__(None, None, None)
 
 
 def encode(event: EventDocument) -> bytes:

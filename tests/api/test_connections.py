@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import resource
+import select
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +26,7 @@ from encoder_db.store import Store
 from tests.api.test_server import WAIT_S, connected, get, running
 from tests.db import builders as make
 
+LARGE_BYTES = 32 * 1024 * 1024  # more than two sockets hold between them
 STREAM = {"Accept": "text/event-stream"}
 LIMITS = Limits(head_bytes=2_000, headers=10, ahead=2)
 LIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
@@ -52,6 +55,13 @@ def is_closed(connection: socket.socket) -> bool:
         return connection.recv(1) == b""
     except ConnectionResetError:  # it had not read all that was sent
         return True
+
+
+def wait_until_gone(connection: socket.socket) -> None:
+    """Without reading what was sent: the service must have reset the connection."""
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP | select.POLLERR)
+    assert poll.poll(WAIT_S * 1000)
 
 
 # --- How much a request may say before it is one ---------------------------------------------
@@ -226,3 +236,26 @@ def test_a_request_that_is_served_gives_way_to_nobody(store: Store) -> None:
 def test_connections_leave_files_for_the_work() -> None:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert files == resource.RLIM_INFINITY or Limits().most < files
+
+
+# --- Who does not read -----------------------------------------------------------------------
+
+
+def serving_large(store: Store) -> Starlette:
+    app = create_app(ApiSettings(), store)
+    app.router.routes.insert(0, Route("/large", lambda request: Response(bytes(LARGE_BYTES))))
+    return app
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(b"", id="on a connection that is kept"),
+        pytest.param(b"Connection: close\r\n", id="on one that is closed"),
+    ],
+)
+def test_an_answer_that_nobody_reads_is_given_up(store: Store, more: bytes) -> None:
+    limits = Limits(unread_s=0.1)
+    with running(serving_large(store), limits=limits) as server, dialled(server) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n" + more + END)
+        wait_until_gone(connection)

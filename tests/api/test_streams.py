@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message
 
 from encoder_api.app import create_app, services_of
+from encoder_api.connections import Limits
 from encoder_api.endpoints.events import STREAM_BYTES
-from encoder_api.feed import GAP_S, MAX_GAPS, STREAMS_PER_KEY, Feed, Place
+from encoder_api.feed import GAP_S, MAX_GAPS, STREAMS_PER_KEY, Bell, Feed, Place
 from encoder_api.problems import Problem
 from encoder_api.settings import ApiSettings
 from encoder_api.streams import EventStream
@@ -23,6 +27,7 @@ from encoder_db import jobs as db_jobs
 from encoder_db.store import Store
 from tests.api.conftest import CheckedClient
 from tests.api.samples import job, output
+from tests.api.test_connections import LARGE_BYTES, wait_until_gone
 from tests.api.test_server import WAIT_S, connected, running
 from tests.db import builders as make
 
@@ -176,26 +181,40 @@ def wait_until(true: Callable[[], bool]) -> None:
     raise AssertionError("it did not become true")
 
 
-def test_a_reader_that_does_not_read_is_dropped() -> None:
-    closed = threading.Event()
+def test_a_reader_that_is_gone_before_the_first_line_keeps_no_place(store: Store) -> None:
+    feed = Feed(store)
 
-    async def lines() -> Any:
-        try:
-            while True:
-                yield b": line\n\n"
-        finally:
-            closed.set()
+    async def lines(bell: Bell) -> AsyncIterator[bytes]:
+        yield b": line\n\n"
 
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            await asyncio.Event().wait()  # the client's window is full
+    async def send(message: Message) -> None:
+        assert feed.streams == 1
+        raise ClientDisconnect
 
-    async def receive() -> Any:
-        await asyncio.Event().wait()
+    async def receive() -> Message:
+        return await asyncio.Future()
 
-    with pytest.raises(ClientDisconnect):
-        asyncio.run(EventStream(lines(), patience_s=0.01)({"type": "http"}, receive, send))
-    assert closed.is_set()
+    async def answer() -> None:
+        with pytest.raises(ClientDisconnect):
+            await EventStream(feed.listen(1, who="a"), lines)({"type": "http"}, receive, send)
+
+    asyncio.run(answer())
+    assert feed.streams == 0
+    feed.close()
+
+
+def test_a_reader_that_does_not_read_keeps_no_place(store: Store) -> None:
+    """Also when it never gets as far as its stream, because of the answer before it."""
+    created = make.create(store, make.spec())
+    app = create_app(ApiSettings(), store)
+    app.router.routes.insert(0, Route("/large", lambda request: Response(bytes(LARGE_BYTES))))
+    with running(app, limits=Limits(unread_s=0.1)) as server, ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        head = "GET {} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+        for path in ("/large", f"/jobs/{created.id}/events"):
+            connection.sendall(head.format(path).encode())
+        wait_until_gone(connection)
+        wait_until(lambda: services_of(app).feed.streams == 0)
 
 
 # --- The feed --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from encoder_api.conditional import answer_unless_known
 from encoder_api.contract import Call, Reply, Scope, operation
 from encoder_api.endpoints.jobs import MAX_ID, PAGE, TAG, known_row
+from encoder_api.feed import Bell
 from encoder_api.pages import NEXT, link_next
 from encoder_api.streams import (
     LAST_EVENT_ID,
@@ -112,14 +114,16 @@ async def stream_events(call: Call[None, EventQuery]) -> Response:
     request.state.operation = "stream_job_events"  # how long it lasts is nobody's latency
     if job.is_final and after >= job.version:
         return Response(status_code=204)
-    listening = services.feed.listen(job.id, who=call.principal.key)
-    stream = follow(
-        services.feed,
-        listening,
-        listening.__enter__(),
-        after=after,
-        read_page=read_page,
-        may_go_on=lambda: services.authenticator.authenticate(request),
-    )
     headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-    return EventStream(stream, headers=headers)
+
+    def lines(bell: Bell) -> AsyncIterator[bytes]:
+        return follow(
+            services.feed,
+            bell,
+            after=after,
+            read_page=read_page,
+            may_go_on=lambda: services.authenticator.authenticate(request),
+        )
+
+    listening = services.feed.listen(job.id, who=call.principal.key)
+    return EventStream(listening, lines, headers=headers)

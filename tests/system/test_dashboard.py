@@ -330,6 +330,19 @@ def test_a_job_that_waits_says_why_and_how_many_come_before_it(
     expect(facts).to_contain_text("1 job before it")
 
 
+def test_the_events_of_a_large_job_are_shown_although_they_fill_several_pages(
+    service: Service, open_page: PageMaker
+) -> None:
+    image = {"kind": "https", "url": "https://media.example/?a=" + "é" * 4000}
+    job = service.submit(outputs=[output(720) | {"watermark": {"source": image}}] * 32)
+    for _ in range(8):
+        assert requests.post(f"{service.url}/jobs/{job}/bump", timeout=20).ok
+    events = requests.get(f"{service.url}/jobs/{job}/events", timeout=20).json()
+    assert events["nextAfter"] is not None
+    detail = open_page(f"{service.url}/#/jobs/{job}").locator("#detail")
+    expect(detail.locator(".timeline .word")).to_have_text(["queued", *["bumped"] * 8])
+
+
 def test_whatever_a_caller_wrote_is_shown_as_text(service: Service, open_page: PageMaker) -> None:
     job_id = service.submit(
         source={"kind": "ftp", "host": "ftp.example.com", "path": f"/{HOSTILE}"},

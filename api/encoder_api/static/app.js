@@ -10,6 +10,7 @@ import { TABS, Table, matches } from "./table.js";
 const JOBS = "/jobs?limit=200";
 const POLL_MS = 2000; // people look no faster, and a worker reports no oftener
 const WORKERS_MS = 10000;
+const MOST_EVENTS = 200; // more than anybody reads
 const $ = (id) => document.getElementById(id);
 
 const state = {
@@ -78,12 +79,22 @@ async function refreshDetail() {
   if (reference !== state.selected || job === null) return;
   let events = null;
   if (state.version !== job.version) {
-    const page = await poll(`${path}/events`);
-    events = page === null ? null : page.events ?? page;
+    events = await readEvents(path);
     if (reference !== state.selected) return;
     state.version = job.version;
   }
   detail.show(job, events);
+}
+
+/** The events of a job from its first one on; a page of large ones has few. */
+async function readEvents(path) {
+  const events = [];
+  for (let after = 0; after !== null && events.length < MOST_EVENTS;) {
+    const page = await send("GET", `${path}/events?after=${after}`);
+    events.push(...page.events);
+    after = page.nextAfter;
+  }
+  return events;
 }
 
 async function refreshWorkers() {
@@ -182,7 +193,7 @@ function showEmpty() {
   if (why === "loading") fill($("empty"));
   else if (why === "filtered") {
     fill($("empty"), h("h2", {}, "No job matches"),
-      h("p", {}, "The filter looks at the latest 200 jobs."),
+      h("p", {}, `The filter looks at the latest ${plural(state.jobs.length, "job")}.`),
       h("button", { type: "button", onclick: clearFilter }, "Clear the filter"));
   } else fill($("empty"), ...firstJob());
 }
@@ -247,7 +258,6 @@ function route() {
     document.querySelector(`a[href="#/jobs/${before}"]`)?.focus({ preventScroll: true });
   } else {
     forget(`/jobs/${selected}`);
-    forget(`/jobs/${selected}/events`);
     detail.loading(selected);
     document.title = `Job ${selected} · Encoder`;
   }

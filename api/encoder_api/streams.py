@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final
@@ -19,7 +21,7 @@ from encoder_core.events import FINAL_EVENTS
 MEDIA_TYPE: Final = "text/event-stream"
 LAST_EVENT_ID: Final = "Last-Event-ID"
 BEAT_S: Final = 15.0  # proxies cut connections that are silent for 30 to 60 s
-CHECK_BEATS: Final = 4  # how often a long stream is asked again for its key
+CHECK_S: Final = 2.0  # as for a request: a revoked key is told nothing after that
 RETRY_MS: Final = 2_000
 
 ReadPage = Callable[[int], list[EventDocument] | None]
@@ -74,19 +76,25 @@ async def follow(
     after: int,
     read_page: ReadPage,
     may_go_on: Callable[[], object],
+    check_s: float = CHECK_S,
 ) -> AsyncIterator[bytes]:
     """
     The lines of a stream. Ends with the job's final event, with the job, or with the service.
 
-    `may_go_on` raises Problem when the reader's key was revoked meanwhile.
+    `may_go_on` raises Problem when the reader's key was revoked meanwhile. It is asked before
+    anything is told, when it was not asked for `check_s`.
     """
-    beats, ended = 0, False
+    now = asyncio.get_running_loop().time
+    checked_s, ended = -math.inf, False
     try:
         yield f"retry: {RETRY_MS}\n\n".encode()
         while True:
             page = await run_in_threadpool(read_page, after)
             if page is None:
                 return
+            if now() - checked_s >= check_s:
+                checked_s = now()
+                await run_in_threadpool(may_go_on)
             for event in page:
                 after, ended = event.sequence, event.type in FINAL_EVENTS
                 yield encode(event)
@@ -100,9 +108,6 @@ async def follow(
             if await bell.wait(BEAT_S):
                 continue
             yield b": still here\n\n"
-            beats += 1
-            if beats % CHECK_BEATS == 0:
-                await run_in_threadpool(may_go_on)
     except Problem:
         return
 

@@ -17,13 +17,16 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from encoder_api.app import create_app, services_of
+from encoder_api.auth import unauthorized
 from encoder_api.connections import Limits
 from encoder_api.endpoints.events import STREAM_BYTES
 from encoder_api.feed import GAP_S, MAX_GAPS, STREAMS_PER_KEY, Bell, Feed, Place
 from encoder_api.problems import Problem
 from encoder_api.settings import ApiSettings
-from encoder_api.streams import EventStream
+from encoder_api.streams import EventStream, follow
+from encoder_core.documents import EventDocument
 from encoder_db import jobs as db_jobs
+from encoder_db import outbox
 from encoder_db.store import Store
 from tests.api.conftest import CheckedClient
 from tests.api.samples import job, output
@@ -179,6 +182,35 @@ def wait_until(true: Callable[[], bool]) -> None:
             return
         again.wait(0.02)
     raise AssertionError("it did not become true")
+
+
+def test_a_key_that_was_revoked_is_told_nothing_more(store: Store) -> None:
+    """However many events come: they must not put off the question."""
+    created = make.create(store, make.spec())
+    feed, revoked = Feed(store), threading.Event()
+
+    def read_page(after: int) -> list[EventDocument]:
+        with store.read() as tx:
+            return outbox.list_events(tx, created.id, after=after, limit=1)
+
+    def may_go_on() -> None:
+        if revoked.is_set():
+            raise unauthorized("The API key is unknown or revoked.")
+
+    async def listen() -> list[bytes]:
+        told = []
+        lines = follow(
+            *(feed, Bell()), after=0, read_page=read_page, may_go_on=may_go_on, check_s=0.0
+        )
+        async for line in lines:
+            told.append(line)
+            if b"job.queued" in line:
+                revoked.set()
+                db_jobs.cancel_job(store, created.id, owner=None)
+        return told
+
+    told = asyncio.run(listen())
+    assert [line.partition(b"\n")[0] for line in told] == [b"retry: 2000", b"id: 1"]
 
 
 def test_a_reader_that_is_gone_before_the_first_line_keeps_no_place(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
+import anyio
 from sqlalchemy.exc import SQLAlchemyError
 
 from encoder_core.clock import Clock, SystemClock
@@ -16,6 +17,8 @@ BELIEVED_S: Final = 1.0
 
 class DatabaseHealth:
     def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
+        self.places = anyio.CapacityLimiter(1)
+        """For the threads that ask: requests that take all others must not look like an illness."""
         self._store = store
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()

@@ -26,6 +26,7 @@ from encoder_db.dialect import POOL_OVERFLOW, POOL_SIZE
 from encoder_db.store import Store
 
 WAIT_S = 30.0
+THREADS = 40  # anyio's, for handlers
 
 
 @contextmanager
@@ -143,6 +144,29 @@ def test_probes_are_answered_while_all_connections_and_threads_wait_for_the_data
             assert [connection.getresponse().status for connection in stuck] == [200] * 50
         with connected(server) as connection:
             assert get(connection, "/readyz") == 200
+
+
+def test_it_is_ready_while_all_threads_for_requests_are_taken(store: Store) -> None:
+    """What one client sends must not have every client sent elsewhere."""
+    begun, may_end = threading.Semaphore(0), threading.Event()
+
+    def slow(request: Request) -> Response:
+        begun.release()
+        assert may_end.wait(WAIT_S)
+        return Response("done")
+
+    app = create_app(ApiSettings(), store)
+    app.router.routes.insert(0, Route("/slow", slow))
+    with running(app) as server, ExitStack() as stack:
+        others = [stack.enter_context(connected(server)) for _ in range(THREADS + 1)]
+        for other in others:
+            other.request("GET", "/slow")
+        for _ in range(THREADS):
+            assert begun.acquire(timeout=WAIT_S)
+        with connected(server) as connection:
+            assert get(connection, "/readyz") == 200
+        may_end.set()
+        assert [other.getresponse().status for other in others] == [200] * len(others)
 
 
 def test_it_says_that_it_stops_before_it_stops(store: Store) -> None:

@@ -89,5 +89,7 @@ def _say(components: dict[str, str]) -> Response:
 async def database_health(services: Services) -> str:
     """Ask the database at most once a second, however many probes there are."""
     with anyio.move_on_after(PING_S):
-        return await anyio.to_thread.run_sync(services.health.ask, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(
+            services.health.ask, abandon_on_cancel=True, limiter=services.health.places
+        )
     return "slow"

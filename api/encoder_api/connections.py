@@ -16,7 +16,11 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from encoder_api.problems import Problem, respond
 
@@ -63,6 +67,8 @@ class Connection(HttpToolsProtocol):
         self._unfinished_bytes = 0
         """What arrived since a head, or a piece of a body, was complete: the parser keeps it."""
         self._patience: asyncio.TimerHandle | None = None
+        self._served: RequestResponseCycle | None = None
+        """Whose answer is under way; `cycle` is the latest request, which may wait behind it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as there
         if len(self.connections) >= self._limits.most and not self._make_room():
@@ -77,6 +83,9 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_keepalive_if_required()
         self._be_content()
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -101,6 +110,8 @@ class Connection(HttpToolsProtocol):
             raise ValueError("too much")  # ends the parsing of what is left: send_400_response
         self._unfinished_bytes = 0
         super().on_headers_complete()
+        if not self.pipeline:
+            self._served = self.cycle
 
     def on_body(self, body: bytes) -> None:
         self._unfinished_bytes = 0
@@ -116,8 +127,10 @@ class Connection(HttpToolsProtocol):
             self._be_content()
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._served, _ = self.pipeline[-1]
         super().on_response_complete()
-        if self.transport.is_closing():  # which takes until all is read
+        if self.transport.is_closing() and self in self.connections:  # until all is read
             self._expect_reader()
 
     def _expect_reader(self) -> None:

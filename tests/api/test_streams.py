@@ -174,6 +174,22 @@ def test_a_reader_that_leaves_is_forgotten(store: Store) -> None:
         wait_until(lambda: services_of(app).feed.streams == 0)
 
 
+def test_a_reader_that_leaves_with_a_request_behind_its_stream_is_forgotten(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once, and not when the next line turns out to have nowhere to go."""
+    created = make.create(store, make.spec())
+    app = create_app(ApiSettings(), store)
+    with running(app) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            head = "GET {} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+            for path in (f"/jobs/{created.id}/events", "/livez"):
+                connection.sendall(head.format(path).encode())
+            wait_until(lambda: services_of(app).feed.streams == 1)
+        wait_until(lambda: services_of(app).feed.streams == 0)
+    assert "answer_broken_off" not in caplog.messages
+
+
 def wait_until(true: Callable[[], bool]) -> None:
     """Nobody tells when a connection was noticed to be gone: look again for a while."""
     again = threading.Event()

@@ -144,43 +144,34 @@ class Dispatcher:
 
     def _grant(self, messages: list[QueueMessage]) -> list[Claimed]:
         """One transaction for all. When one of them cannot be read, it must not stop the others."""
-
-        def grant(some: list[QueueMessage]) -> list[Claimed | Refusal]:
-            return attempts.open_attempts_of(
-                self.store,
-                some,
-                executor="kubernetes",
-                worker=self.worker,
-                total=self.max_running,
-                limits=self.limits,
-            )
-
         try:
-            results = grant(messages)
+            results = self._open(messages)
         except OperationalError:
             raise  # the database, not one of the jobs
         except Exception:
             log.exception("batch_refused", extra={"messages": len(messages)})
-            results = [result for message in messages for result in self._grant_alone(message)]
+            results = [result for message in messages for result in self._open_alone(message)]
         for message, result in zip(messages, results, strict=True):
             if isinstance(result, Refusal):
                 log.info("job_not_admitted", extra={"job": message.job_id, "why": result.reason})
         return [result for result in results if isinstance(result, Claimed)]
 
-    def _grant_alone(self, message: QueueMessage) -> list[Claimed | Refusal]:
+    def _open_alone(self, message: QueueMessage) -> list[Claimed | Refusal]:
         try:
-            return [
-                attempts.open_attempt(
-                    self.store,
-                    message,
-                    executor="kubernetes",
-                    worker=self.worker,
-                    limits=self.limits,
-                )
-            ]
+            return self._open([message])
         except Exception as error:  # its lease lapses; again and again, and it is a dead letter
             log.warning("not_admitted", extra={"job": message.job_id, "error": str(error)[:500]})
             return [Refusal("unreadable")]
+
+    def _open(self, messages: list[QueueMessage]) -> list[Claimed | Refusal]:
+        return attempts.open_attempts_of(
+            self.store,
+            messages,
+            executor="kubernetes",
+            worker=self.worker,
+            total=self.max_running,
+            limits=self.limits,
+        )
 
     async def _admit(self, claimed: Claimed) -> None:
         try:

@@ -166,6 +166,22 @@ CHANGED: list[tuple[str, str, Spec, Spec, Spec]] = [
     ("spec.desiredState", "a canceled job stays canceled",
      with_(desiredState="Cancel"), with_(desiredState="Cancel"), with_(desiredState="Run")),
 ]  # fmt: skip
+ADD_OR_TAKE = "nothing can be added to a job or taken away from it"
+OPTIONAL: dict[str, tuple[Any, str | None, str | None]] = {
+    # A field that may be left out: a value, and what refuses to add it and to take it away.
+    "notificationUrl": ("https://x.example/", ADD_OR_TAKE, ADD_OR_TAKE),
+    "externalId": ("a", "the externalId cannot be changed", "the externalId cannot be changed"),
+    "metadata": ({}, ADD_OR_TAKE, ADD_OR_TAKE),
+    "poolRef": ({"name": "hd"}, "a job cannot move", "a job cannot move"),
+    "priority": ("high", None, None),
+    "startAt": ("2030-01-01T00:00:00Z", ADD_OR_TAKE, ADD_OR_TAKE),
+    "credentialsSecretRef": ({"name": "encoder-creds-a"}, ADD_OR_TAKE, ADD_OR_TAKE),
+    "resources": ({}, ADD_OR_TAKE, ADD_OR_TAKE),
+    "startDeadlineSeconds": (5, "the deadlines cannot", "the deadlines cannot"),
+    "activeDeadlineSeconds": (5, "the deadlines cannot", "the deadlines cannot"),
+    "desiredState": ("Cancel", None, "a canceled job stays canceled"),
+    "jobUID": (UID, "the jobUID cannot be changed", "the jobUID cannot be changed"),
+}
 POOLS: list[tuple[str, str, Spec, Spec]] = [
     ("spec.podTemplate.labels",
      "labels of encoder.dev and app.kubernetes.io are set by the operator",
@@ -236,19 +252,46 @@ def test_a_job_is_accepted_and_its_neighbour_refused(
 def test_a_change_is_accepted_and_its_neighbour_refused(
     api: Cluster, where: str, message: str, before: Spec, good: Spec, bad: Spec
 ) -> None:
+    accepted, refused = change(api, before, good, bad)
+    assert accepted[0] == 200, accepted
+    assert is_refused(refused, where, message), refused
+
+
+@pytest.mark.parametrize("field", OPTIONAL)
+def test_what_may_be_left_out_cannot_be_added_or_taken_away_later(api: Cluster, field: str) -> None:
+    """But for its queue, and for its cancellation, which is for good."""
+    value, *refusals = OPTIONAL[field]
+    [added] = change(api, JOB, with_(**{field: value}))
+    [taken] = change(api, with_(**{field: value}), JOB)
+    for (status, said), refusal in zip((added, taken), refusals, strict=True):
+        messages = [cause["message"] for cause in said.get("details", {}).get("causes", [])]
+        assert status == (200 if refusal is None else 422), said
+        assert refusal is None or any(refusal in message for message in messages), said
+
+
+def test_every_field_that_may_be_left_out_is_tried() -> None:
+    document = yaml.safe_load((CRDS / "transcodejobs.yaml").read_text())
+    [version] = document["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert set(OPTIONAL) == set(spec["properties"]) - set(spec["required"])
+
+
+def change(api: Cluster, before: Spec, *after: Spec) -> list[tuple[int, Any]]:
+    """What the API server says to each of them, for a job that there is."""
     name = name_of(before)
     status, made = api.send("POST", f"{BASE}/transcodejobs", body("TranscodeJob", before, name))
     assert status == 201, made
     try:
-        answers = []
-        for spec in (good, bad):
-            changed = {**body("TranscodeJob", spec, name), "metadata": made["metadata"]}
-            answers.append(api.send("PUT", f"{BASE}/transcodejobs/{name}?dryRun=All", changed))
+        return [
+            api.send(
+                "PUT",
+                f"{BASE}/transcodejobs/{name}?dryRun=All",
+                {**body("TranscodeJob", spec, name), "metadata": made["metadata"]},
+            )
+            for spec in after
+        ]
     finally:
         api.send("DELETE", f"{BASE}/transcodejobs/{name}")
-    accepted, refused = answers
-    assert accepted[0] == 200, accepted
-    assert is_refused(refused, where, message), refused
 
 
 @pytest.mark.parametrize(("where", "message", "good", "bad"), POOLS, ids=ids(POOLS))

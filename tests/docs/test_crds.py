@@ -7,6 +7,7 @@ one in the cluster ring; here is what can be read off.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -312,6 +313,12 @@ def test_lists_and_texts_are_bounded_and_lists_say_how_they_merge(node: Schema) 
         assert set(keys) <= set(node["items"].get("required", []))
     if node.get("type") == "object" and "additionalProperties" in node:
         assert "maxProperties" in node
+
+
+@pytest.mark.parametrize("plural", DEFINITIONS)
+def test_kubectl_can_apply_it(plural: str) -> None:
+    """It keeps all that it applied in an annotation, and annotations have 256 KiB in all."""
+    assert len(json.dumps(DEFINITIONS[plural])) < 128 * 1024
 
 
 @pytest.mark.parametrize("plural", DEFINITIONS)

@@ -168,9 +168,9 @@ def progress(percent: float = 50.0, phase: Phase = Phase.ENCODING) -> ProgressRe
     return ProgressReport(phase=phase, percent=percent, speed=2.0)
 
 
-def uploaded(index: int = 0) -> OutputReport:
+def uploaded(index: int = 0, *, sha256: str = "ab") -> OutputReport:
     file = OutputFile(
-        url=f"file:///out-{index}.mp4", size_bytes=10, sha256="ab", content_type="video/mp4"
+        url=f"file:///out-{index}.mp4", size_bytes=10, sha256=sha256, content_type="video/mp4"
     )
     result = OutputResult(files=[file], size_bytes=10, duration_s=2.0)
     return OutputReport(index=index, status=OutputStatus.UPLOADED, result=result)

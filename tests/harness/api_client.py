@@ -6,10 +6,12 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ANSWER_S = 30.0  # one that is not there refuses at once; a busy one takes its time
+WATCH_S = 3600.0
 
 
 class ApiClient:
@@ -23,6 +25,13 @@ class ApiClient:
     def get(self, path: str) -> Any:
         """The object at `path`. Raises OSError (urllib's errors are such) when there is none."""
         return json.loads(self.read(path))
+
+    def watch(self, path: str) -> Iterator[Any]:
+        """What a watch tells, until the server ends it or whoever asks has heard enough."""
+        opened = urllib.request.urlopen(self._server + path, context=self._tls, timeout=WATCH_S)
+        with opened as stream:
+            for line in stream:
+                yield json.loads(line)
 
     def send(
         self,

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -112,6 +112,10 @@ class Cluster:
     def get(self, path: str) -> Any:
         """An object by its path on the API server. Raises OSError when there is none."""
         return self._api.client.get(path)
+
+    def watch(self, path: str) -> Iterator[Any]:
+        """What the API server tells of the objects at a path: the path asks for a watch."""
+        return self._api.client.watch(path)
 
     def send(
         self,

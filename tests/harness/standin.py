@@ -40,6 +40,7 @@ from encoder_core.states import OutputStatus
 from encoder_db.reports import apply_report
 from encoder_db.settings import DatabaseSettings, SecretSettings
 from encoder_db.store import Store, open_store
+from tests.operator.invariants import mark
 
 MERGE = {"Content-Type": "application/merge-patch+json"}
 DOES = "standin/does"
@@ -72,10 +73,13 @@ def succeeded(began: str, now: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def final(outputs: int) -> FinalReport:
+def final(outputs: int, attempt: int) -> FinalReport:
     def uploaded(index: int) -> OutputReport:
         file = OutputFile(
-            url=f"s3://clips/{index}.mp4", size_bytes=9, sha256="ab", content_type="video/mp4"
+            url=f"s3://clips/{index}.mp4",
+            size_bytes=9,
+            sha256=mark(attempt),
+            content_type="video/mp4",
         )
         result = OutputResult(files=[file], size_bytes=9, duration_s=2.0)
         return OutputReport(index=index, status=OutputStatus.UPLOADED, result=result)
@@ -156,7 +160,7 @@ class StandIn:
             return
         await asyncio.sleep(self._run_s)
         async with self._at_once:
-            await self._say(order, attempt, final(len(order["outputs"])))
+            await self._say(order, attempt, final(len(order["outputs"]), attempt))
             if self._plays_nodes:
                 await self._status(name, succeeded(began, stamp()))
 

@@ -161,9 +161,15 @@ class Desk:
 
     def say_of(self, name: str, report: Report, *, attempt: int = 1) -> bool:
         """The same, by the name of the resource."""
-        order = self.order(name, attempt)
+        return self.say_by(self.order(name, attempt), report)
+
+    def say_by(self, order: dict[str, Any], report: Report) -> bool:
+        """The same, by a worker that was told that."""
         envelope = Envelope(
-            job_uuid=order["jobUuid"], attempt=attempt, token=order["token"], report=report
+            job_uuid=order["jobUuid"],
+            attempt=order["attempt"],
+            token=order["token"],
+            report=report,
         )
         return apply_report(self.store, envelope).accepted
 

@@ -20,8 +20,9 @@ from encoder_core.reports import Started
 from encoder_core.states import FINAL_JOB, JobStatus
 from encoder_db.jobs import cancel_job
 from encoder_db.store import Store
-from encoder_operator.kube import JOBS, PODS
+from encoder_operator.kube import JOBS, PODS, SECRETS
 from tests.db import builders as make
+from tests.operator import invariants
 from tests.operator.desk import BY_HAND, RUNNING, SUCCEEDED, Desk
 
 CRASH_S: Final = 75.0
@@ -104,6 +105,8 @@ class Life:
     def __init__(self, store: Store, story: Story, *, at: int | None = None) -> None:
         self.store, self.story = store, story
         self.reaper = Reaper(store, at=at)
+        self.pods = invariants.Pods()
+        self._orders: dict[int, dict[str, Any]] = {}
         self.desk = Desk(store)
         if story.by_hand:
             self.name = "by-hand"
@@ -115,7 +118,7 @@ class Life:
         self, *, statements: bool = False, after_kill: Callable[[], None] = lambda: None
     ) -> None:
         """`after_kill` looks at what the dead one left."""
-        self.desk.api.around_write = self.reaper.pass_by
+        self.desk.api.around_write = self._look_and_pass
         crashed = False
         with self.reaper.watching(statements=statements):
             for _ in range(ROUNDS):
@@ -136,11 +139,24 @@ class Life:
                 elif not self._move_on():
                     return
 
+    def check(self) -> None:
+        """It came to its end, once, and left nothing."""
+        invariants.check(self.store, self.pods)
+        left = [*self.desk.api.all(JOBS), *self.desk.api.all(PODS), *self.desk.api.all(SECRETS)]
+        assert not left, [each["metadata"]["name"] for each in left]
+        assert self.job is not None, "there is no job"
+        status = make.status(self.store, self.job)
+        assert status is self.story.ends, status
+
     @property
     def job(self) -> int | None:
         with self.store.read() as tx:
             found: int | None = tx.exec_driver_sql("SELECT MAX(id) FROM jobs").scalar()
         return found
+
+    def _look_and_pass(self, moment: str) -> None:
+        self.pods.look(self.desk.api.all(PODS))
+        self.reaper.pass_by(moment)
 
     def _move_on(self) -> bool:
         """What node, worker, people and time do next. False when nothing is left."""
@@ -158,7 +174,8 @@ class Life:
             make.let_pass(self.store, CRASH_S)
         elif "status" not in pod:
             desk.move_pod(self.name, RUNNING, attempt=attempt)
-            assert desk.say_of(self.name, Started(), attempt=attempt), "its token is void"
+            self._orders[attempt] = order = desk.order(self.name, attempt)
+            assert desk.say_by(order, Started()), "its token is void"
         else:
             self._end_worker(job, attempt)
         return True
@@ -170,9 +187,15 @@ class Life:
         elif self.story.dies and attempt == 1:
             desk.move_pod(self.name, DIED)
         else:
-            desk.say_of(self.name, make.uploaded(), attempt=attempt)
-            desk.say_of(self.name, make.succeeded(), attempt=attempt)
+            for each in range(1, attempt + 1):  # the earlier ones live on somewhere, it seems
+                self._succeed(each)
             desk.move_pod(self.name, SUCCEEDED, attempt=attempt)
+
+    def _succeed(self, attempt: int) -> None:
+        """What the worker of that attempt says, whether or not it is believed."""
+        for report in (make.uploaded(sha256=invariants.mark(attempt)), make.succeeded()):
+            if attempt in self._orders:
+                self.desk.say_by(self._orders[attempt], report)
 
 
 DIED: Final[dict[str, Any]] = {

@@ -85,13 +85,14 @@ END_RULES: Final = (
             lambda p: p.disruption == "EvictionByEvictionAPI", "node_drained"),
     EndRule("node shut down", "Pod `Terminated` or `NodeShutdown`",
             lambda p: p.reason in {"NodeShutdown", "Terminated"}, "node_shutdown"),
+    # A kubelet under pressure rejects with the reason of an eviction, and says so in its message.
+    EndRule("rejected", "Pod `OutOfcpu`, `NodeAffinity`, …, or “Pod was rejected: …”",
+            lambda p: p.reason in REJECTED_REASONS
+            or (p.message or "").startswith("Pod was rejected"), "pod_rejected"),
     EndRule("evicted", "Pod `Evicted`, or another `DisruptionTarget`",
             lambda p: p.reason == "Evicted" or p.disruption is not None, "pod_evicted"),
     EndRule("node lost", "Pod `NodeLost` or `Shutdown`",
             lambda p: p.reason in {"NodeLost", "Shutdown"}, "node_lost"),
-    EndRule("rejected", "Pod `OutOfcpu`, `NodeAffinity`, `UnexpectedAdmissionError`, …",
-            lambda p: p.reason in REJECTED_REASONS
-            or (p.message or "").startswith("Pod was rejected"), "pod_rejected"),
     EndRule("never began", "container `StartError` or `ContainerCannotRun`",
             lambda p: p.container_reason in {"StartError", "ContainerCannotRun"}, "pod_invalid"),
     EndRule("for another machine", "all that it said is “exec …: exec format error”",

@@ -65,7 +65,8 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "evicted": {
         "phase": "Failed",
         "reason": "Evicted",
-        "message": "The node was low on resource: memory.",
+        "message": "The node was low on resource: memory. Threshold quantity: 100Mi, available: "
+        "90Mi. ",
         **disrupted("TerminationByKubelet"),
     },
     "drained, killed": {
@@ -87,11 +88,16 @@ WRITTEN: dict[str, dict[str, Any]] = {
         "message": "Pod was terminated in response to imminent node shutdown.",
         **disrupted("TerminationByKubelet"),
     },
-    "rejected": {"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected: no"},
+    "rejected": {
+        "phase": "Failed",
+        "reason": "OutOfcpu",
+        "message": "Pod was rejected: Node didn't have enough resource: cpu, requested: 2000, "
+        "used: 1000, capacity: 2000",
+    },
     "rejected for pressure": {
         "phase": "Failed",
-        "reason": "Evicted2",
-        "message": "Pod was rejected: The node had condition: [DiskPressure].",
+        "reason": "Evicted",
+        "message": "Pod was rejected: The node had condition: [DiskPressure]. ",
     },
     "status lost": {"phase": "Failed", **terminated(137, "ContainerStatusUnknown")},
     "killed without a word": {"phase": "Failed", **terminated(137)},

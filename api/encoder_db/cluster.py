@@ -371,13 +371,22 @@ def note_waiting(tx: Connection, job_id: int, *, reason: str | None, message: st
     return tx.execute(update(jobs).where(starting).values(values)).rowcount == 1
 
 
-def free_places(tx: Connection, *, total: int) -> int:
+@dataclass(frozen=True, slots=True)
+class FreePlaces:
+    in_pools: int
     """How many attempts could be opened in the pools of the cluster, if enough were queued."""
+    left: int
+    """How many of the total. Below 0 where it was lowered and more run; 0 if the pools are full."""
+
+
+def free_places(tx: Connection, *, total: int) -> FreePlaces:
     opened = job_attempts.c.status.in_(sorted(OPEN_ATTEMPT))
     in_pool = select(func.count()).where(job_attempts.c.pool == pools.c.name, opened)
     query = select(pools.c.max_concurrency, in_pool.scalar_subquery().label("taken")).where(
         pools.c.engine == "kubernetes", pools.c.stop_policy == "None"
     )
     free = sum(max(0, row.max_concurrency - row.taken) for row in tx.execute(query))
+    if not free:
+        return FreePlaces(0, 0)
     everywhere = select(func.count()).where(job_attempts.c.executor == "kubernetes", opened)
-    return min(free, total - tx.execute(everywhere).scalar_one()) if free else 0
+    return FreePlaces(free, total - tx.execute(everywhere).scalar_one())

@@ -25,6 +25,18 @@ besides, new jobs and retries are refused. What waits in it waits until it is op
 
 DELETED: Final = "its TranscodePool was deleted"
 """Why nothing starts in a pool of the cluster that the cluster has no more."""
+_MAX_RUNNING: Final = "(ENCODER_OPERATOR_MAX_RUNNING)."
+
+
+def operator_full(*, running: int, most: int) -> str:
+    """Why nothing starts in any pool of the cluster: its operator runs as many as it may."""
+    if most == 0:
+        return f"The operator starts nothing: it may run 0 jobs {_MAX_RUNNING}"
+    return f"The operator runs {running} of at most {most} jobs {_MAX_RUNNING}"
+
+
+def is_operator_full(blocked: str | None) -> bool:
+    return blocked is not None and blocked.endswith(_MAX_RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from encoder_core.documents import JobDocument, Waiting
 from encoder_core.states import OPEN_ATTEMPT, JobStatus
-from encoder_db.pools import DELETED, PoolRow, read_places
+from encoder_db.pools import DELETED, PoolRow, is_operator_full, read_places
 from encoder_db.tables import job_attempts
 
 Document = TypeVar("Document", bound=JobDocument)
@@ -70,6 +70,8 @@ def explain_queued(
             f"that one owner may have in pool {name}.",
         )
     if pool.engine == "kubernetes" and pool.blocked is not None:
+        if is_operator_full(pool.blocked):
+            return Waiting(reason="OperatorFull", message=pool.blocked)
         return Waiting(reason="PoolBlocked", message=f"Pool {name}: {pool.blocked}")
     return Waiting(reason="Queued", message=f"Its turn comes next or soon in pool {name}.")
 

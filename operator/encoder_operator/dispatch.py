@@ -22,6 +22,7 @@ from encoder_db.store import Store
 from encoder_operator.act import in_thread
 from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, Kube, KubeError
+from encoder_operator.limit import Limit
 from encoder_operator.metrics import Metrics
 from encoder_operator.resources import build_resource, is_copy
 from encoder_operator.seen import JobSeen, parse_job
@@ -50,8 +51,7 @@ class Dispatcher:
     worker: str
     limits: RetryLimits
     poll_s: float
-    max_running: int
-    """Attempts that may be open in all pools together."""
+    limit: Limit
     wake: Callable[[str], None]
     """Look at this TranscodeJob."""
     blocked: Callable[[], set[str]]
@@ -92,8 +92,17 @@ class Dispatcher:
     async def round(self) -> int:
         """How many messages were claimed."""
         async with self._claiming:
-            taken = await self._claim()
+            room = await self._in_thread(self._room)
+            asked = max(0, min(room.in_pools, room.left, BATCH))
+            taken = await self._claim(asked) if asked else []
             granted = await self._in_thread(lambda: self._grant(taken)) if taken else []
+            self.limit.note(
+                in_pools=room.in_pools,
+                left=room.left,
+                asked=asked,
+                taken=len(taken),
+                granted=len(granted),
+            )
         results = await asyncio.gather(
             *(self._admit(claimed) for claimed in granted), return_exceptions=True
         )
@@ -108,16 +117,13 @@ class Dispatcher:
                 await self._until_it_is_back()
         return len(taken)
 
-    async def _claim(self) -> list[QueueMessage]:
-        room = await self._in_thread(self._room)
-        if room <= 0:
-            return []
+    async def _claim(self, most: int) -> list[QueueMessage]:
         return await self._in_thread(
             lambda: queue.claim(
                 self.store,
                 engine="kubernetes",
                 worker=self.worker,
-                limit=min(room, BATCH),
+                limit=most,
                 lease_s=LEASE_S,
                 besides=self.blocked(),
             )
@@ -137,10 +143,10 @@ class Dispatcher:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await in_thread(work, self.threads)
 
-    def _room(self) -> int:
-        """Free places of all pools of ours. How many of them a pool grants is decided later."""
+    def _room(self) -> cluster.FreePlaces:
+        """Of all pools of ours together. How many of them a pool grants is decided later."""
         with self.store.read() as tx:
-            return cluster.free_places(tx, total=self.max_running)
+            return cluster.free_places(tx, total=self.limit.most)
 
     def _grant(self, messages: list[QueueMessage]) -> list[Claimed]:
         """One transaction for all. When one of them cannot be read, it must not stop the others."""
@@ -169,7 +175,7 @@ class Dispatcher:
             messages,
             executor="kubernetes",
             worker=self.worker,
-            total=self.max_running,
+            total=self.limit.most,
             limits=self.limits,
         )
 

@@ -31,6 +31,7 @@ from encoder_operator.decide import is_done
 from encoder_operator.dispatch import Dispatcher
 from encoder_operator.health import Deaf, Echoes
 from encoder_operator.kube import JOBS, PODS, POOLS, Kind, Kube, KubeError
+from encoder_operator.limit import Limit
 from encoder_operator.loop import Loop
 from encoder_operator.metrics import Metrics
 from encoder_operator.pods import PodSettings
@@ -121,6 +122,7 @@ class Operator:
             actor=actor,
         )
         self._loop = Loop(reconciler, workers=settings.reconcilers, measure=self._measure)
+        limit = Limit(settings.max_running)
         self._pools = PoolKeeper(
             store,
             kube,
@@ -128,6 +130,7 @@ class Operator:
             metrics,
             heartbeat_s=settings.canary_s,
             changed=self._wake_pool,
+            full=limit.reached,
         )
         self._dispatcher = Dispatcher(
             store=store,
@@ -136,7 +139,7 @@ class Operator:
             worker=worker,
             limits=limits,
             poll_s=self._poll_s,
-            max_running=settings.max_running,
+            limit=limit,
             wake=lambda name: self._loop.wake(name, first=True),
             blocked=self._blocked,
             metrics=metrics,

@@ -44,9 +44,13 @@ class PoolKeeper:
         *,
         heartbeat_s: float = 60.0,
         changed: Callable[[str], None] = lambda _: None,
+        full: Callable[[], Blocked | None] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`changed` hears of a pool whose jobs may now start, or wait for another reason."""
+        """
+        `changed` hears of a pool whose jobs may now start, or wait for another reason; `full` tells
+        why the operator itself starts nothing in any.
+        """
         self._store = store
         self._kube = kube
         self._cache = cache
@@ -54,6 +58,7 @@ class PoolKeeper:
         self._heartbeat = timedelta(seconds=heartbeat_s)
         self._again_s = min(STATUS_S, heartbeat_s)
         self._changed = changed
+        self._full = full
         self._now = now
         self._written: dict[str, datetime] = {}
         self._throttled: dict[str, tuple[str, datetime]] = {}
@@ -74,7 +79,7 @@ class PoolKeeper:
             self._throttled.pop(name, None)
             self._changed(name)
             return None
-        blocked = self.blocked(name)
+        blocked = self.blocked(name) or self._full()
         try:
             row, before = await in_thread(lambda: self._mirror(pool, blocked))
         except DBAPIError as error:
@@ -184,5 +189,6 @@ class PoolKeeper:
 
 
 def _rules(row: pools.PoolRow) -> tuple[str, int, str, int | None, str | None]:
-    """What decides whether its jobs start, besides how many of them there are."""
-    return row.engine, row.max_concurrency, row.stop_policy, row.max_per_owner, row.blocked
+    """What decides whether its jobs start, besides how many of them there are, in all pools too."""
+    blocked = None if pools.is_operator_full(row.blocked) else row.blocked
+    return row.engine, row.max_concurrency, row.stop_policy, row.max_per_owner, blocked

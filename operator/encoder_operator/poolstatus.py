@@ -27,11 +27,11 @@ class Blocked:
     """Why the cluster starts nothing in a pool: what follows would only wait with the others."""
 
     condition: str
-    """CapacityBlocked or ImageUnavailable."""
+    """CapacityBlocked or ImageUnavailable; Ready, where the operator is the one that does not."""
     reason: str
     message: str
     cause: str
-    """node, quota or image."""
+    """node, quota, image or limit."""
 
 
 def find_blocked(pods: Iterable[PodSeen], *, over_quota: str | None) -> Blocked | None:

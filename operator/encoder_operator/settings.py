@@ -86,7 +86,10 @@ class OperatorSettings(BaseSettings):
     """An account without rights; its token is not mounted."""
 
     max_running: int = Field(1000, ge=0)
-    """Jobs that run at once in all pools together. 0 starts nothing, whatever the pools say."""
+    """
+    Jobs that run at once in all pools together. 0 starts nothing, whatever the pools say. What
+    waits for it says `OperatorFull`.
+    """
 
     cpu: Quantity | None = None
     """What a Pod asks of its node, where job and pool say nothing. Default: by the job's plan."""

@@ -8,7 +8,7 @@ from encoder_core.failures import failure
 from encoder_core.states import JobStatus
 from encoder_db import cluster
 from encoder_db.jobs import cancel_job
-from encoder_db.pools import StopPolicy
+from encoder_db.pools import StopPolicy, operator_full
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from tests.db import builders as make
@@ -81,6 +81,24 @@ def test_the_cluster_starts_nothing_in_its_pool(store: Store) -> None:
     store.run(lambda tx: cluster.note_blocked(tx, POOL, "0/2 nodes are available."))
     job = make.create(store, make.spec(pool=POOL))
     assert why(store, job) == ("PoolBlocked", "Pool k8s: 0/2 nodes are available.")
+
+
+@pytest.mark.parametrize(
+    ("running", "most", "want"),
+    [
+        pytest.param(100, 100, "The operator runs 100 of at most 100 jobs", id="full"),
+        pytest.param(120, 100, "The operator runs 120 of at most 100 jobs", id="lowered"),
+        pytest.param(0, 0, "The operator starts nothing: it may run 0 jobs", id="stopped"),
+    ],
+)
+def test_the_operator_runs_as_many_as_it_may(
+    store: Store, running: int, most: int, want: str
+) -> None:
+    mirror(store)
+    said = operator_full(running=running, most=most)
+    store.run(lambda tx: cluster.note_blocked(tx, POOL, said))
+    job = make.create(store, make.spec(pool=POOL))
+    assert why(store, job) == ("OperatorFull", f"{want} (ENCODER_OPERATOR_MAX_RUNNING).")
 
 
 def test_it_is_next(store: Store) -> None:

@@ -18,6 +18,7 @@ from encoder_operator.act import Actor
 from encoder_operator.cache import Cache
 from encoder_operator.dispatch import Dispatcher
 from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, SECRETS
+from encoder_operator.limit import Limit
 from encoder_operator.metrics import Metrics
 from encoder_operator.operator import keep_house
 from encoder_operator.pods import PodSettings
@@ -48,7 +49,13 @@ class Desk:
     """`another()` is a second operator over the same record and the same cluster."""
 
     def __init__(
-        self, store: Store, api: FakeApi | None = None, *, places: int = 1, **policy: Any
+        self,
+        store: Store,
+        api: FakeApi | None = None,
+        *,
+        places: int = 1,
+        max_running: int = 100,
+        **policy: Any,
     ) -> None:
         self.store, self.cache, self.metrics = store, Cache(), Metrics()
         self.api = api or FakeApi()
@@ -73,7 +80,15 @@ class Desk:
         )
         self.changed: list[str] = []
         """Pools whose jobs the keeper had looked at."""
-        self.keeper = PoolKeeper(store, kube, self.cache, self.metrics, changed=self.changed.append)
+        limit = Limit(max_running)
+        self.keeper = PoolKeeper(
+            store,
+            kube,
+            self.cache,
+            self.metrics,
+            changed=self.changed.append,
+            full=limit.reached,
+        )
         self._reconciler = Reconciler(store=store, kube=kube, cache=self.cache, actor=actor)
         self._dispatcher = Dispatcher(
             store=store,
@@ -82,7 +97,7 @@ class Desk:
             worker=f"operator-{id(self)}",
             limits=RetryLimits(),
             poll_s=1.0,
-            max_running=100,
+            limit=limit,
             wake=lambda _: None,
             blocked=lambda: {pool for pool in self.cache.pools if self.keeper.blocked(pool)},
             metrics=self.metrics,
@@ -189,9 +204,13 @@ class Desk:
         return found["status"], found["reason"], found["message"]
 
     def pool_condition(self, type_: str) -> str:
+        return self.told_of_pool(type_)[0]
+
+    def told_of_pool(self, type_: str) -> tuple[str, str, str]:
+        """Status, reason and message of a condition."""
         conditions = self.api.objects[POOLS.path("work", self.pool)]["status"]["conditions"]
-        (found,) = [c["status"] for c in conditions if c["type"] == type_]
-        return str(found)
+        (found,) = [c for c in conditions if c["type"] == type_]
+        return found["status"], found["reason"], found["message"]
 
     def events(self) -> list[str]:
         return [event["reason"] for event in self.api.all(EVENTS)]

@@ -21,6 +21,7 @@ from encoder_db.store import Store
 from encoder_operator.cache import Cache
 from encoder_operator.dispatch import Dispatcher
 from encoder_operator.kube import JOBS
+from encoder_operator.limit import Limit
 from encoder_operator.metrics import Metrics
 from tests.db import builders as make
 from tests.operator.fake_api import Answer, FakeApi, refusal
@@ -42,7 +43,7 @@ class Desk:
             worker="operator",
             limits=RetryLimits(),
             poll_s=poll_s,
-            max_running=100,
+            limit=Limit(100),
             wake=self.woken.append,
             blocked=set,
             metrics=Metrics(),

@@ -18,6 +18,7 @@ from encoder_db.store import Store
 from encoder_operator.budget import WriteBudget
 from encoder_operator.cache import Cache
 from encoder_operator.kube import JOBS, PODS, POOLS
+from encoder_operator.limit import Limit
 from encoder_operator.metrics import Metrics
 from encoder_operator.poolkeeper import PoolKeeper
 from encoder_operator.poolstatus import BAD_IMAGES
@@ -34,6 +35,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
+OPEN = PoolSeen(name="k8s", generation=1, max_concurrency=1, stop_policy="None", spec={}, status={})
 Trouble = Callable[[Store, Cache, bool], None]
 
 
@@ -72,9 +74,7 @@ def test_time_is_counted_as_it_passes_in_which(store: Store, cause: str, turn: T
     cache, metrics, clock = Cache(), Metrics(), [NOW]
     make.kubernetes_pool(store)
     keeper = PoolKeeper(store, FakeApi().kube(), cache, metrics, now=lambda: clock[0])
-    cache.pools["k8s"] = PoolSeen(
-        name="k8s", generation=1, max_concurrency=1, stop_policy="None", spec={}, status={}
-    )
+    cache.pools["k8s"] = OPEN
     turned, counted = {0: True, 30: False, 90: True, 99: False}, []
     for at_s in (0, 10, 11, 30, 90, 95, 99):
         clock[0] = NOW + timedelta(seconds=at_s)
@@ -83,8 +83,21 @@ def test_time_is_counted_as_it_passes_in_which(store: Store, cause: str, turn: T
         asyncio.run(keeper.reconcile("k8s"))
         counted.append(throttled_s(metrics, cause))
     assert counted == [0, 10, 11, 11, 11, 16, 16]
-    others = {"node", "quota", "image", "db", "api"} - {cause}
+    others = {"node", "quota", "image", "limit", "db", "api"} - {cause}
     assert {throttled_s(metrics, other) for other in others} == {0}
+
+
+def test_time_is_counted_in_which_the_operator_may_run_nothing_more(store: Store) -> None:
+    cache, metrics, clock = Cache(), Metrics(), [NOW]
+    make.kubernetes_pool(store)
+    keeper = PoolKeeper(
+        store, FakeApi().kube(), cache, metrics, now=lambda: clock[0], full=Limit(0).reached
+    )
+    cache.pools["k8s"] = OPEN
+    for at_s in (0, 10, 11):
+        clock[0] = NOW + timedelta(seconds=at_s)
+        asyncio.run(keeper.reconcile("k8s"))
+    assert throttled_s(metrics, "limit") == 11
 
 
 def throttled_s(metrics: Metrics, cause: str) -> float:

@@ -121,6 +121,21 @@ def owner_full(store: Store) -> Desk:
     return desk
 
 
+def operator_full(store: Store) -> Desk:
+    desk = Desk(store, places=5, max_running=1)
+    desk.admitted()
+    desk.apply(NAME, BY_HAND)
+    desk.keep_pool()
+    return desk
+
+
+def operator_starts_nothing(store: Store) -> Desk:
+    desk = Desk(store, places=5, max_running=0)
+    desk.apply(NAME, BY_HAND)
+    desk.keep_pool()
+    return desk
+
+
 def failed(store: Store) -> Desk:
     desk = starts(store)
     ended = {"terminated": {"exitCode": 139, "reason": "Error"}}
@@ -178,6 +193,16 @@ WAITS: list[Case] = [
     ("PoolBlocked", blocked, "waits for a node: 0/3 nodes are available"),
     ("PoolBlocked", behind_one_over_quota, f"Pool k8s: {OVER_QUOTA}"),
     ("OwnerFull", owner_full, "kubernetes holds 1 of the 1 places"),
+    (
+        "OperatorFull",
+        operator_full,
+        "The operator runs 1 of at most 1 jobs (ENCODER_OPERATOR_MAX_RUNNING).",
+    ),
+    (
+        "OperatorFull",
+        operator_starts_nothing,
+        "The operator starts nothing: it may run 0 jobs (ENCODER_OPERATOR_MAX_RUNNING).",
+    ),
     ("NotDue", lambda s: waits(s, startAt=time_s(3600)), "Due at "),
     ("Retrying", failed, " after worker_failed: "),
     ("Retrying", over_quota, f" after quota_exceeded: {OVER_QUOTA}"),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import figures
 from tests.honesty import pytest_make_collect_report, pytest_runtest_makereport, tell_reruns
 from tests.servers import clips
 from tests.servers.broker import Broker, ask
@@ -49,6 +50,7 @@ settings.load_profile("encoder")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(figures)
     for ring in RINGS:
         config.addinivalue_line("markers", f"{ring}: the {ring} ring")
     config.addinivalue_line("markers", "full: takes minutes; only in a full run of its ring")

@@ -24,6 +24,7 @@ from encoder_worker.sandbox import landlock_version
 from tests.cluster.deployment import FOREIGN_IMAGE, NAMESPACE, Deployment, condition, fresh
 from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, SLOW, an_output, drip, hurry
 from tests.cluster.times import FAILS, MOVED, WAITS, Stated
+from tests.figures import tell_figure
 
 Clip = Callable[[str], Path]
 
@@ -186,7 +187,7 @@ def seconds_of(begin: str, end: str) -> float:
 def check_time(stated: Stated, begin: str, end: str, *, borne_s: float = 0) -> None:
     """By the times in the record, not by when somebody looked."""
     took_s = seconds_of(begin, end) - borne_s
-    print(f"{stated.what}: {stated.code}, {took_s:.0f} s after {stated.since}")
+    tell_figure(f"{stated.what}: {stated.code}, {took_s:.0f} s after {stated.since}")
     assert took_s <= stated.within_s
 
 
@@ -361,7 +362,7 @@ def test_a_pod_that_somebody_takes_away_costs_an_attempt_and_none_of_the_jobs_ow
         # The deletion is stamped with the end of the grace, after which the kubelet kills.
         left_s = seconds_of(first["finishedAt"], asked["metadata"]["deletionTimestamp"])
         took_s = GRACE_S - left_s
-        print(f"{how}: exit {first['exitCode']} and recorded {took_s:.1f} s after SIGTERM")
+        tell_figure(f"{how}: exit {first['exitCode']} and recorded {took_s:.1f} s after SIGTERM")
 
 
 # --- The worker from its image -------------------------------------------------------------------

@@ -33,6 +33,7 @@ from tests.cluster.test_failures import (
 )
 from tests.cluster.test_service import ENDED, LONG_CLIP, drip, hurry
 from tests.cluster.times import MOVED
+from tests.figures import tell_figure
 from tests.harness.control_plane import QUICK_NODE_LOSS
 from tests.harness.node import Node
 
@@ -149,7 +150,7 @@ def test_a_drain_moves_a_job_to_another_node_and_waits_for_nothing_else(
         service.kubectl(
             *("drain", second, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
         )
-        print(f"{second} is empty after {seconds_of(began, now()):.0f} s")
+        tell_figure(f"{second} is empty after {seconds_of(began, now()):.0f} s")
         check_moved(service, number, name, pool, code="node_drained", since=lambda: began)
     finally:
         service.kubectl("uncordon", second)
@@ -201,7 +202,7 @@ def test_a_job_of_a_dead_node_moves_and_one_whose_worker_only_lost_its_kubelet_i
     assert (job["status"], failures_of(job)) == ("completed", [None])
     assert len(uploads(lossy, of_orphan)) == 1
     ended_s = seconds_of(began, job["finishedAt"])
-    print(f"the worker without a kubelet is done: recorded {ended_s:.0f} s after the loss")
+    tell_figure(f"the worker without a kubelet is done: recorded {ended_s:.0f} s after the loss")
     node.kubelet.start()
     wait_until_well(lossy, node)
     forget(lossy, name, of_dead)
@@ -227,7 +228,7 @@ def test_a_worker_that_comes_back_with_its_node_when_its_job_is_done_publishes_n
         tell(zombie, signal.SIGCONT)
     back = now()
     lossy.wait_for("its worker ends by itself", lambda: not [*worker_of(zombie)], timeout_s=300)
-    print(f"the worker that came back has ended after {seconds_of(back, now()):.0f} s")
+    tell_figure(f"the worker that came back has ended after {seconds_of(back, now()):.0f} s")
     node.kubelet.start()
     lossy.wait_for("its Pod is gone", lambda: lossy.pod(pod_name(name, 1)) is None)
     assert len(uploads(lossy, pool)) == 1

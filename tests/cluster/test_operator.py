@@ -17,6 +17,7 @@ import pytest
 from encoder_operator.kube import JOBS as TRANSCODE_JOBS
 from encoder_operator.kube import PODS, POOLS
 from tests.cluster.deployment import FULL
+from tests.figures import tell_figure
 from tests.harness.rig import CORE, CRDS, GROUP, NAMESPACE, WAIT_S, Operator, Rig, apply_crds
 from tests.harness.standin import DOES
 from tests.harness.tamper import Tamper, tamper
@@ -81,7 +82,7 @@ def test_two_operators_at_once_run_each_job_once(shared: Rig) -> None:
         operator.wait_ready()
     run_some(shared, 20)
     writes = sum(sum(operator.writes().values()) for operator in both) / 20
-    print(f"two operators at once: {writes:.1f} writes a job, of pools too")
+    tell_figure(f"two operators at once: {writes:.1f} writes a job, of pools too")
     assert writes <= 2 * 12
     with shared.store.read() as tx:
         attempts = tx.exec_driver_sql("SELECT MAX(attempt), MIN(status) FROM jobs").one()
@@ -378,4 +379,4 @@ def test_killed_after_any_write_of_a_life_it_loses_and_doubles_nothing(
         live(shared, between, kill_after=place)
     for plural in ("pods", "secrets"):  # collected after what they belong to
         shared.wait_for(f"no {plural}", lambda plural=plural: shared.count(plural) == 0)  # type: ignore[misc]  # mypy infers no type for a lambda's default
-    print(f"a life has {len(writes)} writes: {', '.join(writes)}; kills {len(places)}, lost 0")
+    tell_figure(f"operator, a process: {len(writes)} writes a life; kills {len(places)}, lost 0")

@@ -15,6 +15,7 @@ import requests
 from encoder_core.names import secret_name
 from tests.cluster.deployment import FULL, NAMESPACE, RETENTION_S, Deployment, condition, fresh
 from tests.cluster.test_service import CLIP, ENDED, LONG_CLIP, an_output, drip
+from tests.figures import tell_figure
 from tests.servers.http import Fault
 
 Clip = Callable[[str], Path]
@@ -81,7 +82,9 @@ def test_jobs_run_on_while_the_api_server_is_away_and_new_ones_start_when_it_is_
     took_s = time.monotonic() - began
     check_completed(service, running, through)
     check_completed(service, waiting, meanwhile)
-    print(f"API server away for {API_SERVER_AWAY_S} s; next Pod {took_s:.1f} s after its start")
+    tell_figure(
+        f"API server away for {API_SERVER_AWAY_S} s; next Pod {took_s:.1f} s after its start"
+    )
 
 
 @contextmanager
@@ -157,7 +160,7 @@ def test_a_job_ends_while_the_database_is_away_and_is_recorded_when_it_is_back(
         "its resource says so",
         lambda: condition(service.resource(name), "Succeeded") in (None, ("True", "Completed")),
     )
-    print(
+    tell_figure(
         f"{how} for {back - gone:.0f} s: published after {published_s:.0f} s, told after "
         f"{told_s:.0f} s, recorded {recorded_s:.0f} s after it was back"
     )

@@ -14,6 +14,7 @@ from encoder_core.names import secret_name
 from tests.cluster.deployment import NAMESPACE, Deployment
 from tests.cluster.test_outages import of_operator
 from tests.cluster.test_service import CLIP, LONG_CLIP, an_output
+from tests.figures import tell_figure
 from tests.harness.rig import CRDS
 from tests.servers.http import Fault
 
@@ -64,7 +65,9 @@ def test_the_namespace_is_deleted_while_the_operator_is_away(
     service.install()
     check_repaired(service, running, waiting)
     repaired_s = time.monotonic() - began - took_s
-    print(f"namespace gone after {took_s:.0f} s; installed and repaired in {repaired_s:.0f} s")
+    tell_figure(
+        f"namespace gone after {took_s:.0f} s; installed and repaired in {repaired_s:.0f} s"
+    )
 
 
 @pytest.mark.full
@@ -90,4 +93,4 @@ def test_the_resources_are_deleted_while_the_operator_is_away(
     service.install()
     check_repaired(service, running, waiting)
     assert of_operator(service, "restartCount") == [0]
-    print(f"resources gone after {took_s:.0f} s, their Pods and Secrets after {pods_s:.0f} s")
+    tell_figure(f"resources gone after {took_s:.0f} s, their Pods and Secrets after {pods_s:.0f} s")

@@ -30,6 +30,7 @@ from encoder_db.sweep import sweep
 from encoder_db.tables import job_attempts, job_events, jobs
 from tests.db import builders as make
 from tests.db.conftest import KEYS
+from tests.figures import tell_figure
 
 PRODUCERS, CLAIMERS, JOBS_EACH = 2, 3, 20
 PLACES, PER_OWNER = 4, 2
@@ -205,7 +206,7 @@ def test_claims_cancels_deletes_retries_and_bumps_at_once_break_no_rule(
                 select(job_events.c.job_id).where(job_events.c.type == "job.completed")
             ).scalars()
         )
-    print(f"ends {Counter(ends.values())}, deleted {len(crowd.deleted)}, {crowd.retries}")
+    tell_figure(f"ends {Counter(ends.values())}, deleted {len(crowd.deleted)}, {crowd.retries}")
     assert set(ends) == crowd.accepted - crowd.deleted
     assert set(ends.values()) <= FINAL_JOB
     assert max(completed.values()) == 1

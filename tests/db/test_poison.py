@@ -8,6 +8,7 @@ from encoder_db.queue import MAX_ABANDONED
 from encoder_db.redrive import list_dead_letters
 from encoder_db.store import Store
 from tests.db import builders as make
+from tests.figures import tell_figure
 
 BYSTANDERS, BATCH = 20, 3
 
@@ -32,7 +33,7 @@ def test_a_poison_job_is_given_up_and_its_neighbours_wait_for_one_lease_at_most(
             make.let_pass(store, make.LEASE_S + 1)
             passed_s += make.LEASE_S + 1
     held_up = sum(delay > 0 for delay in delays_s)
-    print(
+    tell_figure(
         f"poison: given up after {deaths} deaths; of {BYSTANDERS} beside it {held_up} waited, "
         f"the longest {max(delays_s):.0f} s of a lease of {make.LEASE_S:.0f} s"
     )

@@ -1,4 +1,4 @@
-"""A server of its own for each test that kills one, and the figures of the run at its end."""
+"""A server of its own for each test that kills one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from tests.servers.mysqld import Mysqld
 
 FULL = os.environ.get("KILL_RUN") == "full"
 """`make test-kill-full`: every step, and larger crowds. The short run samples the steps."""
-
-FIGURES: list[str] = []
 
 
 def steps_of(count: int, *, sample: int) -> list[int]:
@@ -44,15 +42,3 @@ def store(url: str) -> Iterator[Store]:
     with opened(url) as store:
         migrate(store)
         yield store
-
-
-@pytest.fixture
-def figures() -> list[str]:
-    return FIGURES
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if FIGURES:
-        terminalreporter.section("kill figures" + (" (full)" if FULL else ""))
-    for line in FIGURES:
-        terminalreporter.write_line(line)

@@ -14,6 +14,7 @@ import pytest
 
 from encoder_db.fsck import fsck
 from encoder_db.store import Store
+from tests.figures import tell_figure
 from tests.kill.actors import run_act
 from tests.kill.chores import CHORES, Chore, do
 from tests.kill.conftest import steps_of
@@ -23,7 +24,7 @@ ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
 @pytest.mark.parametrize("chore", CHORES, ids=lambda chore: chore.name)
 def test_killed_at_each_step_its_owner_alone_completes_it(
-    store: Store, url: str, figures: list[str], chore: Chore
+    store: Store, url: str, chore: Chore
 ) -> None:
     count = run_act(url, partial(do, chore.name, chore.made(store).id))
     assert count
@@ -38,7 +39,7 @@ def test_killed_at_each_step_its_owner_alone_completes_it(
         chore.owner(store, job.id)
         if _broken(store) or not chore.is_done(store, job.id):
             undone.append(step)
-    figures.append(
+    tell_figure(
         f"{chore.name}: killed at {len(steps)} of {count} steps, not completed {len(undone)}"
     )
     assert undone == []

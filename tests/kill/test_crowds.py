@@ -13,6 +13,7 @@ from encoder_db.fsck import fsck
 from encoder_db.store import Store
 from encoder_db.tables import job_attempts, job_events, jobs
 from tests.db import builders as make
+from tests.figures import tell_figure
 from tests.kill import lives
 from tests.kill.actors import FORK, consume, disturb, opened, produce, spawn
 from tests.kill.conftest import FULL
@@ -69,9 +70,7 @@ class Crowd:
             process.join()
 
 
-def test_mysqld_and_claimers_are_killed_under_load(
-    mysqld: Mysqld, url: str, store: Store, figures: list[str]
-) -> None:
+def test_mysqld_and_claimers_are_killed_under_load(mysqld: Mysqld, url: str, store: Store) -> None:
     crowd, total = Crowd(url), PRODUCERS * EACH
     before = mysqld.kills
     try:
@@ -90,7 +89,7 @@ def test_mysqld_and_claimers_are_killed_under_load(
         assert fsck(survivor).findings == []
         present, doubled, unfinished = _count(survivor)
     lost = set(crowd.accepted) - set(present)
-    figures.append(
+    tell_figure(
         f"mysqld killed {mysqld.kills - before} times, claimers {crowd.killed} times: "
         f"enqueues acknowledged {len(crowd.accepted)}, present {len(present)}, "
         f"lost {len(lost)}, doubled {len(doubled)}, not completed {len(unfinished)}"
@@ -122,9 +121,7 @@ def _count(store: Store) -> tuple[Counter[str], list[str], list[str]]:
     return present, doubled, unfinished
 
 
-def test_cancels_retries_and_deletes_by_others_break_no_rule(
-    url: str, store: Store, figures: list[str]
-) -> None:
+def test_cancels_retries_and_deletes_by_others_break_no_rule(url: str, store: Store) -> None:
     crowd = Crowd(url)
     meddlers = [spawn(disturb, url, seed) for seed in range(2)]
     try:
@@ -142,7 +139,7 @@ def test_cancels_retries_and_deletes_by_others_break_no_rule(
     report = fsck(store)
     with store.read() as tx:
         ends = Counter(tx.execute(select(jobs.c.status)).scalars())
-    figures.append(
+    tell_figure(
         f"canceled, retried and deleted at random meanwhile: {dict(ends)}, "
         f"rules broken {len(report.findings)}"
     )

@@ -20,6 +20,7 @@ from encoder_db.queue import Engine
 from encoder_db.store import Store
 from encoder_db.tables import jobs
 from tests.db import builders as make
+from tests.figures import tell_figure
 from tests.kill.conftest import FULL
 from tests.kill.steps import Steps
 from tests.kill.whole_life import LEASING, OUTPUTS, PARTS, Life
@@ -62,7 +63,7 @@ def _broken_rules(store: Store) -> Sequence[Finding]:
 
 @pytest.mark.parametrize("engine", ["local", "kubernetes"])
 def test_mysqld_is_killed_at_each_step_of_a_life(
-    store: Store, mysqld: Mysqld, engine: Engine, figures: list[str]
+    store: Store, mysqld: Mysqld, engine: Engine
 ) -> None:
     make.kubernetes_pool(store)
     for name in ("the first, which makes its queue known", "as all that follow"):
@@ -95,14 +96,15 @@ def test_mysqld_is_killed_at_each_step_of_a_life(
     doubled = [name for name, count in present.items() if count > 1]
     again = sum(len(life.heard) - len(set(life.heard)) for life in lives)
     of_part = Counter(moment.split(":")[0] for moment in moments)
-    figures.append(
+    tell_figure(
         f"mysqld, a life in the {engine} engine: killed at {killed} of {len(moments)} steps "
         f"({', '.join(f'{name} {count}' for name, count in of_part.items())}): enqueues "
         f"acknowledged {len(acknowledged)}, present {len(present)}, lost {len(lost)}, "
         f"doubled {len(doubled)}, not ended once {len(undone)}, webhooks sent again {again}"
     )
     if FULL:
-        figures += [f"  {number:3} {moment}" for number, moment in enumerate(moments, 1)]
+        for number, moment in enumerate(moments, 1):
+            tell_figure(f"  {number:3} {moment}")
     assert (killed, lost, doubled, undone) == (len(chosen), set(), [], [])
 
 

@@ -12,13 +12,14 @@ import pytest
 from encoder_db.fsck import fsck
 from encoder_db.store import Store
 from tests.db.conftest import empty
+from tests.figures import tell_figure
 from tests.kill.conftest import steps_of
 from tests.operator.lives import STORIES, Life, Story
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_killed_after_any_write_to_the_record_it_loses_and_doubles_nothing(
-    store: Store, figures: list[str], story: Story
+    store: Store, story: Story
 ) -> None:
     recorded = Life(store, story)
     recorded.run(statements=True)
@@ -35,7 +36,7 @@ def test_killed_after_any_write_to_the_record_it_loses_and_doubles_nothing(
 
         life.run(statements=True, after_kill=holds)
         life.check()
-    figures.append(
+    tell_figure(
         f"operator, {story.name}: {len(moments)} moments, {len(writes)} of them statements; "
         f"kills {len(steps)}, lost and doubled 0"
     )

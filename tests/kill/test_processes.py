@@ -14,6 +14,7 @@ from encoder_db.fsck import fsck
 from encoder_db.jobs import list_jobs
 from encoder_db.store import Store
 from tests.db import builders as make
+from tests.figures import tell_figure
 from tests.kill.actors import SECRET_KEY, send_webhooks, serve_api, spawn, work_off
 from tests.kill.conftest import FULL
 from tests.servers.process import free_port
@@ -35,9 +36,7 @@ API_STEPS = range(1, 12) if FULL else (1, 4, 8, 9)
 """Of the transaction of a POST: before its first statement, within, before and after its commit."""
 
 
-def test_the_api_is_killed_at_each_step_of_a_post(
-    store: Store, url: str, tmp_path: Path, figures: list[str]
-) -> None:
+def test_the_api_is_killed_at_each_step_of_a_post(store: Store, url: str, tmp_path: Path) -> None:
     settings = settings_for(url, tmp_path) | {
         "PORT": str(free_port()),
         "ENCODER_SECRET_KEY": base64.b64encode(SECRET_KEY).decode(),
@@ -74,7 +73,7 @@ def test_the_api_is_killed_at_each_step_of_a_post(
         present = [job.external_id for job in list_jobs(tx, owner=None)]
     lost = set(acknowledged) - set(present)
     doubled = len(present) - len(set(present))
-    figures.append(
+    tell_figure(
         f"API killed at {killed} steps of a POST: enqueues acknowledged {len(acknowledged)}, "
         f"present {len(present)}, lost {len(lost)}, doubled {doubled}"
     )
@@ -101,7 +100,7 @@ SENDER_STEPS = range(1, 41) if FULL else (1, 2, 3, 5, 8, 13)
 
 @pytest.mark.parametrize("step", SENDER_STEPS, ids="at step {0}".format)
 def test_the_sender_is_killed_and_every_event_arrives_in_order(
-    store: Store, url: str, step: int, figures: list[str]
+    store: Store, url: str, step: int
 ) -> None:
     with WebhookReceiver() as receiver:
         make.create(store, make.spec(notificationUrl=f"{receiver.url}/hook"))
@@ -118,7 +117,7 @@ def test_the_sender_is_killed_and_every_event_arrives_in_order(
         arrived = [delivery.body["sequence"] for delivery in receiver.deliveries]
         ids = {delivery.id for delivery in receiver.deliveries}
         assert not any(delivery.refused for delivery in receiver.deliveries)
-    figures.append(
+    tell_figure(
         f"sender killed at step {step}: events 5, arrived {len(ids)}, "
         f"lost {5 - len(set(arrived))}, sent again {len(arrived) - len(ids)}"
     )

@@ -19,6 +19,7 @@ from encoder_db.jobs import read_job
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from tests.db import builders as make
+from tests.figures import tell_figure
 from tests.kill import lives
 from tests.kill.actors import Act, run_act
 from tests.kill.conftest import steps_of
@@ -45,7 +46,6 @@ LIVES = [
 def test_killed_at_each_step_the_job_ends_and_ends_once(
     store: Store,
     url: str,
-    figures: list[str],
     request: pytest.FixtureRequest,
     made: Callable[[Store], JobRow],
     act: Callable[[Store, int], None],
@@ -77,7 +77,7 @@ def test_killed_at_each_step_the_job_ends_and_ends_once(
         if any(said.count(kind) != times for kind, times in wanted.items()):
             doubled.append((step, said))
     name = request.node.callspec.id
-    figures.append(
+    tell_figure(
         f"{name}: killed at {len(steps)} of {count} steps, lost {len(lost)}, doubled {len(doubled)}"
     )
     assert (lost, doubled) == ([], [])

@@ -26,6 +26,7 @@ from encoder_db.store import Store
 from encoder_db.tables import queue_jobs
 from encoder_db.takeover import LAPSE_MARGIN_S
 from tests.db import builders as make
+from tests.figures import tell_figure
 from tests.servers.ftp import FtpServer
 from tests.servers.http import HttpServer
 from tests.servers.s3 import S3Bucket
@@ -73,7 +74,6 @@ def test_a_worker_of_a_lost_node_does_not_overwrite_what_its_successor_published
     tmp_path: Path,
     clip: Callable[[str], Path],
     place: Place,
-    figures: list[str],
     request: pytest.FixtureRequest,
 ) -> None:
     source = clip("h264_320x180_25p_2s_stereo.mp4")
@@ -103,7 +103,7 @@ def test_a_worker_of_a_lost_node_does_not_overwrite_what_its_successor_published
         assert not [report for report in said if report.get("status") == "uploaded"]
     overwritten = int(place.read() != truth)
     digest = hashlib.sha256(truth).hexdigest()[:12]
-    figures.append(
+    tell_figure(
         f"zombie, {request.node.callspec.id}: published by its successor {digest}, "
         f"overwritten {overwritten}"
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import pytest
 
 from encoder_db.store import Store
+from tests.figures import tell_figure
 from tests.operator.lives import RETRIED, STORIES, Life, Story
 
 MOMENTS = 52
@@ -25,6 +26,7 @@ def test_without_a_kill_nothing_is_doubled_or_left_of(store: Store, story: Story
     life.run()
     life.check()
     assert story is not RETRIED or life.reaper.count == MOMENTS, life.reaper.moments
+    tell_figure(f"operator, {story.name}: {life.reaper.count} moments, in memory")
 
 
 @pytest.mark.parametrize("at", range(1, MOMENTS + 1))

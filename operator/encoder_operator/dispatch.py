@@ -13,9 +13,10 @@ from typing import Final, TypeVar
 
 from sqlalchemy.exc import OperationalError
 
-from encoder_core.failures import failure
+from encoder_core.failures import failure, kind_of
 from encoder_core.names import resource_name
 from encoder_core.retries import RetryLimits
+from encoder_core.states import JobStatus
 from encoder_db import attempts, cluster, jobs, queue
 from encoder_db.rows import Claimed, QueueMessage, Refusal
 from encoder_db.store import Store
@@ -226,7 +227,13 @@ class Dispatcher:
             await self._in_thread(lambda: attempts.withdraw(self.store, claimed, delay_s=REFUSED_S))
             return
         because = failure("request_impossible", said)
-        await self._in_thread(lambda: self.store.run(lambda tx: jobs.fail_queued(tx, job, because)))
+        failed = await self._in_thread(
+            lambda: self.store.run(lambda tx: jobs.fail_queued(tx, job, because))
+        )
+        if failed:  # it was not canceled meanwhile
+            pool, category = claimed.job.pool, kind_of(because.code).budget.value
+            self.metrics.count_attempt(pool, category, because.code)
+            self.metrics.finished.labels(pool, JobStatus.FAILED.value, category).inc()
 
     async def _resource_of(self, claimed: Claimed) -> JobSeen | None:
         """The job's TranscodeJob, made if it is missing. None: an old one is still in the way."""

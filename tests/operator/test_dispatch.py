@@ -34,7 +34,7 @@ class Desk:
 
     def __init__(self, store: Store, *, poll_s: float = 0.0) -> None:
         self.store, self.api, self.woken = store, FakeApi(), list[str]()
-        self.cache = Cache()
+        self.cache, self.metrics = Cache(), Metrics()
         self.pool = make.kubernetes_pool(store, places=1)
         self.dispatcher = Dispatcher(
             store=store,
@@ -46,7 +46,7 @@ class Desk:
             limit=Limit(100),
             wake=self.woken.append,
             blocked=set,
-            metrics=Metrics(),
+            metrics=self.metrics,
         )
 
     def create(self) -> JobRow:
@@ -201,6 +201,22 @@ def test_a_job_whose_resource_is_too_large_fails_and_says_so_if_too_large_for_(
     assert document.failure.message == (
         f"source and outputs are too large for a TranscodeJob: {answer.body['message']}"
     )
+
+
+@pytest.mark.parametrize(("status", "counted"), [(422, 1), (413, 1), (503, None)])
+def test_a_job_that_can_have_no_resource_is_counted_once_among_those_that_ended(
+    desk: Desk, status: int, counted: int | None
+) -> None:
+    desk.create()
+    desk.api.refuse["POST", JOBS.plural] = refusal(status, "", "Request entity too large: limit")
+    for _ in range(2):
+        desk.round()
+    ended = {"pool": desk.pool, "category": "none"}
+    for name, labels in (
+        ("transcode_jobs_finished_total", {"outcome": "failed"}),
+        ("transcode_attempts_total", {"reason": "request_impossible"}),
+    ):
+        assert desk.metrics.registry.get_sample_value(name, ended | labels) == counted
 
 
 def test_a_retry_waits_for_the_old_resource_to_go_even_when_the_pool_has_one_place(

@@ -279,10 +279,11 @@ def deployed(folder: Path, *, flags: Flags | None = None) -> Iterator[Deployment
         cluster = stack.enter_context(
             Cluster(nodes=2, images=images, flags=flags, enforce_policies=True)
         )
-        host = str(cluster.machine)
+        # At another address, or the way to them would be one to database and API server.
+        host = str(cluster.elsewhere)
         for name in ("mysql", "s3", "ftp"):
             (folder / name).mkdir()
-        mysqld = Mysqld(folder / "mysql", host=host)
+        mysqld = Mysqld(folder / "mysql", host=str(cluster.machine))
         mysqld.start()
         stack.callback(mysqld.stop)
         database = stack.enter_context(mysqld.server.fresh_database())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,27 +20,36 @@ CLOSED = 9999
 """A port at which nobody listens."""
 PYTHON = "/opt/encoder/bin/python"
 TRY = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=float(sys.argv[3])).close()
-except TimeoutError:
-    print("no answer")
-except ConnectionRefusedError:
-    print("refused")
-else:
-    print("reached")
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def reach(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=float(sys.argv[1])).close()
+    except TimeoutError:
+        return "no answer"
+    except ConnectionRefusedError:
+        return "refused"
+    return "reached"
+
+addresses = sys.argv[2:]
+with ThreadPoolExecutor(len(addresses)) as threads:
+    print(json.dumps(list(threads.map(reach, addresses))))
 """
 
 
-def reach(service: Deployment, pod: str, address: str, *, namespace: str = NAMESPACE) -> str:
+def reach(
+    service: Deployment, pod: str, addresses: Mapping[str, str], *, namespace: str = NAMESPACE
+) -> dict[str, str]:
     """
-    Whether a process in that Pod gets a connection.
+    Whether a process in that Pod gets a connection to each.
 
     Packets that are dropped get no answer; those that arrive where nobody listens are refused.
     """
-    host, _, port = address.rpartition(":")
-    command = ("exec", pod, "--", PYTHON, "-c", TRY, host, port, str(WAIT_S))
-    return service.cluster.kubectl("-n", namespace, *command).strip()
+    command = ("exec", pod, "--", PYTHON, "-c", TRY, str(WAIT_S), *addresses.values())
+    found = json.loads(service.cluster.kubectl("-n", namespace, *command))
+    return dict(zip(addresses, found, strict=True))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,6 +107,8 @@ def addresses(service: Deployment) -> dict[str, str]:
         "the API": f"{api}:80",
         "a node": f"{service.cluster.kubectl('get', 'nodes', '-o', node)}:10250",
         "the API server": f"{api_server}:443",
+        "the API server, past its Service": urlsplit(service.cluster.url).netloc,
+        "the DNS": f"{service.cluster.machine}:53",
         "the metadata service": f"{METADATA}:80",
         "the database": service.database,
         "a receiver": urlsplit(service.webhooks.url).netloc,
@@ -105,26 +116,29 @@ def addresses(service: Deployment) -> dict[str, str]:
     }
 
 
-# Database, API server, sources and receivers of the tests are all on this machine, at one address,
-# which the overlay opens to workers and sender as somebody's private network.
-MACHINE = {"the database", "the API server", "a receiver", "a source"}
+API_SERVER = {"the API server", "the API server, past its Service"}
+# In a private network, which the overlay opens to workers and sender. Database and API server are
+# in one that it does not open.
+OPENED = {"a source", "a receiver"}
 
 
 @pytest.mark.parametrize(
     ("part", "reached"),
     [
         ("encoder-api", {"the database"}),
-        ("encoder-operator", {"the database", "the API server"}),
-        ("encoder-webhooks", MACHINE),
+        ("encoder-operator", {"the database", *API_SERVER}),
+        ("encoder-webhooks", {"the database", *OPENED}),
     ],
 )
 def test_a_part_reaches_what_it_needs_and_no_more(
     service: Deployment, addresses: dict[str, str], part: str, reached: set[str]
 ) -> None:
-    found = {
-        name: reach(service, f"deployment/{part}", address) for name, address in addresses.items()
-    }
-    assert found == {name: "reached" if name in reached else "no answer" for name in addresses}
+    found = reach(service, f"deployment/{part}", addresses)
+    assert found == only({"the DNS", *reached}, addresses)
+
+
+def only(reached: set[str], addresses: Mapping[str, str]) -> dict[str, str]:
+    return {name: "reached" if name in reached else "no answer" for name in addresses}
 
 
 def test_a_worker_reaches_the_api_and_the_network_that_is_opened_to_it_and_nobody_reaches_it(
@@ -137,13 +151,12 @@ def test_a_worker_reaches_the_api_and_the_network_that_is_opened_to_it_and_nobod
     pod = f"tj-{accepted['uuid']}-a1"
     worker = service.kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
     service.wait_for(
-        "its policies count", lambda: any(node.filters(worker) for node in service.cluster.nodes)
+        "its policies count", lambda: all(node.filters(worker) for node in service.cluster.nodes)
     )
-    found = {name: reach(service, pod, address) for name, address in addresses.items()}
-    reached = {"the API", *MACHINE}
-    assert found == {name: "reached" if name in reached else "no answer" for name in addresses}
-    told = reach(service, "stranger", f"{worker}:{CLOSED}", namespace="strangers")
-    assert told == "no answer"
+    found = reach(service, pod, addresses)
+    assert found == only({"the DNS", "the API", *OPENED}, addresses)
+    closed = {"the worker": f"{worker}:{CLOSED}"}
+    assert reach(service, "stranger", closed, namespace="strangers") == only(set(), closed)
     assert service.request("POST", f"/jobs/{accepted['id']}/cancel").ok
     service.wait_for("it ends", lambda: service.job(accepted["id"])["status"] in ENDED)
     assert service.job(accepted["id"])["status"] == "canceled"  # so it ran all the while
@@ -157,14 +170,19 @@ def test_strangers_reach_the_api_and_what_prometheus_reads_and_no_more(
         address_of(service, part)
         for part in ("encoder-api", "encoder-operator", "encoder-webhooks")
     )
-    wanted = {
-        addresses["the API"]: "reached",
-        f"{api}:{CLOSED}": "no answer",
-        f"{operator}:8081": "reached",
-        f"{operator}:{CLOSED}": "no answer",
-        f"{sender}:{CLOSED}": "no answer",
-        f"{strangers['bystander']}:{CLOSED}": "refused",
-        addresses["the metadata service"]: "reached",
+    parts = {
+        "the operator's health": f"{operator}:8081",
+        "another port of the API": f"{api}:{CLOSED}",
+        "another port of the operator": f"{operator}:{CLOSED}",
+        "a port of the sender": f"{sender}:{CLOSED}",
+        "a port of a bystander": f"{strangers['bystander']}:{CLOSED}",
     }
-    found = {one: reach(service, "stranger", one, namespace="strangers") for one in wanted}
-    assert found == wanted
+    found = reach(service, "stranger", addresses | parts, namespace="strangers")
+    assert found == {
+        **dict.fromkeys(addresses, "reached"),
+        "the operator's health": "reached",
+        "another port of the API": "no answer",
+        "another port of the operator": "no answer",
+        "a port of the sender": "no answer",
+        "a port of a bystander": "refused",
+    }

@@ -42,6 +42,11 @@ class Addresses:
         return self.hosts[1]
 
     @property
+    def elsewhere(self) -> IPv4Address:
+        """The machine once more, for servers that policies are to tell from its others."""
+        return self.hosts[2]
+
+    @property
     def services(self) -> IPv4Network:
         return IPv4Network((SERVICES[256 * self.number], 24))
 

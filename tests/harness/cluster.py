@@ -96,6 +96,11 @@ class Cluster:
         return self._with_nodes().machine
 
     @property
+    def elsewhere(self) -> IPv4Address:
+        """Another of its addresses, at which nothing of the cluster is."""
+        return self._with_nodes().elsewhere
+
+    @property
     def number(self) -> int:
         """Which of the clusters of this machine it is."""
         return self._with_nodes().number

@@ -54,7 +54,7 @@ def collides(addresses: Addresses) -> bool:
 
 def make_bridge(addresses: Addresses) -> None:
     """
-    The bridge, with the machine's address on it.
+    The bridge, with the machine's addresses on it.
 
     Routes to addresses that no Pod has end on the bridge, where nobody answers: without them the
     machine's default route would carry such packets away.
@@ -63,6 +63,7 @@ def make_bridge(addresses: Addresses) -> None:
     _ip(
         f"link add {name} type bridge",
         f"address add {addresses.machine}/{addresses.hosts.prefixlen} dev {name}",
+        f"address add {addresses.elsewhere}/{addresses.hosts.prefixlen} dev {name}",
         f"link set {name} up",
         f"route add {addresses.pods} dev {name}",
     )

@@ -121,6 +121,25 @@ class Deployment:
         gone = ("--for=delete", "pod", "-l", "app.kubernetes.io/name=encoder-operator")
         self.kubectl("wait", *gone, f"--timeout={PATIENCE_S:.0f}s")
 
+    def evict(self, pod: str, *, only_ask: bool = False) -> tuple[int, list[str]]:
+        """As a drain does, or just whether it might: the answer's status, and the causes in it."""
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod},
+            "deleteOptions": {"dryRun": ["All"]} if only_ask else {},
+        }
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+        status, said = self.cluster.send("POST", path, body)
+        causes = (said.get("details") or {}).get("causes") or []
+        return status, [cause["reason"] for cause in causes]
+
+    def budget(self) -> dict[str, Any]:
+        """What Kubernetes counts for the PodDisruptionBudget of the API."""
+        path = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets/encoder-api"
+        status: dict[str, Any] = self.cluster.get(path)["status"]
+        return status
+
     # --- As a REST client ----------------------------------------------------------------------
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:

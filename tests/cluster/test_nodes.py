@@ -1,5 +1,5 @@
 """
-What nodes do to their workers: drained, short of memory, cut off, dead.
+What nodes do to their Pods: drained, short of memory, cut off, dead.
 
 Each job goes on elsewhere within the time that docs/failures.md states, is charged nothing, and is
 published once, whatever a worker does that nobody can reach any more.
@@ -156,6 +156,29 @@ def test_a_drain_moves_a_job_to_another_node_and_waits_for_nothing_else(
         service.kubectl("uncordon", second)
         wait_until_well(service, service.cluster.nodes[1])
     forget(service, name, pool)
+
+
+def test_of_two_apis_one_may_be_evicted_and_the_other_once_there_is_a_third(
+    service: Deployment,
+) -> None:
+    """What a drain asks for, Pod by Pod. While no node takes a Pod there is no third."""
+    nodes = service.cluster.nodes
+    service.wait_for("both are ready", lambda: service.budget()["disruptionsAllowed"] == 1)
+    first, second = (pod["metadata"]["name"] for pod in service.pods_of("encoder-api"))
+    service.kubectl("cordon", *(node.name for node in nodes))
+    try:
+        assert service.evict(first) == (201, [])
+        assert service.evict(second) == (429, ["DisruptionBudget"])
+        service.wait_for("the first is gone", lambda: service.pod(first) is None)
+        assert service.evict(second) == (429, ["DisruptionBudget"])
+        assert service.request("GET", "/readyz").ok
+    finally:
+        service.kubectl("uncordon", *(node.name for node in nodes))
+    service.wait_for("there is a third", lambda: service.budget()["disruptionsAllowed"] == 1)
+    assert service.evict(second) == (201, [])
+    service.wait_rolled_out()
+    for node in nodes:
+        wait_until_well(service, node)
 
 
 PRESSURE: dict[str, dict[str, Any]] = {

@@ -164,3 +164,13 @@ def test_a_job_ends_while_the_database_is_away_and_is_recorded_when_it_is_back(
         f"{how} for {back - gone:.0f} s: published after {published_s:.0f} s, told after "
         f"{told_s:.0f} s, recorded {recorded_s:.0f} s after it was back"
     )
+
+
+def test_apis_without_a_database_do_not_hold_up_a_drain(service: Deployment) -> None:
+    service.wait_for("both are ready", lambda: service.budget()["currentHealthy"] == 2)
+    with without_database(service, "killed"):
+        service.wait_for("none is ready", lambda: service.budget()["currentHealthy"] == 0)
+        pods = [pod["metadata"]["name"] for pod in service.pods_of("encoder-api")]
+        assert [service.evict(pod, only_ask=True) for pod in pods] == 2 * [(201, [])]
+    service.wait_for("both are ready again", lambda: service.budget()["currentHealthy"] == 2)
+    service.wait_for("the operator is ready", lambda: operator_is_ready(service))

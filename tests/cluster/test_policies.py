@@ -387,6 +387,36 @@ def test_a_worker_stays_what_it_is(base: Cluster) -> None:
     base.kubectl("delete", *say, "--force", "--grace-period=0")
 
 
+def test_what_is_added_to_a_worker_later_is_held_to_the_same(base: Cluster) -> None:
+    """As `kubectl debug` does, for whoever may patch that subresource."""
+    base.kubectl("create", "-f", "-", f"--as={OPERATOR}", text=json.dumps(worker()))
+    pod = f"/api/v1/namespaces/{NAMESPACE}/pods/mine-a1"
+    restricted: dict[str, Any] = container(worker())["securityContext"]
+    core = {"name": "added", "image": IMAGE, "securityContext": restricted}
+
+    def add(**changes: Any) -> tuple[int, str]:
+        body = {"spec": {"ephemeralContainers": [{**core, **changes}]}}
+        status, said = base.send(
+            *("PATCH", f"{pod}/ephemeralcontainers?dryRun=All", body),
+            content_type="application/strategic-merge-patch+json",
+        )
+        return status, str(said.get("message", ""))
+
+    def is_refused_for(words: str, **changes: Any) -> bool:
+        status, said = add(**changes)
+        return (status, words in said) == (403, True)
+
+    writable = {**restricted, "readOnlyRootFilesystem": False}
+    foreign = {"name": "X", "valueFrom": {"secretKeyRef": {"name": "encoder-env", "key": "X"}}}
+    try:
+        assert add()[0] == 200
+        assert is_refused_for("the image of a worker must begin with", image="docker.io/miner")
+        assert is_refused_for("a worker runs restricted", securityContext=writable)
+        assert is_refused_for("no other Secret", env=[foreign])
+    finally:
+        base.kubectl("delete", "-n", NAMESPACE, "pod/mine-a1", "--force", "--grace-period=0")
+
+
 def pod_of_the_api() -> dict[str, Any]:
     deployment, _ = yaml.safe_load_all((REPOSITORY / "k8s" / "encoder-api.yaml").read_text())
     template = copy.deepcopy(deployment["spec"]["template"])

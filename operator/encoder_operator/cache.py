@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from encoder_operator.decide import is_done
 from encoder_operator.seen import JobSeen, PodSeen, PoolSeen
 
 
@@ -45,7 +44,7 @@ class Cache:
         known, job = self.pods.get(pod.name), self.jobs.get(pod.resource)
         if known is not None and known.uid != pod.uid:
             return
-        awaited = job is not None and job.uid == pod.owner and not is_done(job)
+        awaited = job is not None and job.uid == pod.owner and not job.done
         if pod.ended and awaited:
             self.put_pod(replace(pod, gone=True))
         else:

@@ -228,7 +228,7 @@ def _unbound(seen: Observed, row: RowSeen, job: JobSeen) -> Decision:
     No resource stands for this job yet, so this one decides nothing: neither its spec nor its
     deletion. It is ours in the moment between making and noting it, or somebody forged it.
     """
-    if row.status is JobStatus.QUEUED and is_done(job):
+    if row.status is JobStatus.QUEUED and job.done:
         # Retried by request: the resource of the run before makes room for a new one.
         return Decision([DeleteResource(job.uid)])
     born = job.created_at or seen.now
@@ -253,7 +253,7 @@ def _without_row(seen: Observed) -> Decision:
     if seen.job.job_uid is None and "jobID" in seen.job.status:
         # It was recorded once, and DELETE /jobs or retention removed it: it must not run again.
         return Decision([DeleteResource(seen.job.uid)])
-    if is_over(seen.job):
+    if seen.job.over:
         return Decision()  # refused for good, and it says so
     if seen.job.job_uid is None and seen.job.cancel:
         return Decision([Refuse("Canceled", "Canceled before it was admitted")])
@@ -279,7 +279,7 @@ def _final(seen: Observed, row: RowSeen, job: JobSeen) -> Decision:
     alive: list[Step] = [DeletePod(pod.name, pod.uid) for pod in _alive(seen)]
     if alive:
         return Decision(alive)
-    if row.finished_at is None or not is_done(job):
+    if row.finished_at is None or not job.done:
         return Decision()
     completed = row.status is JobStatus.COMPLETED
     keep = seen.policy.keep_completed if completed else seen.policy.keep_failed
@@ -377,12 +377,13 @@ def _starting(seen: Observed, row: RowSeen, pod: PodSeen) -> Decision:
 
 def why_not_started(pod: PodSeen, policy: PoolPolicy, job: JobSeen | None) -> Stuck:
     """Also of a Pod with which nothing seems wrong: it may not stay so past the start deadline."""
-    asked = (job.spec if job else {}).get("startDeadlineSeconds", policy.start_deadline_s)
+    spec = job.spec if job else {}
+    asked = spec.get("startDeadlineSeconds", policy.start_deadline_s)
     deadline_s = min(asked, policy.start_deadline_s)
     stuck = classify_waiting(pod, policy)
     if stuck is not None:
         return replace(stuck, grace_s=min(stuck.grace_s, deadline_s))
-    secret = ((job.spec if job else {}).get("credentialsSecretRef") or {}).get("name")
+    secret = (spec.get("credentialsSecretRef") or {}).get("name")
     if pod.scheduled and secret and job is not None and job.job_uid is None:
         said = f"The Pod waits for its volumes. Is there a Secret {secret} in this namespace?"
         return Stuck("credentials_missing", said, deadline_s)
@@ -394,16 +395,6 @@ def _end_unstarted(row: RowSeen, pod: PodSeen, ended: Ended) -> Decision:
     """Its container never ran, so nothing of it can be published any more."""
     finish = FinishAttempt(row.attempt, ended)
     return Decision([DeletePod(pod.name, pod.uid), finish, DeleteSecret(row.attempt)], 0)
-
-
-def is_done(job: JobSeen) -> bool:
-    """Whether the record is known to be final: only then may evidence be deleted."""
-    return job.conditions.get("ResultRecorded", {}).get("status") == "True"
-
-
-def is_over(job: JobSeen) -> bool:
-    """Whether it says that it failed: of one that never was a job, nothing else ever says so."""
-    return job.conditions.get("Succeeded", {}).get("status") == "False"
 
 
 def _alive(seen: Observed) -> list[PodSeen]:

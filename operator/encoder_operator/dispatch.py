@@ -249,8 +249,7 @@ class Dispatcher:
                 raise
             body = await self.kube.get(JOBS, resource_name(job.uuid))
             existing = parse_job(body)
-            recorded = existing.conditions.get("ResultRecorded", {}).get("status") == "True"
-            if recorded or existing.deleting:
+            if existing.done or existing.deleting:
                 self.wake(existing.name)  # of the run before; it is deleted there
                 return None
             if not is_copy(existing.spec, wanted["spec"]):

@@ -41,8 +41,10 @@ def _of_job(
     status: Mapping[str, Any],
     document: JobDocument | None,
 ) -> Iterator[Note]:
+    conditions, before = job.conditions, job.status
+
     def shown(type_: str) -> Mapping[str, Any]:
-        return job.conditions.get(type_, {})
+        return conditions.get(type_, {})
 
     attempt = status.get("attempt", 0)
     succeeded = after["Succeeded"]
@@ -61,7 +63,7 @@ def _of_job(
     if after["Admitted"]["status"] == "True" and document.attempt:
         pod = status.get("podName")
         had_place = shown("Admitted").get("status") == "True"
-        if pod is not None and job.status.get("podName") != pod:
+        if pod is not None and before.get("podName") != pod:
             place = f"Attempt {attempt} has a place in pool {document.pool}; its Pod is {pod}"
             yield Note("Normal", "PodCreated", place, f"{attempt}")
         elif pod is None and not had_place and succeeded["status"] == "Unknown":
@@ -69,7 +71,7 @@ def _of_job(
             yield Note("Normal", "Admitted", place, f"{attempt}")
     # Of one attempt: where the next one has no Pod, nothing is shown between two that failed.
     told = (shown("Succeeded").get("reason"), shown("Succeeded").get("status"))
-    if told == (succeeded["reason"], succeeded["status"]) and job.status.get("attempt") == attempt:
+    if told == (succeeded["reason"], succeeded["status"]) and before.get("attempt") == attempt:
         return
     match succeeded["reason"], succeeded["status"]:
         case "Running", _:

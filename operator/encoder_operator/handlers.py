@@ -38,15 +38,13 @@ class Pauses:
 def configure(
     settings: kopf.OperatorSettings, *, jitter: Callable[[], float] = random.random
 ) -> None:
-    """
-    What kopf is to do besides calling our handlers: as little as it can.
-
-    Its batching is left as it is: of events of one object within 0.1 s the last is enough.
-    """
+    """What kopf is to do besides calling our handlers: as little as it can."""
     settings.scanning.disabled = True  # no rights on namespaces and CRDs are needed then
     settings.posting.enabled = False
     settings.watching.label_selectors["v1/pods"] = JOB_LABEL
     settings.watching.chunk_size = 500  # a list of all at once is held three times over
+    # So long is each object held whole after its event: after a list, by default, all for 5 s.
+    settings.queueing.idle_timeout = 0.2
     settings.watching.server_timeout = SERVER_TIMEOUT_S
     # Of a server that forgets to end a watch. In between, bookmarks come once a minute.
     settings.watching.client_timeout = SERVER_TIMEOUT_S + 30.0

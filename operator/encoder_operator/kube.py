@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -18,6 +18,8 @@ from encoder_operator.budget import WriteBudget
 from encoder_operator.health import Echoes
 from encoder_operator.metrics import Metrics
 from encoder_operator.slots import Slots
+
+T = TypeVar("T")
 
 REQUEST_TIMEOUT_S: Final = 30.0
 FIELD_MANAGER: Final = "encoder-operator"
@@ -138,15 +140,21 @@ class Kube:
     def namespace(self) -> str:
         return self._namespace
 
-    async def list_all(self, kind: Kind, *, label: str | None = None) -> list[dict[str, Any]]:
-        """All objects of a kind, 500 at a time. Items come without apiVersion and kind."""
-        items: list[dict[str, Any]] = []
+    async def list_all(
+        self, kind: Kind, project: Callable[[Mapping[str, Any]], T], *, label: str | None = None
+    ) -> list[T]:
+        """
+        What `project` makes of all objects of a kind. They come without apiVersion and kind.
+
+        Whole objects are held 500 at a time: thousands of them would be most of our memory.
+        """
+        items: list[T] = []
         query = "?limit=500" + (f"&labelSelector={label}" if label else "")
         more = ""
         while True:
             path = kind.path(self._namespace) + query + more
             page = await self._call("GET", path, of=("list", kind.plural))
-            items += page["items"]
+            items += map(project, page["items"])
             token = page["metadata"].get("continue")
             if not token:
                 return items

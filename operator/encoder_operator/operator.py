@@ -27,7 +27,6 @@ from encoder_db.sweep import sweep
 from encoder_db.takeover import end_abandoned
 from encoder_operator.act import Actor, in_thread
 from encoder_operator.cache import Cache
-from encoder_operator.decide import is_done
 from encoder_operator.dispatch import Dispatcher
 from encoder_operator.health import Deaf, Echoes
 from encoder_operator.kube import JOBS, PODS, POOLS, Kind, Kube, KubeError
@@ -222,7 +221,7 @@ class Operator:
         """What its jobs are shown, and whether they start, follows from their pool."""
         self._dispatcher.look()
         for job in self._cache.jobs.values():
-            if job.pool == name and not is_done(job):
+            if job.pool == name and not job.done:
                 self._loop.wake(job.name)
 
     # --- What runs beside them -----------------------------------------------------------------
@@ -271,9 +270,9 @@ class Operator:
         cache = self._cache
         known_jobs, known_pools = dict(cache.jobs), dict(cache.pools)
         known_pods = {name: pod for name, pod in cache.pods.items() if not pod.gone}
-        jobs = [parse_job(body) for body in await self._kube.list_all(JOBS)]
-        pods = [parse_pod(body) for body in await self._kube.list_all(PODS, label=JOB_LABEL)]
-        pools = [parse_pool(body) for body in await self._kube.list_all(POOLS)]
+        jobs = await self._kube.list_all(JOBS, parse_job)
+        pods = await self._kube.list_all(PODS, parse_pod, label=JOB_LABEL)
+        pools = await self._kube.list_all(POOLS, parse_pool)
         self._count_ghosts(JOBS, known_jobs, cache.jobs, {job.name for job in jobs})
         self._count_ghosts(PODS, known_pods, cache.pods, {pod.name for pod in pods if pod})
         self._count_ghosts(POOLS, known_pools, cache.pools, {pool.name for pool in pools})
@@ -332,7 +331,7 @@ class Operator:
             names = await self._active()
         except DBAPIError:
             # Each then says itself that the record is away.
-            names = [job.name for job in self._cache.jobs.values() if not is_done(job)]
+            names = [job.name for job in self._cache.jobs.values() if not job.done]
         for name in names:
             self._loop.wake(name)
 
@@ -342,7 +341,7 @@ class Operator:
             return cluster.canceling_resources(tx), lately
 
         stopping, stopped = await self._ask(read)
-        untold = [n for n in stopped if (job := self._cache.jobs.get(n)) and not is_done(job)]
+        untold = [n for n in stopped if (job := self._cache.jobs.get(n)) and not job.done]
         for name in [*stopping, *untold]:
             self._loop.wake(name, first=True)
 

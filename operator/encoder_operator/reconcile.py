@@ -21,8 +21,6 @@ from encoder_operator.decide import (
     Adopt,
     CancelJob,
     StartPod,
-    is_done,
-    is_over,
     why_not_started,
 )
 from encoder_operator.events import build_event, notes_of_job
@@ -107,7 +105,7 @@ class Reconciler:
         would be adopted once the database is back.
         """
         job = self.cache.jobs.get(name)
-        if job is None or job.deleting or is_done(job) or is_over(job):
+        if job is None or job.deleting or job.done or job.over:
             return
         now = datetime.now(UTC)
         await self._apply(job, status_without_store(job, now=now), None, now=now)

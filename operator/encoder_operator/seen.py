@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,10 +99,30 @@ class JobSeen:
     """The generation of which its status already tells."""
     deleting: bool
     created_at: datetime | None = None
-    spec: Mapping[str, Any]
-    conditions: Mapping[str, Mapping[str, Any]]
-    """By type."""
-    status: Mapping[str, Any]
+    done: bool = False
+    """The record is known to be final: only then may evidence be deleted."""
+    over: bool = False
+    """It says that it failed: of one that never was a job, nothing else ever says so."""
+    spec_json: str = "{}"
+    status_json: str = "{}"
+    """
+    Both are kept as text: as dicts they would take five times the room, for as long as it exists.
+    """
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Read anew each time."""
+        return _read(self.spec_json)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Read anew each time."""
+        return _read(self.status_json)
+
+    @property
+    def conditions(self) -> dict[str, dict[str, Any]]:
+        """By type. Read anew each time."""
+        return {c["type"]: c for c in self.status.get("conditions") or []}
 
     @classmethod
     def known(cls, name: str, uid: str) -> JobSeen:
@@ -117,9 +138,6 @@ class JobSeen:
             priority="",
             observed=0,
             deleting=False,
-            spec={},
-            conditions={},
-            status={},
         )
 
 
@@ -241,6 +259,7 @@ def _is_main(status: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
 def parse_job(body: Mapping[str, Any]) -> JobSeen:
     metadata, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     uid = spec.get("jobUID")
+    said = {c["type"]: c["status"] for c in status.get("conditions") or []}
     return JobSeen(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -253,10 +272,20 @@ def parse_job(body: Mapping[str, Any]) -> JobSeen:
         observed=status.get("observedGeneration", 0),
         deleting=metadata.get("deletionTimestamp") is not None,
         created_at=parse_time(metadata.get("creationTimestamp")),
-        spec=spec,
-        conditions={c["type"]: c for c in status.get("conditions") or []},
-        status=status,
+        done=said.get("ResultRecorded") == "True",
+        over=said.get("Succeeded") == "False",
+        spec_json=_text(spec),
+        status_json=_text(status),
     )
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _read(text: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(text)
+    return value
 
 
 def parse_pool(body: Mapping[str, Any]) -> PoolSeen:

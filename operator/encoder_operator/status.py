@@ -179,7 +179,7 @@ def build_status(
         "podName": pod.name if pod else None,
         "nodeName": pod.node if pod else None,
         "outputs": [_output(output) for output in document.outputs],
-        "conditions": [_with_time(c, job.conditions.get(c.type), job, now) for c in conditions],
+        "conditions": _dated(conditions, job, now),
     }
     return {key: value for key, value in status.items() if value is not None}
 
@@ -189,7 +189,7 @@ def build_refused_status(
 ) -> dict[str, Any]:
     return {
         "observedGeneration": job.generation,
-        "conditions": [_with_time(c, job.conditions.get(c.type), job, now) for c in conditions],
+        "conditions": _dated(conditions, job, now),
     }
 
 
@@ -197,15 +197,14 @@ def status_without_store(job: JobSeen, *, now: datetime) -> dict[str, Any]:
     """What was last known of it, and that the database does not answer."""
     said = "The database does not answer; what runs goes on, and is recorded later"
     told = [Condition("ResultRecorded", "False", "StoreUnavailable", said)]
-    if job.conditions.get("Admitted", {}).get("status") != "True":
+    before = job.status
+    known = {c["type"]: c for c in before.get("conditions") or []}
+    if known.get("Admitted", {}).get("status") != "True":
         waits = "The database does not answer: nothing starts"
         told.append(Condition("Admitted", "False", "StoreUnavailable", waits))
         told.append(Condition("Succeeded", "Unknown", "StoreUnavailable", waits))
-    conditions = {
-        **job.conditions,
-        **{c.type: _with_time(c, job.conditions.get(c.type), job, now) for c in told},
-    }
-    status = {key: job.status[key] for key in _OURS if key in job.status}
+    conditions = known | {c["type"]: c for c in _dated(told, job, now)}
+    status: dict[str, Any] = {key: before[key] for key in _OURS if key in before}
     return {**status, "conditions": list(conditions.values())}
 
 
@@ -262,6 +261,11 @@ def _attempt(attempt: AttemptDocument, resource: str) -> dict[str, Any]:
         "message": attempt.failure.message if attempt.failure else None,
     }
     return {key: value for key, value in shown.items() if value is not None}
+
+
+def _dated(conditions: Sequence[Condition], job: JobSeen, now: datetime) -> list[dict[str, Any]]:
+    before = job.conditions
+    return [_with_time(c, before.get(c.type), job, now) for c in conditions]
 
 
 def _with_time(

@@ -85,7 +85,8 @@ def worker(
     """The Pod that the operator makes."""
     job = replace(JobSeen.known("mine", "4a8f7a4e-0000-4000-8000-000000000000"), pool="default")
     if by_hand:
-        job = replace(job, spec={"credentialsSecretRef": {"name": "encoder-creds-media"}})
+        spec = {"credentialsSecretRef": {"name": "encoder-creds-media"}}
+        job = replace(job, spec_json=json.dumps(spec))
     policy = PoolPolicy(lending=lending, template=template or {})
     pod = build_pod(job, 1, PodSettings(image=IMAGE), policy, SIZES, owner="default")
     pod["metadata"]["namespace"] = NAMESPACE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,11 +13,12 @@ from encoder_core.specs import Priority
 from encoder_core.states import JobStatus
 from encoder_operator.decide import Observed, RowSeen
 from encoder_operator.policy import PoolPolicy
-from encoder_operator.seen import JobSeen, PodPhase, PodSeen
+from encoder_operator.seen import JobSeen, PodPhase, PodSeen, parse_job
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 JOB = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 NAME = resource_name(JOB)
+NONE: Mapping[str, Any] = {}
 
 
 def a_pod(**changes: Any) -> PodSeen:
@@ -40,7 +43,13 @@ def an_ended_pod(exit_code: int | None = 0, **changes: Any) -> PodSeen:
     return a_pod(**{"phase": phase, "running": False, "exit_code": exit_code, **changes})
 
 
-def a_job(**changes: Any) -> JobSeen:
+def a_job(
+    spec: Mapping[str, Any] = NONE,
+    status: Mapping[str, Any] = NONE,
+    conditions: Mapping[str, Mapping[str, Any]] = NONE,
+    **changes: Any,
+) -> JobSeen:
+    """`conditions` by type, besides those of `status`."""
     values: dict[str, Any] = {
         "name": NAME,
         "uid": "job-1",
@@ -52,11 +61,19 @@ def a_job(**changes: Any) -> JobSeen:
         "priority": "normal",
         "observed": 1,
         "deleting": False,
-        "spec": {},
-        "conditions": {},
-        "status": {},
     }
-    return JobSeen(**{**values, **changes})
+    body = {
+        "metadata": {"name": values["name"], "uid": values["uid"]},
+        "spec": spec,
+        "status": {
+            **status,
+            "conditions": [
+                *status.get("conditions", []),
+                *({"type": type_, **condition} for type_, condition in conditions.items()),
+            ],
+        },
+    }
+    return replace(parse_job(body), **{**values, **changes})
 
 
 def a_row(status: JobStatus = JobStatus.RUNNING, **changes: Any) -> RowSeen:

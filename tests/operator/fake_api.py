@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from kubernetes.aio import client
 
@@ -123,7 +123,7 @@ class FakeApi:
         if (method, plural) in self.refuse:
             return self.refuse[method, plural]
         if path.endswith(f"/{plural}"):
-            return self._of_all(method, path, plural, body)
+            return self._of_all(method, url, plural, body)
         if method == "PATCH":
             return self._apply_status(path, plural, body)
         found = self.objects.get(path)
@@ -155,11 +155,15 @@ class FakeApi:
             if any(owner["uid"] == found["metadata"]["uid"] for owner in owners):
                 self._delete(at, other)
 
-    def _of_all(self, method: str, path: str, plural: str, body: Any) -> Answer:
+    def _of_all(self, method: str, url: str, plural: str, body: Any) -> Answer:
+        path, query = urlsplit(url).path, parse_qs(urlsplit(url).query)
         if method == "GET":
             items = [item for at, item in self.objects.items() if at.startswith(f"{path}/")]
             self.while_listing(plural)
-            return Answer(200, {"items": items, "metadata": {}})
+            first, count = int(query.get("continue", ["0"])[0]), int(query["limit"][0])
+            after = first + count
+            more = {"continue": str(after)} if after < len(items) else {}
+            return Answer(200, {"items": items[first:after], "metadata": more})
         at = f"{path}/{body['metadata']['name']}"
         if at in self.objects:
             return refusal(409, "AlreadyExists")

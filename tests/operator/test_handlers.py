@@ -51,7 +51,7 @@ def test_it_keeps_no_state_in_the_objects_and_writes_no_events(
 
 def test_lists_come_in_parts_and_every_wait_ends(settings: kopf.OperatorSettings) -> None:
     watching, networking = settings.watching, settings.networking
-    assert watching.chunk_size == 500
+    assert (watching.chunk_size, settings.queueing.idle_timeout) == (500, 0.2)
     assert watching.label_selectors["v1/pods"] == JOB_LABEL
     assert (watching.connect_timeout, networking.connect_timeout) == (5.0, 5.0)
     assert networking.request_timeout == 30.0

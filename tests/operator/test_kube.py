@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from encoder_operator.budget import WriteBudget
 from encoder_operator.kube import EVENTS, JOBS, PODS, POOLS, SECRETS, Kube, KubeError
+from encoder_operator.seen import parse_pod
 from tests.operator.fake_api import FakeApi, refusal
 from tests.operator.fake_time import run_in_fake_time
 
@@ -109,10 +110,32 @@ def test_what_starts_or_stops_work_does_not_wait_for_what_tells_of_it(
     asyncio.run(story())
 
 
+# --- Lists ---------------------------------------------------------------------------------------
+
+
+def test_of_a_list_whole_objects_are_held_for_one_page_at_a_time() -> None:
+    async def story() -> None:
+        api = FakeApi()
+        for number in range(1001):
+            api.put(PODS, f"pod-{number}")
+        done: list[str] = []
+        api.while_listing = lambda plural: done.append(plural)
+
+        def project(body: Mapping[str, Any]) -> str:
+            done.append("project")
+            return str(body["metadata"]["name"])
+
+        assert await api.kube().list_all(PODS, project) == [f"pod-{n}" for n in range(1001)]
+        pages = [500 * ["project"], 500 * ["project"], ["project"]]
+        assert done == [step for page in pages for step in ("pods", *page)]
+
+    asyncio.run(story())
+
+
 # --- One budget over all writes ------------------------------------------------------------------
 
 METHODS: dict[str, tuple[Callable[[Kube], Awaitable[Any]], int]] = {
-    "list_all": (lambda kube: kube.list_all(PODS), 0),
+    "list_all": (lambda kube: kube.list_all(PODS, parse_pod), 0),
     "check_served": (lambda kube: kube.check_served(JOBS, POOLS), 0),
     "get": (lambda kube: kube.get(PODS, THERE), 0),
     "create": (lambda kube: kube.create(PODS, NEW), 1),

@@ -240,6 +240,50 @@ def test_the_readme_says_the_same_commands() -> None:
     assert "\n".join(wanted) in (ROOT / "README.md").read_text()
 
 
+def test_what_the_commands_bring_the_commands_take_away() -> None:
+    brought = re.findall(r"^#     (kubectl .+)$", (K8S / "kustomization.yaml").read_text(), re.M)
+    _, _, removal = (ROOT / "docs" / "operations.md").read_text().partition("## Remove it\n")
+    taken = re.findall(r"^(kubectl delete .+?)(?: +#.*)?$", removal.partition("\n## ")[0], re.M)
+    assert {line.split()[1] for line in brought} == {"apply", "create"}
+    objects = {one for line in brought for one in objects_of(line)}
+    gone = {one for line in taken for one in objects_of(line)}
+    within = {namespace for kind, namespace, _ in gone if kind == "Namespace"}
+    left = {one for one in objects - gone if one[1] not in within or one[0] == "Namespace"}
+    assert left == set()
+    assert {kind for kind, namespace, _ in objects if namespace is None} == CLUSTER_SCOPED
+
+
+CLUSTER_SCOPED = {
+    *("CustomResourceDefinition", "PriorityClass"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+}
+
+
+def objects_of(command: str) -> Iterator[tuple[str, str | None, str]]:
+    """Kind, namespace and name of what a command brings or takes away; a namespace is in itself."""
+    _, _, *words = command.split()
+    if words[:2] == ["secret", "generic"]:
+        yield "Secret", words[words.index("-n") + 1], words[2]
+    elif words[0] == "namespace":
+        yield "Namespace", words[1], words[1]
+    elif words[0] == "-f":
+        found = ROOT / words[1]
+        files = sorted(found.glob("*.yaml")) if found.is_dir() else [found]
+        for each in [one for file in files for one in yaml.safe_load_all(file.read_text())]:
+            yield named_object(each)
+    else:
+        assert words[:2] == ["-k", "k8s"], command
+        yield from map(named_object, base())
+
+
+def named_object(document: Manifest) -> tuple[str, str | None, str]:
+    kind, name = document["kind"], document["metadata"]["name"]
+    if kind == "Namespace":
+        return kind, name, name
+    assert not kind.startswith("Cluster"), "it belongs into the list above"
+    return kind, None if kind in CLUSTER_SCOPED else kustomization()["namespace"], name
+
+
 def test_keys_are_on_in_the_base() -> None:
     keys, _ = kustomization()["patches"]
     target = named(keys["target"]["kind"], keys["target"]["name"])

@@ -1,6 +1,7 @@
 """
 Whether the watches still speak. A watch that says nothing looks like a cluster in which nothing
-happens, so every write of ours is a canary: the watch has to bring it back.
+happens, so every write of ours is a canary: the watch has to bring it back. So is, for each kind,
+the latest change that a resync finds, whoever made it: one watch may be deaf while others speak.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PATIENCE: Final = 3
 
 
 class Deaf(EncoderError):
-    """A watch does not bring back what we wrote. The process is to end, and to start anew."""
+    """A watch does not bring what was written. The process is to end, and to start anew."""
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class Echoes:
         self._now = now
 
     def expect(self, kind: str, version: str | None) -> None:
-        """We wrote an object of this kind, and the server gave it this version."""
+        """There was an object of this kind with this version: so the server has answered us."""
         watch = self._watches.get(kind)
         if watch is None or version is None or not version.isdigit():
             return

@@ -273,6 +273,9 @@ class Operator:
         jobs = await self._kube.list_all(JOBS, parse_job)
         pods = await self._kube.list_all(PODS, parse_pod, label=JOB_LABEL)
         pools = await self._kube.list_all(POOLS, parse_pool)
+        self._expect_to_hear(JOBS, jobs)
+        self._expect_to_hear(PODS, [pod for pod in pods if pod])
+        self._expect_to_hear(POOLS, pools)
         self._count_ghosts(JOBS, known_jobs, cache.jobs, {job.name for job in jobs})
         self._count_ghosts(PODS, known_pods, cache.pods, {pod.name for pod in pods if pod})
         self._count_ghosts(POOLS, known_pools, cache.pools, {pool.name for pool in pools})
@@ -287,6 +290,12 @@ class Operator:
             self._pools.wake(pool)
         for name in changed.union(await self._active()):
             self._loop.wake(name)
+
+    def _expect_to_hear(self, kind: Kind, listed: Sequence[S]) -> None:
+        """What others write is echoed too: the watch has told of the latest listed, or will."""
+        versions = [int(v) for v in (seen.resource_version for seen in listed) if v.isdigit()]
+        if versions and self.listed.is_set():  # before that, watches have not begun
+            self._echoes.expect(kind.plural, str(max(versions)))
 
     def _count_ghosts(
         self, kind: Kind, before: Mapping[str, S], now: Mapping[str, S], listed: set[str]

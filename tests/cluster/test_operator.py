@@ -18,7 +18,7 @@ from encoder_operator.kube import JOBS as TRANSCODE_JOBS
 from encoder_operator.kube import PODS, POOLS
 from tests.cluster.deployment import FULL
 from tests.figures import tell_figure
-from tests.harness.rig import CORE, CRDS, GROUP, NAMESPACE, WAIT_S, Operator, Rig, apply_crds
+from tests.harness.rig import CORE, CRDS, GROUP, MERGE, NAMESPACE, WAIT_S, Operator, Rig, apply_crds
 from tests.harness.standin import DOES
 from tests.harness.tamper import Tamper, tamper
 from tests.harness.witness import pods_watched
@@ -328,6 +328,33 @@ def test_an_operator_that_hears_nothing_fails_its_probe_and_ends(
     following.wait_ready()
     run_some(shared, 2)
     assert following.get("/healthz") == (200, "ok\n")
+    assert following.stop() == 0
+
+
+def test_one_whose_watch_of_pods_alone_is_deaf_ends_though_it_writes_none(
+    shared: Rig, between: Tamper, stays: str
+) -> None:
+    """The other watches speak, and bring back what it writes of jobs and pools."""
+    user = between.kubeconfig(shared.folder)
+    operator = shared.start_operator(kubeconfig=user, canary_s=4, resync_s=2)
+    operator.wait_ready()
+    shared.wait_for("its pool", lambda: places(shared, stays) == 1)
+    canceled = shared.statuses().get("canceled", 0)
+    ((job, _),) = shared.submit(1, pool=stays)
+    shared.wait_for("it runs", lambda: shared.statuses().get("running"))
+    between.drop = lambda event: b'"kind":"Pod"' in event
+    touch = {"metadata": {"annotations": {"touched": "by somebody"}}}
+    pod = f"{CORE}/pods/{job}-a1"
+    assert shared.cluster.send("PATCH", pod, touch, content_type=MERGE)[0] == 200
+    assert operator.process.wait(timeout=WAIT_S) == 2
+    assert "the watch of pods did not bring back" in operator.log.read_text()
+    between.drop = lambda _: False
+    following = shared.start_operator(kubeconfig=user, canary_s=4, resync_s=2)
+    following.wait_ready()
+    shared.cluster.send("DELETE", f"{GROUP}/transcodejobs/{job}")
+    shared.wait_for("canceled", lambda: shared.statuses().get("canceled", 0) == canceled + 1)
+    shared.wait_for("tidied up", lambda: shared.count("transcodejobs") == 0)
+    shared.wait_for("no Pod is left", lambda: shared.count("pods") == 0)
     assert following.stop() == 0
 
 

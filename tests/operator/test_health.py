@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from encoder_core.names import ATTEMPT_LABEL, JOB_LABEL
 from encoder_core.reports import AmbientCredentials
 from encoder_db.queue import claim
 from encoder_db.settings import QueueSettings, TransferSettings
@@ -100,9 +101,19 @@ def test_probes_and_metrics() -> None:
     assert 'transcode_watch_last_event_age_seconds{kind="pods"} 0.0' in told[1]
 
 
-def an_operator(store: Store, api: FakeApi, now: Callable[[], float], **settings: Any) -> Operator:
-    metrics = Metrics()
-    watches = Echoes((kind.plural for kind in (JOBS, PODS, POOLS)), patience_s=1.0, now=now)
+def all_watches(now: Callable[[], float]) -> Echoes:
+    return Echoes((kind.plural for kind in (JOBS, PODS, POOLS)), patience_s=1.0, now=now)
+
+
+def an_operator(
+    store: Store,
+    api: FakeApi,
+    now: Callable[[], float],
+    *,
+    watches: Echoes | None = None,
+    **settings: Any,
+) -> Operator:
+    metrics, watches = Metrics(), watches or all_watches(now)
     return Operator(
         store,
         api.kube(echoes=watches, metrics=metrics),
@@ -134,6 +145,98 @@ def test_an_operator_whose_watches_bring_nothing_ends(store: Store) -> None:
 
     with pytest.raises(Deaf, match="did not bring back what was written"):
         asyncio.run(run())
+
+
+def an_ended_pod(version: int) -> dict[str, Any]:
+    metadata = {
+        "name": "tj-a1",
+        "uid": "pod-1",
+        "resourceVersion": str(version),
+        "labels": {JOB_LABEL: "tj", ATTEMPT_LABEL: "1"},
+        "ownerReferences": [
+            {"apiVersion": "encoder.dev/v1alpha1", "kind": "TranscodeJob", "name": "tj", "uid": "1"}
+        ],
+    }
+    return {"metadata": metadata, "status": {"phase": "Succeeded"}}
+
+
+@pytest.mark.parametrize(
+    ("told", "deaf"),
+    [
+        pytest.param([], ["pods"], id="which nobody tells of"),
+        pytest.param([("MODIFIED", 6)], ["pods"], id="of which only something earlier is told"),
+        pytest.param([("MODIFIED", 7)], [], id="that is told"),
+        pytest.param([("MODIFIED", 8)], [], id="after which a later one is told"),
+        pytest.param([("DELETED", 8)], [], id="whose object is told to be deleted"),
+        pytest.param([(None, 7)], [], id="when the watch begins anew"),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True], ids=["before the list", "after the list"])
+def test_a_change_by_others_is_an_echo_too(
+    store: Store, told: list[tuple[str | None, int]], deaf: list[str], late: bool
+) -> None:
+    """Nothing is written by us: no job, no pool, and an ended Pod that is nobody's."""
+    api, clock = FakeApi(), Clock()
+    watches = all_watches(clock)
+    api.put(PODS, "tj-a1", **an_ended_pod(5))
+
+    async def run() -> None:
+        operator = an_operator(store, api, clock, watches=watches, resync_s=0.02)
+
+        def tell() -> None:
+            for event, version in told:
+                operator.pod_changed(event, an_ended_pod(version))
+
+        async def resync() -> None:
+            lists, whole = 0, asyncio.Event()
+
+            def count(plural: str) -> None:
+                nonlocal lists
+                lists += plural == POOLS.plural
+                if lists == 3:  # what was listed before the second of them is taken in
+                    whole.set()
+
+            api.while_listing = count
+            await asyncio.wait_for(whole.wait(), timeout=60)
+
+        running = asyncio.create_task(operator.run())
+        await asyncio.wait_for(operator.listed.wait(), timeout=60)
+        operator.pod_changed(None, an_ended_pod(5))
+        await resync()
+        clock.now_s += 1000
+        assert watches.deaf() == []
+        api.put(PODS, "tj-a1", **an_ended_pod(7))
+        if not late:
+            tell()
+        await resync()
+        if late:
+            tell()
+        clock.now_s += 1000
+        said.append(watches.deaf())
+        running.cancel()
+        await asyncio.wait([running])
+
+    said: list[list[str]] = []
+    asyncio.run(run())
+    assert said == [deaf]
+    assert api.writes == []
+
+
+def test_what_is_listed_before_the_watches_begin_is_not_waited_for(store: Store) -> None:
+    api, clock = FakeApi(), Clock()
+    watches = all_watches(clock)
+    api.put(PODS, "tj-a1", **an_ended_pod(5))
+
+    async def run() -> None:
+        operator = an_operator(store, api, clock, watches=watches)
+        running = asyncio.create_task(operator.run())
+        await asyncio.wait_for(operator.listed.wait(), timeout=60)
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(run())
+    clock.now_s += 1000
+    assert watches.deaf() == []
 
 
 def test_it_is_ready_once_all_is_listed_and_while_the_database_answers(store: Store) -> None:

@@ -436,19 +436,39 @@ def estimate_of(spec: JobSpec, known: SourceInfo | None) -> Estimate | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RefusalRule:
+    """One row: what the API server answers to a creation, and what that means for the attempt."""
+
+    looks: str
+    """For the documentation."""
+    applies: Callable[[KubeError], bool]
+    code: str | None
+    """None: tried again as it is."""
+
+
+REFUSAL_RULES: Final = (
+    RefusalRule(
+        "a right is missing, the namespace is being deleted, or admission has not read yet what it "
+        "goes by, or counted a quota",
+        lambda e: e.blameless,
+        None,
+    ),
+    RefusalRule("413, or etcd finds it too large", lambda e: e.too_large, "request_impossible"),
+    RefusalRule("403 “exceeded quota”", lambda e: e.over_quota, "quota_exceeded"),
+    RefusalRule(
+        "a policy, a webhook or Pod Security says no, whatever the status",
+        lambda e: e.denied,
+        "admission_denied",
+    ),
+    RefusalRule("another 400, 403 or 422", lambda e: e.invalid or e.forbidden, "pod_invalid"),
+    RefusalRule("anything else: no answer, 401, 429, 500, …", lambda _: True, None),
+)
+
+
 def _code_of(error: KubeError) -> str | None:
     """What a refused creation means for the attempt. None: tried again as it is."""
-    if error.blameless:
-        return None
-    if error.too_large:
-        return "request_impossible"
-    if error.over_quota:
-        return "quota_exceeded"
-    if error.denied:
-        return "admission_denied"
-    if error.invalid or error.forbidden:
-        return "pod_invalid"
-    return None
+    return next(rule.code for rule in REFUSAL_RULES if rule.applies(error))
 
 
 def note_place(store: Store, job_id: int, pod: PodSeen) -> None:

@@ -32,6 +32,7 @@ from encoder_core.failures import FAILURES, Budget, Fault, kind_of
 from encoder_core.media.warnings import WARNINGS
 from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, AttemptStatus, JobStatus, OutputStatus
 from encoder_db.invariants import CHECKS, LEFT_BEHIND
+from encoder_operator.act import REFUSAL_RULES
 from encoder_operator.exits import END_RULES, WAIT_RULES
 from tests.cluster import times
 
@@ -208,6 +209,15 @@ def render_waits() -> str:
     return "\n".join(["| the Pod | what it is | borne for |", "|---|---|---|", *rows])
 
 
+def render_refusals() -> str:
+    lines = ["| the API server says | what it means | tried again |", "|---|---|---|"]
+    for rule in REFUSAL_RULES:
+        means = f"`{rule.code}`" if rule.code else "nothing: the attempt has not begun"
+        again = AGAIN[kind_of(rule.code).budget] if rule.code else "the same attempt is"
+        lines.append(f"| {rule.looks} | {means} | {again} |")
+    return "\n".join(lines)
+
+
 # --- The API -------------------------------------------------------------------------------------
 
 
@@ -308,6 +318,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "rules of the record": render_rules,
     "pod ends": render_ends,
     "pod waits": render_waits,
+    "refusals": render_refusals,
     "stated times": times.render,
     "operations": render_operations,
     "job filters": render_job_filters,

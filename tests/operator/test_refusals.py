@@ -14,7 +14,7 @@ from encoder_core.reports import Started
 from encoder_core.states import JobStatus
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
-from encoder_operator.act import QUOTA_S, NameTaken
+from encoder_operator.act import QUOTA_S, REFUSAL_RULES, NameTaken
 from encoder_operator.decide import StartPod
 from encoder_operator.exits import classify_waiting
 from encoder_operator.kube import PODS, SECRETS, Kind, KubeError
@@ -70,6 +70,31 @@ WEBHOOK_AWAY = refusal(
     *(500, "InternalError"),
     'Internal error occurred: failed calling webhook "images.example": context deadline exceeded',
 )
+
+
+OVER_QUOTA = forbidden("exceeded quota: workers, requested: pods=1, used: pods=4, limited: pods=4")
+
+
+@pytest.mark.parametrize(
+    ("answers", "code"),
+    [
+        pytest.param([NO_RIGHT], None, id="blameless"),
+        pytest.param([TOO_LARGE], "request_impossible", id="too large"),
+        pytest.param([OVER_QUOTA], "quota_exceeded", id="over its quota"),
+        pytest.param([BY_POLICY, BY_PROFILE, BY_WEBHOOK], "admission_denied", id="denied"),
+        pytest.param([INVALID, NO_PARAMETERS], "pod_invalid", id="invalid"),
+        pytest.param([WEBHOOK_AWAY], None, id="anything else"),
+    ],
+)
+def test_each_row_of_the_table_has_answers_that_it_is_for(
+    request: pytest.FixtureRequest, answers: list[Answer], code: str | None
+) -> None:
+    number = request.node.callspec.indices["answers"]
+    for answer in answers:
+        error = KubeError(answer.status, answer.body["reason"], answer.body["message"])
+        hit = next(rule for rule in REFUSAL_RULES if rule.applies(error))
+        assert (hit, hit.code) == (REFUSAL_RULES[number], code)
+    assert len(REFUSAL_RULES) == 6
 
 
 @pytest.fixture

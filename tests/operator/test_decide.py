@@ -156,9 +156,14 @@ FORGET = DeleteSecret(1)
             id="evidence stays until the record is known to be final",
         ),
         pytest.param(
+            observed(row=DONE, job=a_job(conditions=RECORDED), pods={1: an_ended_pod(0)}),
+            [],
+            id="a finished resource stays for its retention, and so do its Pods",
+        ),
+        pytest.param(
             observed(row=DONE, job=a_job(conditions=RECORDED), pods={}),
             [],
-            id="a finished resource stays for its retention",
+            id="also when Kubernetes has cleared its Pods away",
         ),
         pytest.param(
             observed(

@@ -108,6 +108,12 @@ def _rewrap_batch(
     """Where to go on, or None at the end; and what was done."""
     done = Rewrapped()
     rows = kind.rows(tx, after)
+    if kind.table is job_secrets:
+        # Who copies a webhook's address to a delivery holds the job's lock: when these are free,
+        # every copy of the earlier value is there for the deliveries, which come next, to find.
+        earlier = {row["job_id"] for row in rows if not keys.is_current(bytes(row["sealed"]))}
+        locked = select(jobs.c.id).where(jobs.c.id.in_(sorted(earlier))).order_by(jobs.c.id)
+        tx.execute(locked.with_for_update())
     for row in rows:
         purpose = kind.purpose(row)
         if not purpose:  # of the installation: not everything there is sealed

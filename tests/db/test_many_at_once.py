@@ -13,29 +13,42 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle, islice
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from encoder_core.errors import Refused
 from encoder_core.failures import failure
+from encoder_core.sealing import KeyRing
 from encoder_core.specs import Priority
 from encoder_core.states import FINAL_JOB, OPEN_ATTEMPT
 from encoder_db.bump import bump_job
+from encoder_db.dialect import in_seconds
 from encoder_db.fsck import fsck
 from encoder_db.jobs import cancel_job, delete_job, list_jobs, retry_job
 from encoder_db.migrations import migrate
 from encoder_db.pools import set_pool
 from encoder_db.redrive import redrive_jobs
+from encoder_db.retention import HOUR_S, delete_old_jobs
+from encoder_db.rewrap import rewrap
+from encoder_db.secrets import sealing_purpose
 from encoder_db.store import Store
 from encoder_db.sweep import sweep
-from encoder_db.tables import job_attempts, job_events, jobs
+from encoder_db.tables import job_attempts, job_events, job_secrets, jobs, webhook_deliveries
 from tests.db import builders as make
-from tests.db.conftest import KEYS
 from tests.figures import tell_figure
 
 PRODUCERS, CLAIMERS, JOBS_EACH = 2, 3, 20
 PLACES, PER_OWNER = 4, 2
 OWNERS = ("acme", "beta", "corp")
-ACTS: Mapping[str, int] = {"cancel": 15, "retry": 15, "bump": 15, "delete": 8, "redrive": 6}
+ACTS: Mapping[str, int] = {
+    "cancel": 15,
+    "retry": 15,
+    "bump": 15,
+    "delete": 8,
+    "redrive": 6,
+    "rewrap": 8,
+}
+OLD, NEW = b"o" * 32, b"n" * 32
+KEPT_H, FORGOTTEN = 24.0, 8
 SECRETS = {"/source/access_key_id": "AKIA", "/source/access_key_secret": "another"}
 PAUSE_S = 0.02  # who found nothing asks again
 PATIENCE_S = 240.0
@@ -50,7 +63,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    with Store.open(database_url, keys=KEYS) as store:
+    with Store.open(database_url, keys=KeyRing([OLD])) as store:
         migrate(store)
         store.run(
             lambda tx: set_pool(tx, "default", max_concurrency=PLACES, max_per_owner=PER_OWNER)
@@ -59,7 +72,11 @@ def store(database_url: str) -> Iterator[Store]:
 
 
 class Crowd:
-    """Threads, each with a store of its own; what went wrong in any of them is in `problems`."""
+    """
+    Threads, each with a store of its own; what went wrong in any of them is in `problems`.
+
+    The key is being changed: all can open both, and the first producer still seals with the old.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -68,12 +85,16 @@ class Crowd:
         self.retries: Counter[str] = Counter()
         self.accepted: set[int] = set()
         self.deleted: set[int] = set()
+        self.aged: set[int] = set()
+        self.forgotten = 0
         self.begun, self.over = threading.Event(), threading.Event()
 
     def start(self, name: str, act: Callable[[Store, random.Random], None]) -> threading.Thread:
+        keys = [OLD, NEW] if name == "producer-0" else [NEW, OLD]
+
         def run() -> None:
             try:
-                with Store.open(self._url, keys=KEYS) as store:
+                with Store.open(self._url, keys=KeyRing(keys)) as store:
                     store.tell_of_retries(lambda reason: self.retries.update([reason]))
                     act(store, random.Random(name))
             except BaseException as error:  # shown by the test
@@ -134,8 +155,25 @@ class Crowd:
             bump_job(store, job, owner=None, priority=Priority.HIGH)
         elif verb == "redrive":
             redrive_jobs(store, owner=None, failure_code=SPOILED)
+        elif verb == "rewrap":
+            assert rewrap(store).lost == 0
         elif delete_job(store, job, owner=None):
             self.deleted.add(job)
+
+    def forget(self, store: Store, chance: random.Random) -> None:
+        """Jobs that are over become old, and go, unless they are retried just then."""
+        while self.forgotten < FORGOTTEN and not self.over.wait(PAUSE_S):
+            with store.read() as tx:
+                ended = list_jobs(tx, owner=None, limit=60, status=FINAL_JOB)
+            if ended:
+                self._let_it_be_old(store, chance.choice(ended).id)
+                self.forgotten += delete_old_jobs(store, older_than_h=KEPT_H, batch=2)
+
+    def _let_it_be_old(self, store: Store, job: int) -> None:
+        over = (jobs.c.id == job) & jobs.c.status.in_(sorted(FINAL_JOB))
+        long_ago = in_seconds(-2 * KEPT_H * HOUR_S)
+        self.aged.add(job)
+        store.run(lambda tx: tx.execute(update(jobs).where(over).values(finished_at=long_ago)))
 
     def watch(self, store: Store, _: random.Random) -> None:
         """The limits hold at each moment, and nothing is ever to be mended."""
@@ -180,7 +218,26 @@ def _all_have_ended(store: Store) -> bool:
         return tx.execute(open_job).first() is None
 
 
-def test_claims_cancels_deletes_retries_and_bumps_at_once_break_no_rule(
+def _open_all_with_the_new_key(url: str) -> int:
+    """How many sealed values there are. Raises CannotOpen."""
+    new = KeyRing([NEW])
+    secrets = select(job_secrets.c.purpose, jobs.c.uuid, job_secrets.c.sealed).join(
+        jobs, jobs.c.id == job_secrets.c.job_id
+    )
+    with Store.open(url, keys=new) as store:
+        migrate(store)
+        with store.read() as tx:
+            sealed = [(row.purpose, row.uuid, row.sealed) for row in tx.execute(secrets)]
+            sealed += [
+                ("webhook", row.job_uuid, row.target)
+                for row in tx.execute(select(webhook_deliveries))
+            ]
+    for purpose, uuid, value in sealed:
+        assert new.open(bytes(value), purpose=sealing_purpose(purpose, uuid))
+    return len(sealed)
+
+
+def test_all_that_happens_to_jobs_and_keys_at_once_breaks_no_rule(
     store: Store, database_url: str
 ) -> None:
     crowd = Crowd(database_url)
@@ -188,6 +245,7 @@ def test_claims_cancels_deletes_retries_and_bumps_at_once_break_no_rule(
     for n in range(CLAIMERS):
         crowd.start(f"claimer-{n}", crowd.consume)
     finite += [crowd.start(verb, crowd.meddle(verb)) for verb in ACTS]
+    finite.append(crowd.start("forget", crowd.forget))
     crowd.start("watch", crowd.watch)
     for thread in finite:
         thread.join(PATIENCE_S)
@@ -206,10 +264,19 @@ def test_claims_cancels_deletes_retries_and_bumps_at_once_break_no_rule(
                 select(job_events.c.job_id).where(job_events.c.type == "job.completed")
             ).scalars()
         )
-    tell_figure(f"ends {Counter(ends.values())}, deleted {len(crowd.deleted)}, {crowd.retries}")
-    assert set(ends) == crowd.accepted - crowd.deleted
+    gone = crowd.accepted - crowd.deleted - set(ends)
+    tell_figure(
+        f"ends {Counter(ends.values())}, deleted {len(crowd.deleted)}, forgotten {len(gone)}, "
+        f"{crowd.retries}"
+    )
+    assert set(ends) <= crowd.accepted - crowd.deleted
+    assert gone <= crowd.aged
+    assert len(gone) == crowd.forgotten
     assert set(ends.values()) <= FINAL_JOB
     assert max(completed.values()) == 1
     assert max(succeeded.values()) == 1
     assert make.count(store, "queue_jobs") == 0
     assert fsck(store).findings == []
+    with Store.open(database_url, keys=KeyRing([NEW, OLD])) as rotating:
+        assert rewrap(rotating).lost == 0
+    assert _open_all_with_the_new_key(database_url) > 0

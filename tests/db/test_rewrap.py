@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from encoder_core.errors import ConfigurationError
 from encoder_core.sealing import KeyRing
+from encoder_db.events import record_event
 from encoder_db.migrations import migrate
 from encoder_db.outbox import claim_deliveries
 from encoder_db.rewrap import BATCH, Rewrapped, rewrap
-from encoder_db.rows import JobRow
+from encoder_db.rows import JobRow, lock_job
 from encoder_db.secrets import read_credentials
 from encoder_db.store import Store
-from encoder_db.tables import instance_secrets, job_secrets, webhook_deliveries
+from encoder_db.tables import instance_secrets, job_secrets, jobs, webhook_deliveries
 from tests.db import builders as make
 
+HEAD_START_S = 0.5  # more than it takes when it does not wait
 OLD, NEW = b"o" * 32, b"n" * 32
 HOOK = "https://example.com/hook?token=hook-token"
 ASKED = make.spec(source=make.s3("AKIA1", "first"), notificationUrl=HOOK)
@@ -78,6 +81,24 @@ def test_more_than_one_batch_is_rewrapped_whole(rotating: Store, job: JobRow) ->
             ],
         )
     assert rewrap(rotating).rewrapped == 2 * BATCH + 5
+
+
+def test_what_was_being_announced_meanwhile_is_rewrapped_too(
+    database_url: str, rotating: Store, job: JobRow
+) -> None:
+    """It carries the address as it was read before, and is seen only once it is committed."""
+    with Store.open(database_url, keys=KeyRing([NEW, OLD])) as other:
+        rotation = threading.Thread(target=rewrap, args=(other,))
+        with rotating.begin() as tx:
+            assert lock_job(tx, job.id)
+            tx.execute(update(jobs).where(jobs.c.id == job.id).values(version=jobs.c.version + 1))
+            record_event(tx, job.id, "job.bumped")
+            rotation.start()
+            rotation.join(HEAD_START_S)
+        rotation.join()
+    with rotating.read() as tx:
+        targets = list(tx.execute(select(webhook_deliveries.c.target)).scalars())
+    assert [rotating.keys.is_current(target) for target in targets] == [True, True]
 
 
 def test_a_start_with_a_key_that_opens_nothing_is_refused(database_url: str, job: JobRow) -> None:

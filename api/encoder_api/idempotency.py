@@ -23,7 +23,8 @@ def idempotency_of(request: Request, body: Model, *, keys: KeyRing) -> Idempoten
     if not given:
         return None
     if len(given) > 1 or not _KEY.fullmatch(given[0]):
-        raise invalid_parameter(HEADER, "must be one value of 1 to 255 printable characters")
+        wanted = "must be one value of 1 to 255 printable ASCII characters, no spaces"
+        raise invalid_parameter(HEADER, wanted)
     return Idempotency(key=given[0], fingerprints=_fingerprints(request, body, keys))
 
 

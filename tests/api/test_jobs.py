@@ -270,9 +270,9 @@ def test_a_key_belongs_to_its_owner(client: CheckedClient, add_key: AddKey) -> N
     assert first["id"] != second["id"]
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "with space", "with\ttab"])
+@pytest.mark.parametrize("key", ["", "x" * 256, "with space", "with\ttab", "café"])
 def test_a_bad_key_is_refused(client: CheckedClient, key: str) -> None:
-    response = client.post("/jobs", json=job(), headers={"Idempotency-Key": key})
+    response = client.post("/jobs", json=job(), headers={b"Idempotency-Key": key.encode()})
     assert response.status_code == 400
     assert response.json()["errors"][0]["parameter"] == "Idempotency-Key"
 

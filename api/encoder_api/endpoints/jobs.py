@@ -138,8 +138,9 @@ EXAMPLE: Final = {
 
 ACCEPTING: Final[Mapping[str, Any]] = {
     "headers": {
-        "Idempotency-Key": "1 to 255 printable characters. The same key with the same body within "
-        "24 hours is answered with the first answer, and no second job is made."
+        "Idempotency-Key": "1 to 255 printable ASCII characters, no spaces. The same key with "
+        "the same body within 24 hours is answered with the first answer, and no second job is "
+        "made."
     },
     "replies": {
         202: Reply(

@@ -30,6 +30,7 @@ from encoder_core import events
 from encoder_core.deliveries import Outcome
 from encoder_core.failures import FAILURES, Budget, Fault, kind_of
 from encoder_core.media.warnings import WARNINGS
+from encoder_core.retries import Retry, RetryLimits, decide_retry
 from encoder_core.states import FINAL_JOB, JOB_TRANSITIONS, AttemptStatus, JobStatus, OutputStatus
 from encoder_db.invariants import CHECKS, LEFT_BEHIND
 from encoder_operator.act import REFUSAL_RULES
@@ -167,6 +168,35 @@ def render_warnings() -> str:
 def render_budgets() -> str:
     rows = [f"| {b.value} | {AGAIN[b]} | {comments_of(Budget)[b.name]} |" for b in Budget]
     return "\n".join(["| budget | in the tables | meaning |", "|---|---|---|", *rows])
+
+
+def render_retries() -> str:
+    limits = RetryLimits()
+    attempts = {
+        Budget.APP: "`QUEUE_MAX_ATTEMPTS`",
+        Budget.INFRA: str(limits.infra),
+        Budget.CONFIG: str(limits.config),
+    }
+    rows = [
+        f"| {budget.value} | {attempts.get(budget, 'any number')} | {_pauses_of(budget)} |"
+        for budget in Budget
+        if budget is not Budget.NONE
+    ]
+    head = "| budget | attempts in all | the job waits before the next |"
+    return "\n".join([head, "|---|---|---|", *rows])
+
+
+def _pauses_of(budget: Budget) -> str:
+    """Until they grow no more."""
+    code = next(kind.code for kind in FAILURES.values() if kind.budget is budget)
+    unlimited = RetryLimits(app=100, infra=100, config=100)
+    pauses: list[float] = []
+    while len(pauses) < 2 or pauses[-1] != pauses[-2]:
+        decided = decide_retry(code, {budget: len(pauses) + 1}, limits=unlimited, jitter=0.0)
+        assert isinstance(decided, Retry)
+        pauses.append(decided.after_s)
+    *growing, longest = [f"{pause:g} s" for pause in pauses[:-1]]
+    return f"{', '.join(growing)}, then {longest} each time"
 
 
 def render_enum(cls: type[Enum]) -> str:
@@ -311,6 +341,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "failures": render_failures,
     "warnings": render_warnings,
     "budgets": render_budgets,
+    "retries": render_retries,
     "job statuses": lambda: render_enum(JobStatus),
     "output statuses": lambda: render_enum(OutputStatus),
     "attempt statuses": lambda: render_enum(AttemptStatus),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
-from encoder_core.failures import FAILURES
+from encoder_core.failures import FAILURES, Budget
+from encoder_core.retries import Retry, RetryLimits, decide_retry
 from encoder_db.fairness import STARVATION_TURN
 from encoder_operator.exits import WAIT_RULES
 from encoder_operator.status import reason_of
@@ -25,6 +26,7 @@ from tests.docs.render import (
     rendered,
     settings_classes,
     settings_modules,
+    span,
 )
 
 OF_OTHERS = {"NODE_ENV"}  # of old set-ups; no settings class reads it
@@ -150,6 +152,18 @@ def code_that_writes_reasons() -> str:
 def test_a_page_says_how_often_a_claim_begins_with_the_lowest_priority(page: str) -> None:
     said = re.findall(r"[Ee]very\s+(\w+)\s+claim", (DOCS / page).read_text())
     assert said == [{6: "sixth", 7: "seventh", 8: "eighth", 9: "ninth"}[STARVATION_TURN]]
+
+
+# --- When a failure is tried again ---------------------------------------------------------------
+
+
+def test_the_page_of_failures_says_how_long_who_asked_for_it_may_hold_up_a_job() -> None:
+    code = next(kind.code for kind in FAILURES.values() if kind.budget is Budget.CAPACITY)
+    asked = decide_retry(
+        code, {Budget.CAPACITY: 1}, limits=RetryLimits(), jitter=0.0, retry_after_s=1e9
+    )
+    assert isinstance(asked, Retry)
+    assert f"Retry-After, up to {span(asked.after_s)})" in (DOCS / "failures.md").read_text()
 
 
 # --- All pages -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 
 import pytest
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message
@@ -27,13 +27,15 @@ from encoder_api.streams import EventStream, follow
 from encoder_core.documents import EventDocument
 from encoder_db import jobs as db_jobs
 from encoder_db import outbox
+from encoder_db.dialect import POOL_OVERFLOW, POOL_SIZE
 from encoder_db.store import Store
 from tests.api.conftest import CheckedClient
 from tests.api.samples import job, output
 from tests.api.test_connections import LARGE_BYTES, wait_until_gone
-from tests.api.test_server import WAIT_S, connected, running
+from tests.api.test_server import THREADS, WAIT_S, connected, running
 from tests.db import builders as make
 
+IDLE = 200
 STREAM = {"Accept": "text/event-stream"}
 
 
@@ -198,6 +200,46 @@ def wait_until(true: Callable[[], bool]) -> None:
             return
         again.wait(0.02)
     raise AssertionError("it did not become true")
+
+
+def test_readers_of_jobs_in_which_nothing_happens_hold_no_thread_and_no_connection(
+    store: Store, add_key: Callable[..., dict[str, str]]
+) -> None:
+    """More readers than there are of either, of several keys; a change still reaches its own."""
+    quiet, busy = make.create(store), make.create(store)
+    keys = [add_key() for _ in range(IDLE // 50)]
+    begun, may_end = threading.Semaphore(0), threading.Event()
+
+    def slow(request: Request) -> Response:
+        begun.release()
+        assert may_end.wait(WAIT_S)
+        return Response("done")
+
+    app = create_app(ApiSettings(), store)
+    app.router.routes.insert(0, Route("/slow", slow))
+    with running(app) as server, ExitStack() as stack:
+        readers = []
+        for number in range(IDLE):
+            path = f"/jobs/{(busy if number == 0 else quiet).id}/events"
+            connection = stack.enter_context(connected(server))
+            readers.append(Reader(connection, path, **keys[number % len(keys)]))
+            readers[-1].until("event: job.queued")
+        assert services_of(app).feed.streams == IDLE
+        with ExitStack() as taken:
+            for _ in range(POOL_SIZE + POOL_OVERFLOW):
+                taken.enter_context(store.reads.connect())
+        others = [stack.enter_context(connected(server)) for _ in range(THREADS)]
+        for other in others:
+            other.request("GET", "/slow")
+        for _ in range(THREADS):
+            assert begun.acquire(timeout=WAIT_S)
+        may_end.set()
+        assert [other.getresponse().status for other in others] == [200] * THREADS
+        db_jobs.cancel_job(store, busy.id, owner=None)
+        readers[0].until("event: job.canceled")
+        assert services_of(app).feed.streams >= IDLE - 1
+        server.stop()
+        assert all(": the service stops" in reader.rest() for reader in readers[1:])
 
 
 def test_a_key_that_was_revoked_is_told_nothing_more(store: Store) -> None:

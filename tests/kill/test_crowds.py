@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -60,6 +61,7 @@ class Crowd:
         victim = self.claimers.pop(0)
         victim.kill()
         victim.join()
+        assert victim.exitcode == -signal.SIGKILL, "it had ended by itself"
         self.killed += 1
         self.claimers.append(spawn(consume, self.url, f"claimer-{self._next}"))
         self._next += 1

@@ -27,16 +27,19 @@ def test_killed_after_any_write_to_the_record_it_loses_and_doubles_nothing(
     writes = [moment for moment in moments if moment.split()[0] in ("INSERT", "UPDATE", "DELETE")]
     assert len(writes) > 15, moments
     steps = steps_of(len(moments), sample=6)
+    kills: list[int] = []
     for step in steps:
         empty(store.engine)
         life = Life(store, story, at=step)
 
         def holds(step: int = step) -> None:
+            kills.append(step)
             assert fsck(store).findings == [], f"killed at {moments[step - 1]}, the {step}th"
 
         life.run(statements=True, after_kill=holds)
         life.check()
     tell_figure(
         f"operator, {story.name}: {len(moments)} moments, {len(writes)} of them statements; "
-        f"kills {len(steps)}, lost and doubled 0"
+        f"kills {len(kills)}, lost and doubled 0"
     )
+    assert kills == steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -111,38 +111,44 @@ def lock_due(
     """
     table = webhook_deliveries
     rows: list[RowMapping] = []
-    for host_hash in _hosts_due(tx, limit, skip_hosts):
-        room = limit - len(rows)
-        wanted = room if most_of is None else min(room, most_of(host_hash))
-        if wanted > 0:
+    for host_hash, most in _hosts_due(tx, limit, skip_hosts, most_of or (lambda _: limit)):
+        if (wanted := min(most, limit - len(rows))) > 0:
             of_host = _due(wanted).where(table.c.host_hash == host_hash)
             rows += tx.execute(claimable(of_host, table, _OF_HOST)).mappings()
     return sorted(rows, key=lambda row: (row["next_attempt_at"], row["id"]))
 
 
-def _hosts_due(tx: Connection, limit: int, skip_hosts: frozenset[bytes]) -> list[bytes]:
+def _hosts_due(
+    tx: Connection, limit: int, skip_hosts: frozenset[bytes], most_of: Callable[[bytes], int]
+) -> list[tuple[bytes, int]]:
     """
-    Hosts for which something is due, those that wait longest first.
+    Hosts for which something is due and wanted, with how much: those that wait longest first.
 
     Nearly always one is among the first deliveries that are due. Only when those to be skipped
     have so many that no other shows is each host of the outbox asked for its oldest.
     """
+
+    def wanted(hosts: Iterable[bytes]) -> list[tuple[bytes, int]]:
+        counted = ((host_hash, most_of(host_hash)) for host_hash in hosts)
+        return [(host_hash, most) for host_hash, most in counted if most > 0][:limit]
+
     table = webhook_deliveries
     first = by_index(_due(LOOK_AHEAD).with_only_columns(table.c.host_hash), table, _CLAIM)
     seen = [bytes(host_hash) for host_hash in tx.execute(first).scalars()]
-    hosts = [host_hash for host_hash in dict.fromkeys(seen) if host_hash not in skip_hosts]
+    hosts = wanted(host_hash for host_hash in dict.fromkeys(seen) if host_hash not in skip_hosts)
     if hosts or len(seen) < LOOK_AHEAD:
-        return hosts[:limit]
+        return hosts
     oldest = func.min(table.c.next_attempt_at)
     each = (
         select(table.c.host_hash)
-        .where(table.c.host_hash.not_in(skip_hosts))
+        .where(table.c.host_hash.not_in(skip_hosts.union(seen)))
         .group_by(table.c.host_hash)
         .having(oldest <= db_now())
         .order_by(oldest)
-        .limit(limit)
+        .limit(LOOK_AHEAD)
     )
-    return [bytes(host_hash) for host_hash in tx.execute(by_index(each, table, _OF_HOST)).scalars()]
+    found = tx.execute(by_index(each, table, _OF_HOST)).scalars()
+    return wanted(bytes(host_hash) for host_hash in found)
 
 
 def _due(limit: int) -> Select[Any]:

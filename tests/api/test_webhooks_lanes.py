@@ -173,6 +173,45 @@ def test_while_a_host_rests_the_others_go_past_it_and_have_all_the_room() -> Non
     assert take_all(made, now=10 + PAUSE_MIN_S) == [To(A, 2)]
 
 
+# --- Many hosts that hang ----------------------------------------------------------------------
+
+
+def test_hosts_that_have_not_answered_leave_a_quarter_of_the_places_to_those_that_have() -> None:
+    new = [To(b"new %d" % number) for number in range(8)]
+    made = lanes(*new, total=8, answering=(A,))
+    assert take_all(made) == new[:6]
+    assert (made.wanted(b"new 8"), made.wanted(A)) == (0, 4)
+    assert made.room(now=0) == 2, "what cannot start takes nobody's place"
+    made.add(To(A), start_by=100)
+    assert take_all(made) == [To(A)]
+    made.done(b"new 0", well=True, now=0)
+    assert take_all(made) == [new[6]]
+
+
+def test_hosts_that_are_not_well_leave_three_quarters() -> None:
+    made, unwell = lanes(total=8), [b"unwell %d" % number for number in range(4)]
+    for host in unwell:
+        refuse(made, host, now=0)
+    for host in unwell:
+        made.add(To(host), start_by=100)
+    assert take_all(made, now=PAUSE_MIN_S) == [To(host) for host in unwell[:2]]
+    assert made.full_hosts(now=PAUSE_MIN_S) == set(unwell)
+    new = [To(b"new %d" % number) for number in range(4)]
+    for delivery in new:
+        made.add(delivery, start_by=100)
+    assert take_all(made, now=PAUSE_MIN_S) == new
+    made.done(unwell[0], well=False, now=PAUSE_MIN_S)
+    assert take_all(made, now=PAUSE_MIN_S) == [To(unwell[2])]
+
+
+def test_where_there_is_one_place_every_host_may_have_it() -> None:
+    made = lanes(To(A), total=1, answering=())
+    assert take_all(made) == [To(A)]
+
+
+# --- What is forgotten -------------------------------------------------------------------------
+
+
 def test_a_host_that_nothing_was_sent_to_for_long_begins_anew() -> None:
     made = lanes()
     now = refuse(made, A, now=refuse(made, A, now=0)) + FORGET_S

@@ -10,6 +10,7 @@ import pytest
 
 from encoder_core.failures import failure
 from encoder_db.deliveries import LOOK_AHEAD
+from encoder_db.events import hash_host
 from encoder_db.jobs import cancel_job, delete_job, retry_job
 from encoder_db.outbox import (
     Delivery,
@@ -228,6 +229,15 @@ def test_however_much_waits_for_them_the_others_are_found_those_that_wait_longes
     others = due(store, skip_hosts=[first.host_hash])
     assert [item.job_id for item in others] == shorter[2:]
     assert due(store, skip_hosts=[first.host_hash]) == []
+
+
+def test_others_are_found_behind_many_hosts_of_which_nothing_is_wanted(store: Store) -> None:
+    for number in range(LOOK_AHEAD + 1):
+        announced(store, url=f"https://new-{number}.example.com/")
+    known = announced(store, url="https://known.example.com/")
+    wanted = hash_host("https://known.example.com/")
+    found = due(store, limit=1, most_of=lambda host: int(host == wanted))
+    assert [item.job_id for item in found] == [known.id]
 
 
 def test_of_one_host_no_more_is_claimed_than_there_is_room_for(store: Store) -> None:

@@ -35,11 +35,17 @@ class Lanes(Generic[D]):
     A host has one attempt at once until it has answered, and again from the moment in which it is
     not well: without that a handful of dead hosts would take every thread. While it is not well
     it also rests between attempts, longer each time, until it answers.
+
+    Nor do many hosts that hang: those that are not well have a quarter of the places among them,
+    and with those that have not answered yet three quarters. The last quarter is for hosts that
+    answer.
     """
 
     def __init__(self, *, total: int, per_host: int) -> None:
         self._total = total
         self._per_host = per_host
+        self._for_unwell = max(1, total // 4)
+        self._for_unproven = max(1, total - total // 4)
         self._waiting: deque[tuple[D, float]] = deque()
         self._running: Counter[bytes] = Counter()
         self._answering: dict[bytes, None] = {}  # a set that knows whose answer is the oldest
@@ -55,14 +61,18 @@ class Lanes(Generic[D]):
 
     def room(self, *, now: float) -> int:
         """How many more it makes sense to claim now. What rests takes nobody's place."""
-        ready = sum(not self._rests(delivery.host_hash, now) for delivery, _ in self._waiting)
+        ready = sum(
+            not self._rests(delivery.host_hash, now) and not self._is_kept_out(delivery.host_hash)
+            for delivery, _ in self._waiting
+        )
         return max(0, self._total - self.running - ready)
 
     def full_hosts(self, *, now: float) -> frozenset[bytes]:
         """Hosts for which nothing more should be claimed: it would only wait here."""
         waiting = {delivery.host_hash for delivery, _ in self._waiting}
         busy = {host for host, count in self._running.items() if count >= self._limit(host)}
-        resting = {host for host in self._pauses if self._rests(host, now)}
+        kept_out = self._unwell_is_full() or self._unproven_is_full()
+        resting = {host for host in self._pauses if kept_out or self._rests(host, now)}
         return frozenset(waiting | busy | resting)
 
     def wanted(self, host_hash: bytes) -> int:
@@ -71,6 +81,8 @@ class Lanes(Generic[D]):
 
         For one that answers also those that start next: a claim costs more than a delivery.
         """
+        if self._is_kept_out(host_hash):
+            return 0
         limit = self._limit(host_hash)
         ahead = limit if host_hash in self._answering else 0
         return limit + ahead - self._running[host_hash]
@@ -86,7 +98,7 @@ class Lanes(Generic[D]):
             return None
         for item in self._waiting:
             host_hash = item[0].host_hash
-            if self._rests(host_hash, now):
+            if self._rests(host_hash, now) or self._is_kept_out(host_hash):
                 continue
             if self._running[host_hash] < self._limit(host_hash):
                 self._waiting.remove(item)
@@ -121,6 +133,20 @@ class Lanes(Generic[D]):
     def _rests(self, host_hash: bytes, now: float) -> bool:
         pause = self._pauses.get(host_hash)
         return pause is not None and now < pause.until
+
+    def _is_kept_out(self, host_hash: bytes) -> bool:
+        """Whether all places of its like are taken. One that answers has no such bound."""
+        if host_hash in self._answering:
+            return False
+        return self._unproven_is_full() or (host_hash in self._pauses and self._unwell_is_full())
+
+    def _unproven_is_full(self) -> bool:
+        running = (n for host, n in self._running.items() if host not in self._answering)
+        return sum(running) >= self._for_unproven
+
+    def _unwell_is_full(self) -> bool:
+        running = (n for host, n in self._running.items() if host in self._pauses)
+        return sum(running) >= self._for_unwell
 
     def _limit(self, host_hash: bytes) -> int:
         return self._per_host if host_hash in self._answering else 1

@@ -23,7 +23,7 @@ from encoder_db.dialect import db_now, insert_all, to_json
 from encoder_db.documents import document_of_new
 from encoder_db.events import record_accepted
 from encoder_db.idempotency import Idempotency, Replayed, keep_answer, read_idempotent
-from encoder_db.messages import enqueue_new, queue_key
+from encoder_db.messages import enqueue_new, queue_key, stays_for_now
 from encoder_db.rows import JobRow
 from encoder_db.secrets import Purpose, insert_secrets, seal_secrets
 from encoder_db.tables import job_outputs, jobs, pools, queue_owners
@@ -85,7 +85,7 @@ def create_jobs(
     answered before. Of several jobs nothing says which one it was, and what collides among them is
     an IntegrityError: take them one by one then.
     """
-    moment, known_queues, draining = _look_up(tx, submissions)
+    moment, kept_queues, draining = _look_up(tx, submissions)
     new = [_New.of(one, moment, keys) for one in submissions]
     try:
         _refuse(tx, submissions, draining)
@@ -108,7 +108,7 @@ def create_jobs(
         for number, data in one.inline.items():
             write_blob(tx, one.row["id"], number, data)
     due_at = [one.due_at for one in new]
-    enqueue_new(tx, stored, due_at=due_at, moment=moment, known_queues=known_queues)
+    enqueue_new(tx, stored, due_at=due_at, moment=moment, kept_queues=kept_queues)
     record_accepted(
         tx,
         [
@@ -136,7 +136,7 @@ def _look_up(
     tx: Connection, submissions: Sequence[Submission]
 ) -> tuple[datetime, set[str], set[str]]:
     """
-    The database's clock, which of the queues are known, and which pools are being drained.
+    The database's clock, which of the queues stay for now, and which pools are being drained.
 
     Raises for an unknown pool.
     """
@@ -145,8 +145,8 @@ def _look_up(
     rows = tx.execute(_POOLS, {"names": sorted(wanted), "queues": sorted(queues)}).all()
     if {row[0] for row in rows} != wanted:
         raise InvalidRequest([FieldProblem("/pool", "pool_unknown", "there is no such pool")])
-    known_queues = {row[1] for row in rows if row[1] is not None}
-    return rows[0][2], known_queues, {row[0] for row in rows if row[3] == "Drain"}
+    kept_queues = {row[1] for row in rows if row[1] is not None}
+    return rows[0][2], kept_queues, {row[0] for row in rows if row[3] == "Drain"}
 
 
 # What every job asks is put together once: that costs as much as to send it.
@@ -156,7 +156,8 @@ _POOLS: Final = (
         pools.outerjoin(
             queue_owners,
             (queue_owners.c.pool == pools.c.name)
-            & queue_owners.c.queue.in_(bindparam("queues", expanding=True)),
+            & queue_owners.c.queue.in_(bindparam("queues", expanding=True))
+            & stays_for_now(),
         )
     )
     .where(pools.c.name.in_(bindparam("names", expanding=True)))

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from encoder_core.specs import Priority
-from encoder_db.dialect import db_now, in_seconds, insert_missing
+from encoder_db.dialect import by_number, db_now, in_seconds, insert_missing
 from encoder_db.rows import JobRow, QueueMessage
 from encoder_db.store import Store
 from encoder_db.tables import queue_jobs, queue_owners
@@ -32,6 +32,9 @@ CLASSES: Final = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 
 DEFAULT_WEIGHT: Final = 1
 
+IDLE_S: Final = 24 * 3600.0
+"""A queue with nothing in it that was last served longer ago may be forgotten."""
+
 _FRESH: Final = {"deliveries": 0, "failures": 0, "lease_seq": 0}
 
 
@@ -40,8 +43,15 @@ def queue_key(pool: str, priority: Priority, owner: str) -> str:
     return f"{pool}/p{CLASSES.index(priority)}/{owner}"
 
 
-def has_owner(queue: str | ColumnElement[str]) -> ColumnElement[bool]:
-    return exists().where(queue_owners.c.queue == queue)
+def has_owner(
+    queue: str | ColumnElement[str], *conditions: ColumnElement[bool]
+) -> ColumnElement[bool]:
+    return exists().where(queue_owners.c.queue == queue, *conditions)
+
+
+def stays_for_now() -> ColumnElement[bool]:
+    """Of a row of `queue_owners`: it cannot be forgotten before hours have passed."""
+    return queue_owners.c.last_served_at > in_seconds(-IDLE_S / 2)
 
 
 def first_due_at() -> ScalarSelect[Any]:
@@ -81,11 +91,53 @@ def register_owner(tx: Connection, *, pool: str, priority: Priority, owner: str)
     insert_missing(tx, queue_owners, row)
 
 
+def keep_queue(tx: Connection, *, pool: str, priority: Priority, owner: str) -> None:
+    """
+    See to it that claimers know a queue when this transaction is over.
+
+    For one that `stays_for_now` nothing need be done. Here its row is locked, with others who put
+    something in, so that it is not forgotten before what comes into the queue can be seen.
+    """
+    queue = queue_key(pool, priority, owner)
+    row = select(queue_owners.c.queue).where(queue_owners.c.queue == queue)
+    if tx.execute(row.with_for_update(read=True)).first() is None:
+        register_owner(tx, pool=pool, priority=priority, owner=owner)
+
+
+def forget_idle_queues(tx: Connection, queues: Sequence[str]) -> int:
+    """
+    Forget those of these queues that have long been empty, unless an owner was given a weight.
+
+    Whoever comes back begins as a new owner does: behind those who wait already.
+    """
+    row = queue_owners.c
+    idle = select(row.queue).where(row.queue.in_(queues), *is_idle())
+    locked = by_number(idle, queue_owners).with_for_update(skip_locked=True)
+    found = tx.execute(locked).scalars().all()
+    # Looked up only now: what was put in before the lock is committed, what comes waits for it.
+    filled = select(queue_jobs.c.queue).where(queue_jobs.c.queue.in_(found)).distinct()
+    empty = set(found) - set(tx.execute(filled).scalars())
+    for queue in sorted(empty):  # by primary key: any other condition might lock more
+        tx.execute(_FORGET, {"of": queue})
+    return len(empty)
+
+
+_FORGET: Final = delete(queue_owners).where(queue_owners.c.queue == bindparam("of"))
+
+
+def is_idle() -> tuple[ColumnElement[bool], ...]:
+    """Of a row of `queue_owners`: nobody needs it, if nothing is in the queue."""
+    return (
+        queue_owners.c.last_served_at < in_seconds(-IDLE_S),
+        queue_owners.c.weight == DEFAULT_WEIGHT,
+    )
+
+
 def enqueue(tx: Connection, job: JobRow, *, delay_s: float = 0.0) -> None:
     """Put a queued job into its queue, due after the delay. It must not be in one already."""
     queue = queue_key(job.pool, job.priority, job.owner)
-    if not tx.execute(select(has_owner(queue))).scalar_one():
-        register_owner(tx, pool=job.pool, priority=job.priority, owner=job.owner)
+    if not tx.execute(select(has_owner(queue, stays_for_now()))).scalar_one():
+        keep_queue(tx, pool=job.pool, priority=job.priority, owner=job.owner)
     tx.execute(
         insert(queue_jobs).values(visible_at=in_seconds(delay_s), enqueued_at=db_now()),
         {"queue": queue, "job_id": job.id, **_FRESH},
@@ -98,14 +150,18 @@ def enqueue_new(
     *,
     due_at: Sequence[datetime],
     moment: datetime,
-    known_queues: Set[str],
+    kept_queues: Set[str],
 ) -> None:
-    """The same for jobs that were just written, at a moment of the database's clock."""
+    """
+    The same for jobs that were just written, at a moment of the database's clock.
+
+    `kept_queues` are those whose row `stays_for_now`.
+    """
     rows = []
     for job, due in zip(new, due_at, strict=True):
         queue = queue_key(job.pool, job.priority, job.owner)
-        if queue not in known_queues:
-            register_owner(tx, pool=job.pool, priority=job.priority, owner=job.owner)
+        if queue not in kept_queues:
+            keep_queue(tx, pool=job.pool, priority=job.priority, owner=job.owner)
         rows.append(
             {
                 "queue": queue,

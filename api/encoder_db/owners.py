@@ -32,7 +32,7 @@ class OwnerRow:
 
 
 def list_owners(tx: Connection) -> list[OwnerRow]:
-    """Whoever has ever had a job in a queue, by name."""
+    """Who has a job in a queue, had one in the last day, or was given a weight; by name."""
     waiting = _count(tx, jobs.c.owner, jobs.c.status == JobStatus.QUEUED)
     holds_a_place = job_attempts.c.status.in_(sorted(OPEN_ATTEMPT))
     running = _count(tx, job_attempts.c.owner, holds_a_place)
@@ -57,16 +57,21 @@ def set_weight(tx: Connection, owner: str, weight: int) -> bool:
     Give an owner so many times the share of one with the weight 1, from the next claim on.
 
     It holds for every queue of theirs, also for those to come. False when the owner was not known,
-    which is no mistake before the first job.
+    which is no mistake before the first job, nor when the last one is long over.
     """
-    of_owner = select(queue_owners.c.queue).where(queue_owners.c.owner == owner)
-    queues = tx.execute(of_owner).scalars().all()
-    known = bool(queues)
+    known = _weigh(tx, owner, weight)
     if not known:
         register_owner(tx, pool=DEFAULT_POOL, priority=Priority.NORMAL, owner=owner)
-        queues = tx.execute(of_owner).scalars().all()
-    # By primary key: an update by the owner would lock every row that it looks at.
-    for queue in queues:
-        change = update(queue_owners).where(queue_owners.c.queue == queue)
-        tx.execute(change.values(weight=weight))
+        _weigh(tx, owner, weight)
     return known
+
+
+def _weigh(tx: Connection, owner: str, weight: int) -> bool:
+    """Whether the owner has a queue, also now that its weight is written."""
+    of_owner = select(queue_owners.c.queue).where(queue_owners.c.owner == owner)
+    weighed = 0
+    # By primary key: an update by the owner would lock every row that it looks at.
+    for queue in tx.execute(of_owner).scalars().all():
+        change = update(queue_owners).where(queue_owners.c.queue == queue)
+        weighed += tx.execute(change.values(weight=weight)).rowcount
+    return weighed > 0

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select
 
 from encoder_core.states import FINAL_JOB
 from encoder_db.dialect import db_now, in_seconds
+from encoder_db.messages import forget_idle_queues, is_idle
 from encoder_db.purge import (
     PORTION_BYTES,
     deleted_and_over,
@@ -23,6 +24,7 @@ from encoder_db.tables import (
     idempotency_keys,
     job_secrets,
     jobs,
+    queue_owners,
     webhook_attempts,
 )
 from encoder_db.workers import forget_silent
@@ -35,9 +37,9 @@ def delete_old_jobs(store: Store, *, older_than_h: float, batch: int = BATCH) ->
     """
     Delete jobs that ended longer ago than this, with all that belongs to them. Says how many.
 
-    Also goes on with what others began to delete, and forgets expired answers and credentials, and
-    the log of webhooks of that age whose job is gone: while a job is there, its log says what its
-    receiver knows.
+    Also goes on with what others began to delete, and forgets expired answers and credentials,
+    queues that have long been empty, and the log of webhooks of that age whose job is gone: while
+    a job is there, its log says what its receiver knows.
     """
     age = in_seconds(-older_than_h * HOUR_S)
     deleted = 0
@@ -53,6 +55,7 @@ def delete_old_jobs(store: Store, *, older_than_h: float, batch: int = BATCH) ->
     _delete_rows(store, job_secrets, job_secrets.c.expires_at < db_now(), batch)
     of_no_job = ~exists().where(jobs.c.id == webhook_attempts.c.job_id)
     _delete_rows(store, webhook_attempts, (webhook_attempts.c.started_at < age) & of_no_job, batch)
+    _forget_queues(store, batch)
     store.run(forget_silent)
     return deleted
 
@@ -74,6 +77,16 @@ def _delete_jobs(tx: Connection, age: ColumnElement[Any], batch: int) -> tuple[i
     if together:
         purge_jobs(tx, together)
     return len(together), len(ids) == batch or len(together) < len(ids)
+
+
+def _forget_queues(store: Store, batch: int) -> None:
+    """Those with nothing in them: each claim looks at every queue there is."""
+    with store.read() as tx:
+        idle = select(queue_owners.c.queue).where(*is_idle()).order_by(queue_owners.c.queue)
+        queues = tx.execute(idle).scalars().all()
+    for start in range(0, len(queues), batch):
+        portion = queues[start : start + batch]
+        store.run(lambda tx, portion=portion: forget_idle_queues(tx, portion))  # type: ignore[misc]  # mypy infers no type for a lambda's default
 
 
 def _first_that_fit(tx: Connection, ids: Sequence[int]) -> list[int]:

@@ -12,16 +12,18 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Column, Connection, event, func, insert, select, text
+from sqlalchemy import Column, Connection, delete, event, func, insert, select, text
 
 from encoder_core.specs import Priority
 from encoder_core.states import AttemptStatus, JobStatus
 from encoder_db.deliveries import lock_due
 from encoder_db.dialect import in_seconds
-from encoder_db.messages import register_owner
+from encoder_db.jobs import create_job
+from encoder_db.messages import IDLE_S, forget_idle_queues, register_owner
 from encoder_db.migrations import migrate
 from encoder_db.pools import set_pool
 from encoder_db.queue import due_messages, waiting_queues
+from encoder_db.retention import delete_old_jobs
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from encoder_db.tables import job_attempts, queue_jobs, queue_owners, webhook_deliveries
@@ -258,6 +260,96 @@ def _read_to_see_who_waits(store: Store) -> int:
         before = _rows_read(tx)
         assert tx.execute(waiting_queues("local")).all()
         return _rows_read(tx) - before
+
+
+# --- Queues that are forgotten ---------------------------------------------------------------
+
+
+class TestIdleQueues:
+    """Retention forgets them; whoever puts something in meanwhile is not forgotten with them."""
+
+    @pytest.fixture(params=["mysql", "mariadb"])
+    def database_url(self, request: pytest.FixtureRequest) -> str:
+        url: str = request.getfixturevalue(f"{request.param}_url")
+        return url
+
+    @pytest.mark.usefixtures("mariadb_server")
+    def test_a_claim_reads_nothing_of_them_any_more(self, store: Store) -> None:
+        _owners_with_places(store, range(30))
+        before = _read_to_see_who_waits(store)
+        _idle_queues(store, 1200)
+        assert _read_to_see_who_waits(store) > before + 1200
+        delete_old_jobs(store, older_than_h=48)
+        assert make.count(store, "queue_owners") == 30
+        with store.read() as tx:
+            tx.execute(text("ANALYZE TABLE queue_owners"))
+        assert _read_to_see_who_waits(store) <= before + 10
+
+    @pytest.mark.usefixtures("mariadb_server")
+    def test_a_queue_stays_into_which_a_job_is_being_put(self, store: Store) -> None:
+        _idle_queues(store, 3)
+        idle = [f"default/p1/idle-{number}" for number in range(3)]
+        with store.begin() as tx:
+            create_job(tx, spec=make.spec(), owner="idle-1", keys=store.keys)
+            assert store.run(lambda other: forget_idle_queues(other, idle)) == 2
+        assert store.run(lambda tx: forget_idle_queues(tx, idle)) == 0
+        assert make.claim_one(store).queue == idle[1]
+
+    @pytest.mark.usefixtures("mariadb_server")
+    def test_who_puts_a_job_into_one_that_is_being_forgotten_waits_and_makes_it_anew(
+        self, store: Store
+    ) -> None:
+        _idle_queues(store, 1)
+        asked = threading.Event()
+
+        def note(_: Any, __: Any, statement: str, *rest: Any) -> None:
+            if "FROM queue_owners" in statement and " SHARE" in statement:
+                asked.set()
+
+        event.listen(store.engine, "before_cursor_execute", note)
+        with ThreadPoolExecutor(1) as crowd:
+            with store.begin() as tx:
+                assert forget_idle_queues(tx, ["default/p1/idle-0"]) == 1
+                putting = crowd.submit(make.create, store, owner="idle-0")
+                assert asked.wait(60)
+            job = putting.result(60)
+        assert make.claim_one(store).job_id == job.id
+
+    @pytest.mark.usefixtures("mariadb_server")
+    def test_whoever_comes_first_every_job_is_in_a_queue_that_claims_know(
+        self, store: Store
+    ) -> None:
+        rounds, names = 15, ["idle-0", "idle-1", "idle-2"]
+        queues = [f"default/p1/{name}" for name in names]
+        together = threading.Barrier(len(names) + 1)
+        with ThreadPoolExecutor(len(names) + 1) as crowd:
+
+            def put(name: str) -> None:
+                together.wait(60)
+                make.create(store, owner=name)
+
+            def forget() -> None:
+                together.wait(60)
+                store.run(lambda tx: forget_idle_queues(tx, queues))
+
+            for _ in range(rounds):
+                with store.begin() as tx:
+                    tx.execute(delete(queue_jobs))
+                    tx.execute(delete(queue_owners))
+                _idle_queues(store, len(names))
+                for done in [crowd.submit(forget), *(crowd.submit(put, name) for name in names)]:
+                    done.result(60)
+                claimed = make.claim_some(store, 10)
+                assert sorted(message.queue for message in claimed) == queues
+
+
+def _idle_queues(store: Store, count: int) -> None:
+    """Served two days ago, and empty."""
+    rows = [{"queue": f"default/p1/idle-{n}", "owner": f"idle-{n}"} for n in range(count)]
+    shared = {"pool": "default", "priority": 1, "weight": 1}
+    with store.begin() as tx:
+        long_ago = insert(queue_owners).values(last_served_at=in_seconds(-2 * IDLE_S), **shared)
+        tx.execute(long_ago, rows)
 
 
 # --- Webhooks ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from encoder_db.fsck import fsck
 from encoder_db.idempotency import Idempotency
 from encoder_db.jobs import cancel_job, create_job, delete_job, fail_queued, retry_job
 from encoder_db.outbox import claim_deliveries, finish_delivery
+from encoder_db.owners import list_owners, set_weight
 from encoder_db.purge import PORTION_BYTES
 from encoder_db.retention import delete_old_jobs
 from encoder_db.rows import JobRow
@@ -29,6 +30,7 @@ from encoder_db.tables import (
     jobs,
     metadata,
     queue_jobs,
+    queue_owners,
     webhook_deliveries,
 )
 from encoder_db.workers import beat, list_workers, retire
@@ -96,6 +98,49 @@ def test_expired_answers_credentials_and_logs_go_too(store: Store) -> None:
     make.let_pass(store, DAY_S)
     assert delete_old_jobs(store, older_than_h=48) == 1
     assert [make.count(store, name) for name in tables] == [0, 0, 0]
+
+
+def test_empty_queues_are_forgotten_a_day_after_they_were_served(store: Store) -> None:
+    store.run(lambda tx: set_weight(tx, "weighty", 3))
+    for owner in ("idle", "weighty"):
+        make.create(store, owner=owner)
+        make.finish(store, make.running(store))
+    make.create(store, owner="leased")
+    make.claim_one(store)
+    make.create(store, owner="waits")
+    make.let_pass(store, DAY_S - 60)
+    delete_old_jobs(store, older_than_h=48)
+    assert _owners(store) == ["idle", "leased", "waits", "weighty"]
+    make.let_pass(store, 120)
+    delete_old_jobs(store, older_than_h=48, batch=2)
+    assert _owners(store) == ["leased", "waits", "weighty"]
+    assert fsck(store).is_clean
+
+
+def _owners(store: Store) -> list[str]:
+    with store.read() as tx:
+        return [row.owner for row in list_owners(tx)]
+
+
+def test_whoever_comes_back_stands_behind_those_who_wait_and_before_nobody(store: Store) -> None:
+    make.create(store, owner="returning")
+    make.finish(store, make.running(store))
+    make.let_pass(store, 2 * DAY_S)
+    delete_old_jobs(store, older_than_h=480)
+    waits = make.create(store, owner="waits")
+    make.let_pass(store, 1)
+    returning = make.create(store, owner="returning")
+    assert [message.job_id for message in make.claim_some(store, 2)] == [waits.id, returning.id]
+
+
+def test_a_weight_is_kept_also_when_the_queue_was_forgotten_meanwhile(store: Store) -> None:
+    make.create(store, owner="idle")
+    make.finish(store, make.running(store))
+    with store.begin() as tx:
+        tx.execute(delete(queue_owners))
+    assert not store.run(lambda tx: set_weight(tx, "idle", 3))
+    with store.read() as tx:
+        assert [(row.owner, row.weight) for row in list_owners(tx)] == [("idle", 3)]
 
 
 # --- What is heavy ---------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def create_app(settings: ApiSettings, store: Store, *, clock: Clock | None = Non
     services = make_services(settings, store, clock or SystemClock())
     app = Starlette(
         routes=[*routes_of(OPERATIONS, services), *_documentation(), *_dashboard(settings)],
-        middleware=[Middleware(Edge, metrics=services.metrics)],
+        middleware=[Middleware(Edge, metrics=services.metrics, draining=services.draining)],
         exception_handlers={HTTPException: answer_http_exception},
     )
     app.router.redirect_slashes = False  # a redirected POST is a lost job with many clients

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -46,9 +47,10 @@ _RETRY_S: Final = 2  # a database that restarts or a lock that is held
 
 
 class Edge:
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, draining: threading.Event) -> None:
         self._app = app
         self._metrics = metrics
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,6 +67,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 _add_headers(message, request)
+                if self._draining.is_set():  # its next request would cross with the end
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         with log_fields(request=request.state.request_id):

@@ -179,6 +179,20 @@ def test_it_says_that_it_stops_before_it_stops(store: Store) -> None:
         assert get(connection, "/jobs") == 200
 
 
+def test_while_it_drains_each_answer_ends_its_connection(store: Store) -> None:
+    """Else a client's next request on it may meet the end, and a POST is not safe to repeat."""
+    with running(create_app(ApiSettings(), store), drain_s=WAIT_S) as server:
+        for stops, says in ((False, None), (True, "close")):
+            if stops:
+                server.stop()
+            for path in ("/jobs", "/nothing", "/docs"):
+                with connected(server) as connection:
+                    connection.request("GET", path)
+                    response = connection.getresponse()
+                    response.read()
+                    assert response.headers["connection"] == says, path
+
+
 def test_a_request_that_is_under_way_is_finished(store: Store) -> None:
     begun, may_end = threading.Event(), threading.Event()
 

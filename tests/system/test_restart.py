@@ -5,20 +5,30 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from encoder_db.store import Store
+from tests.db.builders import count
+from tests.figures import tell_figure
 from tests.servers.webhooks import WebhookReceiver
 from tests.system.service import FINAL, Service, encoder_up, settings_for
 from tests.system.test_contract import a_long_request, eventually
 
 Clip = Callable[[str], Path]
+
+CLIENTS, PROBE_S = 3, 0.05
 
 
 def is_encoding(job: dict[str, Any]) -> bool:
@@ -152,6 +162,113 @@ def test_a_post_that_is_under_way_when_the_api_is_told_to_stop_is_answered_and_k
         service.start()
         assert [job["uuid"] for job in service.get("/jobs").json()["jobs"]] == [accepted["uuid"]]
         assert service.stop() == 0
+
+
+class Replicas:
+    """Clients that keep their connections, and send new ones to whoever says that it is ready."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._services = services
+        self._lock = threading.Lock()
+        self._ready: set[int] = set()
+        self._connections: Counter[int] = Counter()
+        self.answers: Counter[int] = Counter()
+        self.failures: list[str] = []
+        self.over = threading.Event()
+
+    def probe(self) -> None:
+        while not self.over.wait(PROBE_S):
+            ready = {service.port for service in self._services if is_reachable(service)}
+            with self._lock:
+                self._ready = ready or self._ready  # the only one may be late, on a busy machine
+
+    def send(self, body: bytes) -> None:
+        """A job and a look at the list by turns, each once: nothing is tried again."""
+        turns = cycle([("POST", "/jobs", body), ("GET", "/jobs?limit=1", b"")])
+        while not self.over.is_set():
+            with self._connected() as connection:
+                while True:
+                    method, path, content = next(turns)
+                    headers = {"Content-Type": "application/json"} if content else {}
+                    try:
+                        connection.request(method, path, content or None, headers)
+                        response = connection.getresponse()
+                        response.read()
+                    except (OSError, http.client.HTTPException) as error:
+                        self.failures.append(f"{method} {path}: {error!r}")
+                        break
+                    with self._lock:
+                        self.answers[response.status] += 1
+                    if response.will_close or self.over.is_set():
+                        break
+
+    @contextmanager
+    def _connected(self) -> Iterator[http.client.HTTPConnection]:
+        with self._lock:
+            port = random.choice(sorted(self._ready))
+            self._connections[port] += 1
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        try:
+            yield connection
+        finally:
+            connection.close()
+            with self._lock:
+                self._connections[port] -= 1
+
+    def are_ready(self) -> bool:
+        with self._lock:
+            return len(self._ready) == len(self._services)
+
+    def is_left(self, service: Service) -> bool:
+        """It gets no new connections, and no client is connected to it any more."""
+        with self._lock:
+            return service.port not in self._ready and not self._connections[service.port]
+
+
+def join_all(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()
+
+
+def test_a_restart_of_one_api_after_the_other_under_load_fails_no_request(
+    mysql_url: str, tmp_path: Path, clip: Clip
+) -> None:
+    settings = settings_for(mysql_url, tmp_path) | {"ENCODER_DRAIN_S": "60"}
+    with ExitStack() as stack:
+        services = [
+            stack.enter_context(Service(tmp_path / name, settings, mysql_url, command=("api",)))
+            for name in ("one", "other")
+        ]
+        for service in services:
+            service.start()
+            stack.callback(service.kill)  # at the end nobody needs to wait for a drain
+        replicas = Replicas(services)
+        body = json.dumps(a_long_request(services[0], clip)).encode()
+        threads = [threading.Thread(target=replicas.probe)]
+        threads[0].start()
+        stack.callback(join_all, threads)
+        stack.callback(replicas.over.set)
+        eventually(replicas.are_ready, lambda: "not ready")
+        for _ in range(CLIENTS):
+            threads.append(threading.Thread(target=replicas.send, args=(body,)))
+            threads[-1].start()
+        for service in services:
+            before = replicas.answers.total()
+            assert service.process is not None
+            service.process.terminate()
+            eventually(lambda service=service: replicas.is_left(service), service.log_tail)  # type: ignore[misc]  # mypy infers no type for a lambda's default
+            assert service.stop() == 0  # told twice, it does not wait for the drain to end
+            service.start()
+            eventually(replicas.are_ready, service.log_tail)
+            assert replicas.answers.total() > before
+        replicas.over.set()
+        join_all(threads)
+        accepted = Counter(replicas.answers)
+        tell_figure(f"answers {accepted}")
+        assert replicas.failures == []
+        assert set(accepted) == {200, 202}
+        with Store.open(mysql_url) as store:
+            assert count(store, "jobs") == accepted[202]
 
 
 def test_a_killed_worker_is_tried_again(sqlite_url: str, tmp_path: Path, clip: Clip) -> None:

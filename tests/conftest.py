@@ -74,7 +74,7 @@ def needs_server(item: pytest.Item) -> bool:
     if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
         return True
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("database_url") == "mysql"
+    return callspec is not None and callspec.params.get("database_url") in {"mysql", "mariadb"}
 
 
 # --- Servers shared by all test processes of a run -------------------------------------------

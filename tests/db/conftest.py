@@ -1,4 +1,4 @@
-"""A migrated, empty record for each test, on SQLite and on MySQL."""
+"""A migrated, empty record for each test, on SQLite and on MySQL; where asked for on MariaDB."""
 
 from __future__ import annotations
 
@@ -29,7 +29,16 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def migrated_mysql(mysql_server: DatabaseServer) -> Iterator[str]:
     """Migrating takes most of a second, emptying the tables a few milliseconds."""
-    with mysql_server.fresh_database() as database:
+    yield from _migrated(mysql_server)
+
+
+@pytest.fixture(scope="session")
+def migrated_mariadb(mariadb_server: DatabaseServer) -> Iterator[str]:
+    yield from _migrated(mariadb_server)
+
+
+def _migrated(server: DatabaseServer) -> Iterator[str]:
+    with server.fresh_database() as database:
         with Store.open(database.url, keys=KEYS) as store:
             migrate(store)
         yield database.url
@@ -38,11 +47,16 @@ def migrated_mysql(mysql_server: DatabaseServer) -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "mysql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Here: a database with its tables, and nothing in them but the default pool."""
+    return empty_record(request, tmp_path)
+
+
+def empty_record(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """One of the kind that the parameter names."""
     if request.param == "sqlite":
         path = tmp_path / "encoder.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         return f"sqlite:///{path}"
-    url: str = request.getfixturevalue("migrated_mysql")
+    url: str = request.getfixturevalue(f"migrated_{request.param}")
     engine = create_engine(url)
     empty(engine)
     engine.dispose()

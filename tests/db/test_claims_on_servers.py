@@ -35,8 +35,9 @@ CLAIM_INDEX = "ix_queue_jobs_claim"
 
 
 @pytest.fixture(params=["mysql"])
-def database_url(request: pytest.FixtureRequest, mysql_url: str) -> str:
-    return mysql_url
+def database_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture
@@ -82,7 +83,11 @@ def _explain(store: Store, query: Any) -> list[dict[str, object]]:
         return [dict(row) for row in plan.mappings()]
 
 
-@pytest.mark.parametrize("rows", [3, ROWS], ids="among {0} rows".format)
+@pytest.mark.parametrize(
+    ("database_url", "rows"),
+    [("mysql", 3), ("mysql", ROWS), ("mariadb", 3), ("mariadb", 300)],
+    indirect=["database_url"],
+)
 def test_a_claim_reads_its_index_in_order_and_sorts_nothing(store: Store, rows: int) -> None:
     _fill(store, rows, later=rows)
     (plan,) = _explain(store, due_messages(QUEUE, 10))

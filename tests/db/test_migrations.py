@@ -89,6 +89,7 @@ def _made_at_once(store: Store, tables: MetaData) -> dict[str, list[str]]:
     return described
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "mysql", "mariadb"], indirect=True)
 def test_the_migrations_make_the_tables_that_the_code_speaks_of(store: Store) -> None:
     wanted = _made_at_once(store, metadata)
     migrate(store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -27,9 +28,16 @@ from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from encoder_db.tables import dead_letters, queue_jobs, queue_owners
 from tests.db import builders as make
+from tests.db.conftest import empty_record
 
 J = JobStatus
 LAPSE_S = make.LEASE_S + 1
+
+
+@pytest.fixture(params=["sqlite", "mysql", "mariadb"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Here: also on MariaDB."""
+    return empty_record(request, tmp_path)
 
 
 def _claimed_jobs(store: Store, limit: int = 10) -> list[int]:

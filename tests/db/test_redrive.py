@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from encoder_core.failures import failure
@@ -12,9 +14,16 @@ from encoder_db.redrive import list_dead_letters, redrive_jobs
 from encoder_db.rows import JobRow
 from encoder_db.store import Store
 from tests.db import builders as make
+from tests.db.conftest import empty_record
 
 J = JobStatus
 INVALID = "source_invalid"
+
+
+@pytest.fixture(params=["sqlite", "mysql", "mariadb"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Here: also on MariaDB."""
+    return empty_record(request, tmp_path)
 
 
 def _failed(store: Store, code: str = INVALID, *, owner: str = make.OWNER) -> JobRow:

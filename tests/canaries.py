@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
@@ -13,8 +14,10 @@ def canary(name: str) -> str:
 
 
 def forms(word: str) -> set[str]:
-    """The word as it is, as URLs write it, and as it looks inside any base64 text."""
+    """The word as it is, as URLs and JSON write it, and as it looks inside any base64 text."""
     words = {word, quote(word), quote(word, safe=""), quote_plus(word)}
+    once = json.dumps(word)[1:-1]
+    words |= {once, json.dumps(once)[1:-1]}  # as a webhook's body lies in a log line of JSON
     return words | {_inside_base64(each, before) for each in words for before in range(3)}
 
 
@@ -27,5 +30,5 @@ def _inside_base64(word: str, before: int) -> str:
     """What is sure to be seen of the word when `before` bytes, modulo 3, precede it."""
     text = base64.b64encode(b"\0" * before + word.encode()).decode().rstrip("=")
     begins = (0, 2, 3)[before]  # characters that the bytes before it have a part in
-    ends = len(text) - (1 if (before + len(word)) % 3 else 0)
+    ends = len(text) - (1 if (before + len(word.encode())) % 3 else 0)
     return text[begins:ends]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import sqlite3
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from encoder_db.store import Store
 from tests.api.conftest import CheckedClient
 from tests.canaries import leaks
 
-CANARY = "canary/6f+1="  # with what URLs quote and base64 changes
+CANARY = 'canary/6f+1="\\='  # with what URLs quote, base64 changes and JSON escapes
 
 S3 = {
     "kind": "s3",
@@ -130,7 +131,7 @@ def test_refused_credentials_are_not_repeated(client: CheckedClient, wrong: Any)
 
 @pytest.mark.usefixtures("logged")
 def test_a_body_that_is_no_json_is_not_repeated(client: CheckedClient) -> None:
-    body = b'{"source": {"access_key_secret": "' + CANARY.encode() + b'",,,'
+    body = b'{"source": {"access_key_secret": "' + json.dumps(CANARY)[1:-1].encode() + b'",,,'
     response = client.post("/jobs", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400
     assert_clean(response.text, "the answer")

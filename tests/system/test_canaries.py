@@ -10,6 +10,7 @@ process.
 from __future__ import annotations
 
 import base64
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +48,9 @@ def test_a_word_finds_itself_in_every_form() -> None:
     for before in ("", "a", "ab", "user:"):
         assert leaks(base64.b64encode(f"{before}{word}".encode()).decode(), [word]) == [word]
     assert leaks(f"http://h/?t={quote(word, safe='')}", [word]) == [word]
+    escaped = f'{word}"\\é'
+    once = json.dumps({"user": escaped})
+    assert leaks(once, [escaped]) == leaks(json.dumps(once), [escaped]) == [escaped]
     assert leaks("canary", [word]) == []
 
 
